@@ -1,0 +1,25 @@
+# What a user may choose, and the compiler's settings for every target.
+option(MTP_TESTS "Build the tests" ON)
+set(MTP_CUDA AUTO CACHE STRING "Build the CUDA back end: AUTO (where a toolkit is found), ON or OFF")
+set_property(CACHE MTP_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(MTP_ARCH native CACHE STRING "Value of -march; a portable build uses x86-64-v3")
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "" FORCE)
+endif()
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+endif()
+
+add_library(mtp_flags INTERFACE)
+target_include_directories(mtp_flags INTERFACE ${CMAKE_SOURCE_DIR}/include)
+# No -ffast-math: sums keep the order in which they are written. -fopenmp-simd only honours explicit `omp simd`.
+target_compile_options(
+  mtp_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Werror;-march=${MTP_ARCH};-fno-math-errno;-fno-trapping-math>)

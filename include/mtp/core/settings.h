@@ -1,0 +1,98 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <iosfwd>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace mtp {
+
+enum class Alignment { serving, pr2240 };
+enum class Head { dense, masked };
+enum class Target { data, base };
+enum class ComputeType { fp32, bf16 };
+enum class ScheduleStyle { constant, linear, cosine };
+enum class Reduction { ordered, fast };
+enum class DeviceChoice { automatic, cpu, cuda };
+
+/// Every setting of a run with its default; design.md §8 gives their meaning. Names in files and on the command line
+/// are `section.key`.
+struct Settings {
+  struct Model {
+    std::filesystem::path base, drafter;
+  } model;
+  struct Data {
+    std::filesystem::path train, validation;
+    std::int64_t max_length = 0;  // tokens a sample is cut to; 0: uncut
+    bool shuffle = true;
+    std::uint64_t seed = 42;
+    std::int64_t prefetch = 2;  // micro-batches read ahead
+  } data;
+  struct Drafter {
+    std::int64_t rounds = 4;
+    double loss_weight = 0.01;
+    Alignment alignment = Alignment::serving;
+    std::int64_t position_offset = 1;
+    Head head = Head::dense;
+    Target target = Target::data;
+    bool share_embedding_with_base = false;
+  } drafter;
+  struct Freeze {
+    bool base = false, embeddings = false, vision = true, audio = true;
+  } freeze;
+  struct Train {
+    std::int64_t max_steps = 0;   // 0: no limit
+    std::int64_t max_epochs = 0;  // 0: no limit
+    std::int64_t global_batch = 8, micro_batch = 1;
+    ComputeType compute_dtype = ComputeType::fp32;
+    bool recompute = false;
+  } train;
+  struct Optimizer {
+    double lr = 1e-5, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.01, max_grad_norm = 1.0;
+  } optimizer;
+  struct Schedule {
+    ScheduleStyle style = ScheduleStyle::cosine;
+    std::optional<std::int64_t> warmup_steps, decay_steps;  // default: ⌊0.1 · steps⌋, steps
+    std::optional<double> init_lr, min_lr;                  // default: 0.1 · lr, 0.01 · lr
+  } schedule;
+  struct Checkpoint {
+    std::int64_t every_steps = 0, keep = 2;
+    bool background = true, export_at_end = false;
+  } checkpoint;
+  struct Validation {
+    std::int64_t every_steps = 0, max_samples = 0;
+  } validation;
+  struct Dist {
+    Reduction reduction = Reduction::ordered;
+    double timeout_minutes = 10;
+  } dist;
+  struct Run {
+    std::filesystem::path dir;
+    DeviceChoice device = DeviceChoice::automatic;
+    std::uint64_t seed = 0;
+    std::int64_t threads = 0;  // per rank; 0: OMP_NUM_THREADS, else cores / ranks of this node
+    std::int64_t log_every_steps = 1;
+    std::filesystem::path dump_gradients;
+  } run;
+};
+
+/// What a command line asked for.
+struct CommandLine {
+  enum class Action { run, help, version } action = Action::run;
+  Settings settings;
+};
+
+/// Parses `[--config FILE] [--section.key value …] [--help] [--version]`. The command line wins over the file.
+/// Throws UsageError in one line that names the setting: an unknown key, a value of the wrong type or out of range,
+/// a missing required setting, a contradiction that settings alone show.
+CommandLine parse_settings(int argc, const char* const argv[]);
+
+/// The table of every setting: name, type, default, unit and meaning.
+void print_help(std::ostream& out, const std::string& program);
+
+/// Writes settings as a file that `--config` reads back to the same values.
+void write_settings(std::ostream& out, const Settings& settings);
+
+}  // namespace mtp

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "mtp/ops/sequences.h"
+#include "mtp/tensor/device.h"
+
+namespace mtp::ops {
+
+/// Which keys a query sees: always one interval, so that work is in proportion to what is visible.
+struct AttentionMask {
+  enum class Kind {
+    causal,      // j ≤ t, and j > t + offset - window
+    everything,  // all keys
+    mirrored,    // |t - (S-1-j)| ≤ window: Hugging Face's flipped bidirectional window
+  };
+  Kind kind = Kind::causal;
+  std::int64_t window = 0;  // 0: no window
+  std::int64_t offset = 0;  // causal: distance of the query's position from its row
+
+  /// Keys begin(t, S) … end(t, S) - 1 of a sequence of S rows are visible to row t.
+  std::int64_t begin(std::int64_t t, std::int64_t length) const {
+    if (kind == Kind::causal) return window > 0 ? std::max<std::int64_t>(0, t + offset - window + 1) : 0;
+    if (kind == Kind::mirrored) return std::max<std::int64_t>(0, length - 1 - t - window);
+    return 0;
+  }
+  std::int64_t end(std::int64_t t, std::int64_t length) const {
+    if (kind == Kind::causal) return t + 1;
+    if (kind == Kind::mirrored) return std::min(length, length - 1 - t + window + 1);
+    return length;
+  }
+};
+
+/// out = softmax(q kᵀ) v per sequence and head, with scale 1 (Gemma 4) and grouped heads: query head h uses key/value
+/// head h / (heads / kv_heads). Works in blocks of queries and keys; no S×S matrix is stored.
+///
+///   q, out  [T, heads, d]
+///   k, v    [T, kv_heads, d]
+///   lse     [heads, T] fp32   out: log of the sum of exponentials, kept for the backward
+///
+/// Every row must see at least one key. The bits do not depend on the number of threads.
+/// Source: the blocking and the kept log-sum-exp are FlashAttention-2's (arXiv:2307.08691).
+void attention_forward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
+                       const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse);
+
+/// Gradients of the above, written (not added); dk and dv may both be empty and are then not computed (a drafter on a
+/// frozen base).
+void attention_backward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& dout,
+                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
+                        const Tensor& dq, const Tensor& dk, const Tensor& dv);
+
+}  // namespace mtp::ops

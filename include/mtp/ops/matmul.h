@@ -1,0 +1,19 @@
+#pragma once
+
+#include "mtp/tensor/device.h"
+
+namespace mtp::ops {
+
+// Products of a layer without bias: T rows, `in` and `out` features. The bits do not depend on the number of threads:
+// an output is cut into fixed tiles and each tile is one single-threaded product.
+
+/// y = x wᵀ.   x [T, in], w [out, in], y [T, out]
+void linear_forward(Device& device, const Tensor& x, const Tensor& w, const Tensor& y);
+
+/// dx = dy w.   dy [T, out], w [out, in], dx [T, in]
+void linear_backward_input(Device& device, const Tensor& dy, const Tensor& w, const Tensor& dx);
+
+/// dw += dyᵀ x.   dy [T, out], x [T, in], dw [out, in]
+void linear_backward_weight(Device& device, const Tensor& dy, const Tensor& x, const Tensor& dw);
+
+}  // namespace mtp::ops

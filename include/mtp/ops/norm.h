@@ -1,0 +1,25 @@
+#pragma once
+
+#include "mtp/tensor/device.h"
+
+namespace mtp::ops {
+
+struct RmsNorm {
+  float eps = 1e-6f;
+};
+
+/// y = x · (mean(x²) + eps)^-½ · w over the last dimension, computed in fp32.
+///
+///   x, y    [rows…, width]
+///   weight  [width], or empty for a norm without scale (Gemma's V norm)
+///   rrms    [rows] fp32   out: reciprocal root mean square, kept for the backward
+///
+/// Source: Gemma4RMSNorm, Hugging Face modeling_gemma4.py.
+void rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& x, const Tensor& weight, const Tensor& y,
+                      const Tensor& rrms);
+
+/// dx of the above; dweight [width] is added to unless it is empty.
+void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rrms,
+                       const Tensor& dx, const Tensor& dweight);
+
+}  // namespace mtp::ops

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "mtp/core/error.h"
+
+namespace mtp::ops {
+
+/// The sequences of a micro-batch, packed one after another into T rows without padding: sequence b has rows
+/// begin(b) … end(b) - 1.
+class Sequences {
+ public:
+  explicit Sequences(const std::vector<std::int64_t>& lengths) {
+    for (std::int64_t n : lengths) {
+      MTP_ASSERT(n > 0);
+      offsets_.push_back(offsets_.back() + n);
+    }
+  }
+  std::int64_t count() const { return static_cast<std::int64_t>(offsets_.size()) - 1; }
+  std::int64_t rows() const { return offsets_.back(); }
+  std::int64_t begin(std::int64_t b) const { return offsets_[b]; }
+  std::int64_t end(std::int64_t b) const { return offsets_[b + 1]; }
+  std::int64_t length(std::int64_t b) const { return end(b) - begin(b); }
+
+ private:
+  std::vector<std::int64_t> offsets_{0};
+};
+
+}  // namespace mtp::ops

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "mtp/tensor/tensor.h"
+
+namespace mtp {
+
+class Arena;
+
+/// Where tensors live and operations run. Operations take it by reference; nothing is global.
+/// Only the CPU exists so far: its operations run on OpenMP threads and have finished when they return.
+class Device {
+ public:
+  /// `threads` OpenMP threads run every operation.
+  explicit Device(int threads);
+  ~Device();
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  int threads() const { return threads_; }
+
+  /// Uninitialised memory.
+  Tensor empty(Shape shape, DType dtype = DType::f32);
+  Tensor zeros(Shape shape, DType dtype = DType::f32);
+
+  Tensor from_host(std::span<const float> values, Shape shape);
+  Tensor from_host(std::span<const std::int64_t> values);
+  void to_host(const Tensor& tensor, std::span<float> values) const;
+  double to_host_f64(const Tensor& scalar) const;
+
+  /// Bytes in use, and the most that ever were, by tensors of this device.
+  std::int64_t memory_in_use() const;
+  std::int64_t memory_peak() const;
+
+ private:
+  int threads_;
+  std::shared_ptr<Arena> arena_;
+};
+
+}  // namespace mtp
