@@ -26,10 +26,15 @@ class Error : public std::runtime_error {
 class UsageError : public Error {
  public:
   template <typename... Args>
-  explicit UsageError(fmt::format_string<Args...> format, Args&&... args)
-      : Error(format, std::forward<Args>(args)...) {
+  explicit UsageError(fmt::format_string<Args...> format, Args&&... args) : Error(format, std::forward<Args>(args)...) {
     exit_code_ = 2;
   }
+};
+
+/// A fault that every rank of a job has found alike: all leave together, and rank 0 alone prints it.
+class AgreedError : public Error {
+ public:
+  AgreedError(const std::string& message, int exit_code) : Error("{}", message) { exit_code_ = exit_code; }
 };
 
 [[noreturn]] void assertion_failed(const char* condition, const char* file, int line);

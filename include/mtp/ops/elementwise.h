@@ -22,16 +22,18 @@ void concat_columns(Device& device, const Tensor& a, const Tensor& b, const Tens
 /// The gradient of `concat_columns`; an empty da or db is left out.
 void split_columns(Device& device, const Tensor& dy, const Tensor& da, const Tensor& db);
 
-/// y = gelu(gate) · up with the tanh approximation of GELU.
-///
-///   gate, y  [T, N]
-///   up       [T, M]: columns up_begin … up_begin + N - 1 are used (Gemma's per-layer inputs are packed side by side)
-///
-/// Source: Gemma4TextMLP (gelu_pytorch_tanh) and the per-layer input gate of Gemma4TextDecoderLayer.
-void gated_gelu_forward(Device& device, const Tensor& gate, const Tensor& up, std::int64_t up_begin, const Tensor& y);
+/// y = x[:, begin … begin + N - 1].   x [T, M], y [T, N]
+void copy_columns(Device& device, const Tensor& x, std::int64_t begin, const Tensor& y);
 
-/// dgate [T, N] is written; into dup [T, M] the used columns are added. Either may be empty and is then left out.
-void gated_gelu_backward(Device& device, const Tensor& dy, const Tensor& gate, const Tensor& up, std::int64_t up_begin,
-                         const Tensor& dgate, const Tensor& dup);
+/// dx[:, begin … begin + N - 1] += dy, the gradient of the above.   dy [T, N], dx [T, M]
+void add_columns(Device& device, const Tensor& dy, std::int64_t begin, const Tensor& dx);
+
+/// y = gelu(gate) · up with the tanh approximation of GELU, all of one shape.
+/// Source: Gemma4TextMLP (gelu_pytorch_tanh) and the per-layer input gate of Gemma4TextDecoderLayer.
+void gated_gelu_forward(Device& device, const Tensor& gate, const Tensor& up, const Tensor& y);
+
+/// dgate and dup are written; either may be empty and is then left out.
+void gated_gelu_backward(Device& device, const Tensor& dy, const Tensor& gate, const Tensor& up, const Tensor& dgate,
+                         const Tensor& dup);
 
 }  // namespace mtp::ops

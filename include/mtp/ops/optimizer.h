@@ -15,7 +15,8 @@ struct AdamW {
 void adamw(Device& device, const AdamW& adamw, const Tensor& gradient, const Tensor& weight, const Tensor& moment1,
            const Tensor& moment2);
 
-/// sums[b] = Σ gradient² over block b of `block` elements, in fp64 and a fixed order.   gradient [n], sums [n / block] fp64
+/// sums[b] = Σ gradient² over block b of `block` elements, in fp64 and a fixed order.   gradient [n], sums [n / block]
+/// fp64
 void sum_of_squares(Device& device, const Tensor& gradient, std::int64_t block, const Tensor& sums);
 
 }  // namespace mtp::ops

@@ -29,7 +29,9 @@ class Device {
   Tensor from_host(std::span<const float> values, Shape shape);
   Tensor from_host(std::span<const std::int64_t> values);
   void to_host(const Tensor& tensor, std::span<float> values) const;
-  double to_host_f64(const Tensor& scalar) const;
+  void to_host(const Tensor& tensor, std::span<double> values) const;
+  /// Both of one type and size.
+  void copy(const Tensor& from, const Tensor& to) const;
 
   /// Bytes in use, and the most that ever were, by tensors of this device.
   std::int64_t memory_in_use() const;

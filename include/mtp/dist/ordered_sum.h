@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "mtp/tensor/device.h"
+
+namespace mtp::dist {
+
+/// Micro-batches that are added up one after another before their sum is added to the total. Part of the definition of
+/// a run's numbers: it must not change with the number of ranks.
+inline constexpr std::int64_t group_size = 8;
+
+/// Σ of a step's micro-batches in the order that defines its bits: left to right in groups of `group_size`, and the
+/// groups' sums left to right. Leaves come in order; at most two accumulators are alive.
+class OrderedSum {
+ public:
+  /// Adds leaf `index` of `count`; keeps its memory where nobody else holds it.
+  void add(Device& device, Tensor leaf, std::int64_t index, std::int64_t count);
+  /// The sum, once leaf count - 1 has been added.
+  const Tensor& total() const { return total_; }
+
+ private:
+  Tensor total_, group_;
+};
+
+/// The same order over numbers.
+double ordered_sum(std::span<const double> leaves);
+
+}  // namespace mtp::dist

@@ -1,0 +1,103 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mtp/core/settings.h"
+#include "mtp/dist/communicator.h"
+#include "mtp/dist/ordered_sum.h"
+#include "mtp/graph/parameter.h"
+
+namespace mtp::dist {
+
+/// Where the tensors of a unit lie in its flat buffer.
+class UnitLayout {
+ public:
+  struct Member {
+    std::string name;
+    Shape shape;
+    std::int64_t offset = 0;  // in elements, from the start of the unit
+    std::int64_t elements() const { return num_elements(shape); }
+  };
+
+  UnitLayout(std::string name, bool trained, std::vector<Member> members);
+
+  const std::string& name() const { return name_; }
+  bool trained() const { return trained_; }
+  const std::vector<Member>& members() const { return members_; }
+  /// Elements of a block: what a shard is a multiple of, and what the norm is summed over. A unit that is one table
+  /// has blocks of whole rows.
+  std::int64_t block() const { return block_; }
+  /// Blocks that hold the members, without padding to the number of ranks.
+  std::int64_t blocks() const { return blocks_; }
+  /// Elements of each rank's shard.
+  std::int64_t shard_elements(int ranks) const { return (blocks_ + ranks - 1) / ranks * block_; }
+
+ private:
+  std::string name_;
+  bool trained_;
+  std::vector<Member> members_;
+  std::int64_t block_ = 0, blocks_ = 0;
+};
+
+/// What all units of a job share: the device, the ranks and how far the step is.
+struct Sharding {
+  Device& device;
+  const Communicator& communicator;
+  Reduction reduction = Reduction::ordered;
+  std::int64_t micro_batches = 1;      // of a step, over all ranks
+  std::int64_t first_micro_batch = 0;  // of the `communicator.size()` consecutive ones that the ranks work on now
+};
+
+/// A unit's parameters as one flat fp32 buffer of which each rank owns a shard, with the moments of the optimizer.
+/// `acquire` gathers the buffer, `reduce_gradients` hands the owners their slices, which they add up in the order of
+/// the micro-batches. Both are collective.
+class ShardedUnit final : public ParameterGroup {
+ public:
+  ShardedUnit(UnitLayout layout, Sharding& sharding);
+
+  const UnitLayout& layout() const { return layout_; }
+
+  bool trained() const override { return layout_.trained(); }
+  void acquire() override;
+  void release() override;
+  void reduce_gradients() override;
+  Tensor value(std::size_t index) const override;
+  Tensor gradient(std::size_t index) override;
+
+  /// This rank's shard of the master weights; zero where the flat buffer is padding.
+  const Tensor& master() const { return master_; }
+  const Tensor& moment1() const { return moment1_; }
+  const Tensor& moment2() const { return moment2_; }
+  /// This rank's shard of the step's summed gradient.
+  const Tensor& gradient_sum() const { return sum_.total(); }
+
+  /// A part of a member that this rank's shard holds.
+  struct Piece {
+    std::size_t member = 0;
+    std::int64_t begin = 0;  // element of the member
+    std::int64_t elements = 0;
+    std::int64_t position = 0;  // element of the shard
+  };
+  std::vector<Piece> pieces() const;
+
+  /// Any of the shards above, gathered on every rank.   [size · shard]
+  Tensor gather(const Tensor& shard) const;
+  /// Member `index` of a gathered buffer.
+  Tensor member(const Tensor& whole, std::size_t index) const;
+
+ private:
+  UnitLayout layout_;
+  Sharding& sharding_;
+  Tensor master_, moment1_, moment2_;
+  int users_ = 0;
+  Tensor values_;     // gathered, while in use
+  Tensor gradients_;  // of this rank's micro-batch, until reduced
+  OrderedSum sum_;
+};
+
+using Units = std::vector<std::unique_ptr<ShardedUnit>>;
+
+}  // namespace mtp::dist

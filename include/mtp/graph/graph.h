@@ -1,0 +1,143 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "mtp/graph/parameter.h"
+#include "mtp/ops/attention.h"
+#include "mtp/ops/cross_entropy.h"
+#include "mtp/ops/rope.h"
+#include "mtp/tensor/device.h"
+
+namespace mtp {
+
+/// The gradient of one value: the sum of what its users gave, in the order of the backward.
+class GradientSum {
+ public:
+  bool empty() const { return sum_.empty(); }
+  void add(Device& device, Tensor gradient);
+  /// Adds to columns begin … of a gradient [T, width].
+  void add_columns(Device& device, const Tensor& gradient, std::int64_t begin, std::int64_t width);
+  Tensor take() { return std::exchange(sum_, Tensor()); }
+
+ private:
+  Tensor sum_;
+};
+
+/// A tensor in a graph. Copies refer to the same value.
+struct Value {
+  Tensor data;
+  std::shared_ptr<GradientSum> gradient;  // null: no gradient flows here
+
+  bool needs_gradient() const { return gradient != nullptr; }
+};
+
+/// Reverse-mode differentiation over `ops`: every member runs its operation at once and records how to go back.
+/// Letters in names: T rows of packed sequences.
+class Graph {
+ public:
+  /// What is kept for the backward. `recompute`: of a segment only its inputs, and it is run again.
+  struct Options {
+    bool recording = true;
+    bool recompute = false;
+  };
+
+  Graph(Device& device, Options options) : device_(device), options_(options) {}
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+
+  Device& device() { return device_; }
+
+  Value constant(Tensor data) { return {std::move(data), nullptr}; }
+
+  /// x wᵀ.   x [T, in], w [out, in]
+  Value linear(const Value& x, const Parameter& w);
+  /// Norm over the last dimension with scale.
+  Value rms_norm(const Value& x, const Parameter& w, float eps);
+  /// Norm over the last dimension without scale.
+  Value rms_norm(const Value& x, float eps);
+  Value add(const Value& a, const Value& b);
+  Value add_scaled(const Value& a, const Value& b, float factor);
+  Value scale(const Value& x, float factor);
+  Value concat_columns(const Value& a, const Value& b);
+  /// Columns begin … begin + count - 1.
+  Value columns(const Value& x, std::int64_t begin, std::int64_t count);
+  /// gelu(gate) · up
+  Value gated_gelu(const Value& gate, const Value& up);
+  Value rope(const Value& x, const ops::Rope& rope, const ops::Sequences& sequences);
+  Value attention(const Value& q, const Value& k, const Value& v, const ops::AttentionMask& mask,
+                  const ops::Sequences& sequences);
+  /// factor · table[ids]; rows of id `skip` give the table no gradient.
+  Value lookup(const Parameter& table, const Tensor& ids, float factor, std::int64_t skip);
+  Value shift_rows(const Value& x, const Tensor& fill, std::int64_t by, const ops::Sequences& sequences);
+  Value view(const Value& x, Shape shape);
+
+  /// The losses: the plain sum as one fp64 element. Their gradient, times `gradient_scale`, is computed at once and
+  /// goes on from there in the backward. See ops/cross_entropy.h.
+  Tensor cross_entropy(const ops::CrossEntropy& ce, const Value& x, const Parameter& w, const Tensor& labels);
+  Tensor distillation(const ops::CrossEntropy& ce, const Value& x, const Parameter& w, const ops::Teacher& teacher,
+                      const Tensor& teacher_rows);
+  Tensor masked_cross_entropy(const ops::CrossEntropy& ce, const ops::MaskedHead& head, const Value& x,
+                              const Parameter& w, const ops::Sequences& sequences, const Tensor& labels);
+  Tensor masked_distillation(const ops::CrossEntropy& ce, const ops::MaskedHead& head, const Value& x,
+                             const Parameter& w, const ops::Sequences& sequences, const ops::Teacher& teacher,
+                             const Tensor& teacher_rows);
+
+  using Segment = std::function<std::vector<Value>(Graph&, std::span<const Value>)>;
+
+  /// A part of a model with its inputs and outputs, such as a layer: what activation checkpointing keeps or runs again.
+  /// The gradients within a segment are summed apart from those outside, whether it is run again or not, so that the
+  /// bits are the same.
+  std::vector<Value> segment(std::vector<Value> inputs, Segment run);
+
+  /// What the backward needs of a group whose scope it enters again.
+  enum class Backward { values, gradients_only };
+
+  /// Acquires a group for as long as the returned object lives; so does the backward, which reduces its gradients at
+  /// the end.
+  class Scope {
+   public:
+    ~Scope();
+    Scope(Scope&& other) noexcept
+        : graph_(std::exchange(other.graph_, nullptr)),
+          group_(other.group_),
+          backward_(other.backward_),
+          begin_(other.begin_) {}
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+    Scope& operator=(Scope&&) = delete;
+
+   private:
+    friend class Graph;
+    Scope(Graph& graph, ParameterGroup& group, Backward backward);
+
+    Graph* graph_;
+    ParameterGroup* group_;
+    Backward backward_;
+    std::size_t begin_;
+  };
+  Scope scope(ParameterGroup& group, Backward backward = Backward::values) { return Scope(*this, group, backward); }
+
+  /// Runs back through everything recorded, and forgets it.
+  void backward();
+
+ private:
+  using Step = std::function<void()>;
+  using LossOperation = std::function<void(const Tensor& loss, const Tensor& dx, const Tensor& dw)>;
+
+  /// An output of an operation whose inputs are `needs_gradient`.
+  Value output(Tensor data, bool needs_gradient) const;
+  /// Calls `step(dy)` in the backward if a gradient came to `y`.
+  void on_backward(const Value& y, std::function<void(const Tensor& dy)> step);
+  Value rms_norm(const Value& x, const Parameter* w, float eps);
+  Tensor loss(const Value& x, const Parameter& w, const LossOperation& run);
+
+  Device& device_;
+  Options options_;
+  std::vector<Step> tape_;
+};
+
+}  // namespace mtp

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "mtp/core/settings.h"
+#include "mtp/model/base_model.h"
+
+namespace mtp::model {
+
+/// The multi-token-prediction drafter: a few decoder layers without keys and values of their own.
+/// Source: Gemma4AssistantForCausalLM, Hugging Face modeling_gemma4_assistant.py; masks and positions: design.md §4.
+class Drafter {
+ public:
+  /// `token_ordering` [V] int64 where the drafter has centroids.
+  Drafter(const hf::DrafterConfig& config, const Settings::Drafter& settings, const std::vector<float>& layer_scalars,
+          const Tensor& token_ordering, const Parameters& parameters);
+  Drafter(const Drafter&) = delete;
+  Drafter& operator=(const Drafter&) = delete;
+
+  /// The drafter's own token table, tied to its output projection.
+  const Parameter& embedding() const { return embedding_; }
+  /// Opens all its units: they are used in every round and reduced once.
+  std::vector<Graph::Scope> open(Graph& g) const;
+
+  /// One round: embeddings of the tokens that are given, and the state of the round before (the base's final hidden
+  /// state at first). The result is normed.
+  Value round(Graph& g, const ops::Sequences& sequences, const Value& tokens_TH, const Value& state_TH,
+              const BaseOutput& base) const;
+  /// The next round's state of a round's result.
+  Value next_state(Graph& g, const Value& hidden_TD) const { return g.linear(hidden_TD, post_projection_); }
+  /// The head that picks centroids. Its scope must be open.
+  ops::MaskedHead masked_head() const;
+
+ private:
+  hf::DrafterConfig config_;
+  AttentionTypes types_;
+  std::vector<DecoderLayer> layers_;
+  std::vector<ParameterGroup*> groups_;
+  Parameter embedding_, pre_projection_, post_projection_, final_norm_;
+  std::optional<Parameter> centroids_;
+  Tensor token_ordering_;
+};
+
+}  // namespace mtp::model

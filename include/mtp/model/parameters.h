@@ -1,0 +1,41 @@
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "mtp/dist/sharded_unit.h"
+#include "mtp/hf/safetensors.h"
+#include "mtp/hf/tensor_table.h"
+
+namespace mtp::model {
+
+/// The pair's parameters: the units of the tensor table, sharded over the ranks, and each tensor by its name.
+class Parameters {
+ public:
+  Parameters(const hf::TensorTable& table, dist::Sharding& sharding);
+
+  /// By full name, such as "drafter.pre_projection.weight".
+  Parameter get(const std::string& name) const;
+  bool has(const std::string& name) const { return by_name_.contains(name); }
+  dist::ShardedUnit& unit(const std::string& name) const;
+  /// Units whose name begins with `prefix`, in the table's order.
+  std::vector<dist::ShardedUnit*> units_of(const std::string& prefix) const;
+  const dist::Units& units() const { return units_; }
+
+  /// Reads this rank's shards from the source pair.
+  void load(const hf::TensorFiles& base, const hf::TensorFiles& drafter);
+  /// Copies the base's token table into the drafter's (`drafter.share_embedding_with_base`). Throws UsageError where
+  /// their shapes differ.
+  void share_embedding_with_base(Device& device);
+
+ private:
+  dist::Units units_;
+  std::map<std::string, Parameter> by_name_;
+};
+
+inline constexpr const char* base_embedding = "base.model.language_model.embed_tokens.weight";
+inline constexpr const char* base_per_layer_embedding = "base.model.language_model.embed_tokens_per_layer.weight";
+inline constexpr const char* drafter_embedding = "drafter.model.embed_tokens.weight";
+
+}  // namespace mtp::model

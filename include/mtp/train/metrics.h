@@ -1,0 +1,56 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+namespace mtp::train {
+
+/// One line of metrics.jsonl. Losses are over the label tokens of the global batch.
+struct StepMetrics {
+  std::int64_t step = 0;   // 1-based
+  std::int64_t epoch = 0;  // 0-based, of the step's first sample
+  double loss_base = 0;
+  std::vector<double> loss_drafter;  // [K], without the loss weight
+  double loss = 0;                   // base + weight · Σ drafter
+  double grad_norm = 0;              // before clipping
+  double lr = 0;
+  std::int64_t label_tokens = 0;  // of the global batch
+  std::int64_t tokens = 0;        // positions of the global batch, without padding
+  double step_time = 0;           // s
+  std::int64_t memory_peak = 0;   // bytes on this rank's device
+  int ranks = 1;
+
+  double tokens_per_second() const { return static_cast<double>(tokens) / step_time; }
+};
+
+/// As one line of JSON; floats have 17 digits, so that they read back to the same bits.
+std::string to_json_line(const StepMetrics& metrics);
+
+/// metrics.jsonl, flushed after each line.
+class MetricsFile {
+ public:
+  /// Starts an empty file. Throws Error where it cannot be written.
+  explicit MetricsFile(const std::filesystem::path& path);
+  void append(const StepMetrics& metrics);
+
+ private:
+  std::filesystem::path path_;
+  std::ofstream out_;
+};
+
+/// The line that the screen and the log show, with the time left at the mean pace so far.
+class Progress {
+ public:
+  explicit Progress(std::int64_t total_steps) : total_steps_(total_steps), start_(std::chrono::steady_clock::now()) {}
+  std::string line(const StepMetrics& metrics) const;
+
+ private:
+  std::int64_t total_steps_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+}  // namespace mtp::train

@@ -1,0 +1,201 @@
+#include "settings_table.h"
+
+#include <charconv>
+#include <cmath>
+#include <type_traits>
+#include <utility>
+
+#include "mtp/core/error.h"
+
+namespace mtp {
+namespace {
+
+template <typename T>
+struct Range {
+  std::string text;
+  std::function<bool(T)> holds;
+};
+
+template <typename T>
+Range<T> at_least(T least) {
+  return {fmt::format("at least {}", least), [=](T value) { return value >= least; }};
+}
+
+template <typename T>
+Range<T> above(T bound) {
+  return {fmt::format("above {}", bound), [=](T value) { return value > bound; }};
+}
+
+// Strict: the whole text is one finite number within the range, without a sign +, blanks or a unit.
+template <typename T>
+T parse_number(const std::string& name, const std::string& text, const Range<T>& range) {
+  T value{};
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  const bool is_number = stop == end && error != std::errc::invalid_argument;
+  if (!is_number || (std::is_floating_point_v<T> && !std::isfinite(value)))
+    throw UsageError("setting {}: '{}' is not {}", name, text, std::is_integral_v<T> ? "an integer" : "a number");
+  if (error == std::errc::result_out_of_range || !range.holds(value))
+    throw UsageError("setting {}: {} is out of range, it must be {}", name, text, range.text);
+  return value;
+}
+
+template <typename T>
+std::string number_type(const Range<T>& range) {
+  return fmt::format("{}, {}", std::is_integral_v<T> ? "integer" : "number", range.text);
+}
+
+template <typename T>
+SettingEntry number(std::string name, T& field, Range<T> range, std::string meaning) {
+  return {.name = name,
+          .type = number_type(range),
+          .meaning = std::move(meaning),
+          .unset = "",
+          .set = [=, &field](const std::string& text) { field = parse_number(name, text, range); },
+          .text = [&field] { return fmt::format("{}", field); }};
+}
+
+template <typename T>
+SettingEntry number(std::string name, std::optional<T>& field, Range<T> range, std::string unset, std::string meaning) {
+  return {.name = name,
+          .type = number_type(range),
+          .meaning = std::move(meaning),
+          .unset = std::move(unset),
+          .set = [=, &field](const std::string& text) { field = parse_number(name, text, range); },
+          .text = [&field] { return field ? std::optional(fmt::format("{}", *field)) : std::nullopt; }};
+}
+
+template <typename T>
+using Choices = std::vector<std::pair<std::string, T>>;
+
+template <typename T>
+SettingEntry choice(std::string name, T& field, Choices<T> choices, std::string meaning) {
+  std::string names = choices[0].first;
+  for (std::size_t i = 1; i < choices.size(); ++i) names += (i + 1 < choices.size() ? ", " : " or ") + choices[i].first;
+  const auto set = [=, &field](const std::string& text) {
+    for (const auto& [word, value] : choices)
+      if (word == text) {
+        field = value;
+        return;
+      }
+    throw UsageError("setting {}: '{}' is not {}", name, text, names);
+  };
+  const auto text = [=, &field] {
+    for (const auto& [word, value] : choices)
+      if (value == field) return std::optional(word);
+    return std::optional<std::string>();
+  };
+  return {.name = name, .type = names, .meaning = std::move(meaning), .unset = "", .set = set, .text = text};
+}
+
+SettingEntry flag(std::string name, bool& field, std::string meaning) {
+  return choice(std::move(name), field, {{"true", true}, {"false", false}}, std::move(meaning));
+}
+
+SettingEntry path(std::string name, std::filesystem::path& field, std::string unset, std::string meaning) {
+  const auto set = [=, &field](const std::string& text) {
+    // A settings file cuts at # and at both ends' blanks: such a path could not be written and read back.
+    if (text.find_first_of("#\n") != std::string::npos || text.starts_with(' ') || text.ends_with(' '))
+      throw UsageError("setting {}: a path cannot have a #, a line break or a blank at its ends: '{}'", name, text);
+    field = text;
+  };
+  const auto text = [&field] { return field.empty() ? std::nullopt : std::optional(field.string()); };
+  return {
+      .name = name, .type = "path", .meaning = std::move(meaning), .unset = std::move(unset), .set = set, .text = text};
+}
+
+}  // namespace
+
+std::vector<SettingEntry> settings_table(Settings& s) {
+  const Range<std::int64_t> count = at_least<std::int64_t>(1), count_or_none = at_least<std::int64_t>(0);
+  const Range<std::int64_t> cut{"0 or at least 2", [](std::int64_t n) { return n == 0 || n >= 2; }};
+  const Range<std::int64_t> offset{"0 or 1", [](std::int64_t n) { return n == 0 || n == 1; }};
+  const Range<std::uint64_t> seed{"below 2^64", [](std::uint64_t) { return true; }};
+  const Range<double> fraction{"at least 0 and below 1", [](double value) { return value >= 0 && value < 1; }};
+  const Range<double> not_negative = at_least(0.0), positive = above(0.0);
+  return {
+      path("model.base", s.model.base, "required", "Hugging Face directory of the base model"),
+      path("model.drafter", s.model.drafter, "required", "Hugging Face directory of its drafter (assistant)"),
+
+      path("data.train", s.data.train, "required", "data file to train on"),
+      path("data.validation", s.data.validation, "none", "data file to validate on (not built yet)"),
+      number("data.max_length", s.data.max_length, cut, "tokens a sample is cut to; 0: uncut"),
+      flag("data.shuffle", s.data.shuffle, "draw a new order of the samples every epoch"),
+      number("data.seed", s.data.seed, seed, "seed of the order of the samples"),
+      number("data.prefetch", s.data.prefetch, count, "micro-batches read ahead"),
+
+      number("drafter.rounds", s.drafter.rounds, count, "drafter rounds trained, tokens drafted from one state"),
+      number("drafter.loss_weight", s.drafter.loss_weight, not_negative, "weight of each round's loss"),
+      choice("drafter.alignment", s.drafter.alignment, {{"serving", Alignment::serving}, {"pr2240", Alignment::pr2240}},
+             "what a round sees: as when serving, or NeMo Automodel's recipe"),
+      number("drafter.position_offset", s.drafter.position_offset, offset,
+             "serving: position of the drafter's query after its state's; 1: Hugging Face, LiteRT-LM, llama.cpp; "
+             "0: vLLM, SGLang"),
+      choice("drafter.head", s.drafter.head, {{"dense", Head::dense}, {"masked", Head::masked}},
+             "logits trained on: of the whole vocabulary, or of the top centroids"),
+      choice("drafter.target", s.drafter.target, {{"data", Target::data}, {"base", Target::base}},
+             "what rounds learn: the labels, or the base's own distribution"),
+      flag("drafter.share_embedding_with_base", s.drafter.share_embedding_with_base,
+           "copy the base's token table into the drafter at the start"),
+
+      flag("freeze.base", s.freeze.base, "train the drafter only"),
+      flag("freeze.embeddings", s.freeze.embeddings,
+           "keep the base's token table, its output projection and its per-layer table"),
+      flag("freeze.vision", s.freeze.vision, "keep the vision tower (training it is not built yet)"),
+      flag("freeze.audio", s.freeze.audio, "keep the audio tower (training it is not built yet)"),
+
+      number("train.max_steps", s.train.max_steps, count_or_none, "optimizer steps; 0: no limit"),
+      number("train.max_epochs", s.train.max_epochs, count_or_none, "passes over the data; 0: no limit"),
+      number("train.global_batch", s.train.global_batch, count, "sequences a step, over all ranks"),
+      number("train.micro_batch", s.train.micro_batch, count, "sequences a forward and backward"),
+      choice("train.compute_dtype", s.train.compute_dtype, {{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}},
+             "type of forward and backward (bf16 is not built yet)"),
+      flag("train.recompute", s.train.recompute, "recompute activations in the backward, for less memory"),
+
+      number("optimizer.lr", s.optimizer.lr, not_negative, "peak learning rate"),
+      number("optimizer.beta1", s.optimizer.beta1, fraction, "AdamW: decay of the first moment"),
+      number("optimizer.beta2", s.optimizer.beta2, fraction, "AdamW: decay of the second moment"),
+      number("optimizer.eps", s.optimizer.eps, positive, "AdamW: added to the root of the second moment"),
+      number("optimizer.weight_decay", s.optimizer.weight_decay, not_negative, "AdamW: decay of every parameter"),
+      number("optimizer.max_grad_norm", s.optimizer.max_grad_norm, not_negative,
+             "norm that gradients are clipped to; 0: off"),
+
+      choice(
+          "schedule.style", s.schedule.style,
+          {{"constant", ScheduleStyle::constant}, {"linear", ScheduleStyle::linear}, {"cosine", ScheduleStyle::cosine}},
+          "learning rate after the warm-up"),
+      number("schedule.warmup_steps", s.schedule.warmup_steps, count_or_none, "a tenth of the run",
+             "steps from init_lr to lr"),
+      number("schedule.decay_steps", s.schedule.decay_steps, count, "the run's steps",
+             "step at which min_lr is reached"),
+      number("schedule.init_lr", s.schedule.init_lr, not_negative, "0.1 lr", "learning rate of the first step"),
+      number("schedule.min_lr", s.schedule.min_lr, not_negative, "0.01 lr", "learning rate after the decay"),
+
+      number("checkpoint.every_steps", s.checkpoint.every_steps, count_or_none,
+             "steps between checkpoints; 0: only at the end"),
+      number("checkpoint.keep", s.checkpoint.keep, count, "newest checkpoints kept"),
+      flag("checkpoint.background", s.checkpoint.background, "write while training goes on"),
+      flag("checkpoint.export_at_end", s.checkpoint.export_at_end, "also write the Hugging Face pair to run.dir/hf"),
+
+      number("validation.every_steps", s.validation.every_steps, count_or_none,
+             "steps between validations; 0: none (not built yet)"),
+      number("validation.max_samples", s.validation.max_samples, count_or_none, "samples validated on; 0: all"),
+
+      choice("dist.reduction", s.dist.reduction, {{"ordered", Reduction::ordered}, {"fast", Reduction::fast}},
+             "gradients: the same bits on any number of ranks, or plain reduce-scatter"),
+      number("dist.timeout_minutes", s.dist.timeout_minutes, positive, "minutes to wait for other ranks"),
+
+      path("run.dir", s.run.dir, "runs/<config's name>", "run directory"),
+      choice("run.device", s.run.device,
+             {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}},
+             "device (cuda is not built yet)"),
+      number("run.seed", s.run.seed, seed, "seed of initialisation and stochastic rounding"),
+      number("run.threads", s.run.threads, count_or_none,
+             "threads per rank; 0: OMP_NUM_THREADS, else cores / ranks of the node"),
+      number("run.log_every_steps", s.run.log_every_steps, count, "steps between lines on the screen and in log.txt"),
+      path("run.dump_gradients", s.run.dump_gradients, "none",
+           "safetensors file for the first step's gradients before clipping"),
+  };
+}
+
+}  // namespace mtp

@@ -1,0 +1,78 @@
+#include "mtp/model/base_model.h"
+
+#include <array>
+#include <cmath>
+
+namespace mtp::model {
+
+AttentionTypes causal_attention(const hf::TextConfig& config, std::int64_t offset) {
+  using Kind = ops::AttentionMask::Kind;
+  return {.full = {.mask = {.kind = Kind::causal, .window = 0, .offset = offset},
+                   .rope = {config.rope_inverse_frequencies(hf::LayerType::full), offset}},
+          .sliding = {.mask = {.kind = Kind::causal, .window = config.sliding_window, .offset = offset},
+                      .rope = {config.rope_inverse_frequencies(hf::LayerType::sliding), offset}}};
+}
+
+BaseModel::BaseModel(const hf::TextConfig& config, const std::vector<float>& layer_scalars,
+                     const Parameters& parameters)
+    : config_(config), types_(causal_attention(config, 0)) {
+  const std::string prefix = "base.model.language_model.";
+  for (int i = 0; i < config_.num_hidden_layers; ++i)
+    layers_.emplace_back(config_, i, prefix + "layers." + std::to_string(i) + ".", layer_scalars[i], parameters,
+                         types_);
+  embedding_ = parameters.get(base_embedding);
+  final_norm_ = parameters.get(prefix + "norm.weight");
+  if (config_.hidden_size_per_layer_input > 0) {
+    per_layer_embedding_ = parameters.get(base_per_layer_embedding);
+    per_layer_model_projection_ = parameters.get(prefix + "per_layer_model_projection.weight");
+    per_layer_projection_norm_ = parameters.get(prefix + "per_layer_projection_norm.weight");
+  }
+}
+
+Value BaseModel::per_layer_inputs(Graph& g, const Value& embeddings_TH, const Tensor& ids) const {
+  const std::int64_t rows = ids.elements(), width = config_.hidden_size_per_layer_input;
+  const std::int64_t packed = config_.num_hidden_layers * width;
+  const auto projection_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.hidden_size)));
+  const auto table_scale = static_cast<float>(std::sqrt(static_cast<double>(width)));
+
+  Value context = g.scale(g.linear(embeddings_TH, *per_layer_model_projection_), projection_scale);
+  context = g.rms_norm(g.view(context, {rows * config_.num_hidden_layers, width}), *per_layer_projection_norm_,
+                       config_.rms_norm_eps);
+  const Graph::Scope table = g.scope(*per_layer_embedding_->group, Graph::Backward::gradients_only);
+  const Value identity = g.lookup(*per_layer_embedding_, ids, table_scale, config_.pad_token_id);
+  return g.add_scaled(g.view(context, {rows, packed}), identity, static_cast<float>(std::sqrt(0.5)));
+}
+
+BaseOutput BaseModel::forward(Graph& g, const ops::Sequences& sequences, const Tensor& ids) const {
+  const auto embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(config_.hidden_size)));
+  const Tensor pad = g.device().from_host(std::array<std::int64_t, 1>{config_.pad_token_id});
+
+  BaseOutput out;
+  out.pad_row_1H = g.lookup(embedding_, pad, embedding_scale, config_.pad_token_id).data;
+  out.embeddings_TH = g.lookup(embedding_, ids, embedding_scale, config_.pad_token_id);
+
+  const Graph::Scope head = g.scope(*final_norm_.group);
+  std::optional<Value> per_layer;
+  if (per_layer_embedding_) per_layer = per_layer_inputs(g, out.embeddings_TH, ids);
+
+  Value x_TH = out.embeddings_TH;
+  for (int i = 0; i < config_.num_hidden_layers; ++i) {
+    const DecoderLayer& layer = layers_[i];
+    std::optional<KeyValue>& store = layer.is_sliding() ? out.sliding : out.full;
+    const hf::LayerShape shape = config_.layer(i);
+    DecoderLayer::Inputs in{.sequences = sequences, .shared = {}, .per_layer_input_TP = {}};
+    if (shape.shares_kv) in.shared = store;
+    if (per_layer) {
+      const std::int64_t width = config_.hidden_size_per_layer_input;
+      in.per_layer_input_TP = g.columns(*per_layer, i * width, width);
+    }
+    const Graph::Scope weights = g.scope(layer.group());
+    auto [y_TH, stored] = layer.forward(g, x_TH, in, shape.is_store);
+    if (stored) store = stored;
+    x_TH = y_TH;
+  }
+  out.hidden_TH = g.rms_norm(x_TH, final_norm_, config_.rms_norm_eps);
+  return out;
+}
+
+}  // namespace mtp::model

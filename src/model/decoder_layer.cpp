@@ -1,0 +1,79 @@
+#include "mtp/model/decoder_layer.h"
+
+namespace mtp::model {
+
+DecoderLayer::DecoderLayer(const hf::TextConfig& config, int index, const std::string& prefix, float layer_scalar,
+                           const Parameters& parameters, const AttentionTypes& types)
+    : shape_(config.layer(index)),
+      heads_(config.num_attention_heads),
+      eps_(config.rms_norm_eps),
+      layer_scalar_(layer_scalar),
+      type_(shape_.is_sliding ? types.sliding : types.full) {
+  const auto weight = [&](const char* name) { return parameters.get(prefix + name + ".weight"); };
+  input_norm_ = weight("input_layernorm");
+  post_attention_norm_ = weight("post_attention_layernorm");
+  pre_feedforward_norm_ = weight("pre_feedforward_layernorm");
+  post_feedforward_norm_ = weight("post_feedforward_layernorm");
+  q_proj_ = weight("self_attn.q_proj");
+  q_norm_ = weight("self_attn.q_norm");
+  o_proj_ = weight("self_attn.o_proj");
+  if (!shape_.shares_kv) {
+    k_proj_ = weight("self_attn.k_proj");
+    k_norm_ = weight("self_attn.k_norm");
+    if (!shape_.k_eq_v) v_proj_ = weight("self_attn.v_proj");
+  }
+  gate_proj_ = weight("mlp.gate_proj");
+  up_proj_ = weight("mlp.up_proj");
+  down_proj_ = weight("mlp.down_proj");
+  if (config.hidden_size_per_layer_input > 0) {
+    per_layer_gate_ = weight("per_layer_input_gate");
+    per_layer_projection_ = weight("per_layer_projection");
+    post_per_layer_norm_ = weight("post_per_layer_input_norm");
+  }
+}
+
+KeyValue DecoderLayer::key_value(Graph& g, const Value& x_TH, const ops::Sequences& sequences) const {
+  const Shape heads{x_TH.data.size(0), shape_.kv_heads, shape_.head_dim};
+  const Value k = g.view(g.linear(x_TH, *k_proj_), heads);
+  const Value v = v_proj_ ? g.view(g.linear(x_TH, *v_proj_), heads) : k;
+  return {g.rope(g.rms_norm(k, *k_norm_, eps_), type_.rope, sequences), g.rms_norm(v, eps_)};
+}
+
+Value DecoderLayer::attention(Graph& g, const Value& x_TH, const ops::Sequences& sequences, const KeyValue& kv) const {
+  const std::int64_t rows = x_TH.data.size(0);
+  Value q = g.view(g.linear(x_TH, q_proj_), {rows, heads_, shape_.head_dim});
+  q = g.rope(g.rms_norm(q, q_norm_, eps_), type_.rope, sequences);
+  const Value mixed = g.attention(q, kv.key, kv.value, type_.mask, sequences);
+  return g.linear(g.view(mixed, {rows, heads_ * shape_.head_dim}), o_proj_);
+}
+
+Value DecoderLayer::mlp(Graph& g, const Value& x_TH) const {
+  return g.linear(g.gated_gelu(g.linear(x_TH, gate_proj_), g.linear(x_TH, up_proj_)), down_proj_);
+}
+
+Value DecoderLayer::per_layer(Graph& g, const Value& x_TH, const Value& per_layer_input_TP) const {
+  return g.linear(g.gated_gelu(g.linear(x_TH, *per_layer_gate_), per_layer_input_TP), *per_layer_projection_);
+}
+
+DecoderLayer::Outputs DecoderLayer::forward(Graph& graph, const Value& x_TH, const Inputs& in, bool store) const {
+  std::vector<Value> inputs{x_TH};
+  if (in.shared) inputs.insert(inputs.end(), {in.shared->key, in.shared->value});
+  if (in.per_layer_input_TP) inputs.push_back(*in.per_layer_input_TP);
+
+  const bool shares = in.shared.has_value(), has_per_layer_input = in.per_layer_input_TP.has_value();
+  const ops::Sequences& sequences = in.sequences;
+  const auto run = [this, shares, has_per_layer_input, store, &sequences](Graph& g, std::span<const Value> values) {
+    Value x = values[0];
+    const Value normed = g.rms_norm(x, input_norm_, eps_);
+    const KeyValue kv = shares ? KeyValue{values[1], values[2]} : key_value(g, normed, sequences);
+    x = g.add(x, g.rms_norm(attention(g, normed, sequences, kv), post_attention_norm_, eps_));
+    x = g.add(x, g.rms_norm(mlp(g, g.rms_norm(x, pre_feedforward_norm_, eps_)), post_feedforward_norm_, eps_));
+    if (has_per_layer_input) x = g.add(x, g.rms_norm(per_layer(g, x, values.back()), *post_per_layer_norm_, eps_));
+    x = g.scale(x, layer_scalar_);
+    return store ? std::vector<Value>{x, kv.key, kv.value} : std::vector<Value>{x};
+  };
+  const std::vector<Value> outputs = graph.segment(std::move(inputs), run);
+  return {outputs[0], store ? std::optional(KeyValue{outputs[1], outputs[2]}) : std::nullopt};
+}
+
+}  // namespace mtp::model

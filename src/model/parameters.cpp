@@ -1,0 +1,79 @@
+#include "mtp/model/parameters.h"
+
+#include <algorithm>
+#include <span>
+
+namespace mtp::model {
+
+namespace {
+
+/// The table's parameters, unit by unit, in the order in which units first appear.
+std::vector<dist::UnitLayout> layouts(const hf::TensorTable& table) {
+  struct Draft {
+    std::string name;
+    bool trained;
+    std::vector<dist::UnitLayout::Member> members;
+  };
+  std::vector<Draft> drafts;
+  for (const hf::TensorInfo& tensor : table.tensors()) {
+    if (tensor.role == hf::Role::carried) continue;
+    auto draft = std::find_if(drafts.begin(), drafts.end(), [&](const Draft& d) { return d.name == tensor.unit; });
+    if (draft == drafts.end()) draft = drafts.insert(drafts.end(), {tensor.unit, tensor.role == hf::Role::trained, {}});
+    draft->members.push_back({tensor.name, tensor.shape});
+  }
+  std::vector<dist::UnitLayout> all;
+  for (Draft& draft : drafts) all.emplace_back(draft.name, draft.trained, std::move(draft.members));
+  return all;
+}
+
+}  // namespace
+
+Parameters::Parameters(const hf::TensorTable& table, dist::Sharding& sharding) {
+  for (dist::UnitLayout& layout : layouts(table)) {
+    units_.push_back(std::make_unique<dist::ShardedUnit>(std::move(layout), sharding));
+    dist::ShardedUnit& unit = *units_.back();
+    for (std::size_t i = 0; i < unit.layout().members().size(); ++i)
+      by_name_[unit.layout().members()[i].name] = {&unit, i, unit.layout().members()[i].shape};
+  }
+}
+
+Parameter Parameters::get(const std::string& name) const {
+  const auto found = by_name_.find(name);
+  MTP_ASSERT(found != by_name_.end());
+  return found->second;
+}
+
+dist::ShardedUnit& Parameters::unit(const std::string& name) const {
+  const auto found =
+      std::find_if(units_.begin(), units_.end(), [&](const auto& u) { return u->layout().name() == name; });
+  MTP_ASSERT(found != units_.end());
+  return **found;
+}
+
+std::vector<dist::ShardedUnit*> Parameters::units_of(const std::string& prefix) const {
+  std::vector<dist::ShardedUnit*> found;
+  for (const auto& unit : units_)
+    if (unit->layout().name().starts_with(prefix)) found.push_back(unit.get());
+  return found;
+}
+
+void Parameters::load(const hf::TensorFiles& base, const hf::TensorFiles& drafter) {
+  for (const auto& unit : units_)
+    for (const dist::ShardedUnit::Piece& piece : unit->pieces()) {
+      const std::string& name = unit->layout().members()[piece.member].name;
+      const auto& [files, name_in_file] = hf::source_of(name, base, drafter);
+      float* shard = unit->master().f32() + piece.position;
+      files.read(name_in_file, piece.begin, std::span<float>(shard, static_cast<std::size_t>(piece.elements)));
+    }
+}
+
+void Parameters::share_embedding_with_base(Device& device) {
+  const Parameter base = get(base_embedding), drafter = get(drafter_embedding);
+  if (base.shape != drafter.shape)
+    throw UsageError("setting drafter.share_embedding_with_base: the base's token table is {}, the drafter's {}",
+                     to_string(base.shape), to_string(drafter.shape));
+  const auto shard = [](const Parameter& p) { return static_cast<dist::ShardedUnit*>(p.group)->master(); };
+  device.copy(shard(base), shard(drafter));
+}
+
+}  // namespace mtp::model

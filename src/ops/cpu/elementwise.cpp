@@ -1,0 +1,128 @@
+#include "mtp/ops/elementwise.h"
+
+#include <algorithm>
+
+#include "parallel.h"
+#include "vector_math.h"
+
+namespace mtp::ops {
+
+namespace {
+
+constexpr std::int64_t piece = 16384;  // elements of one task: half of a first-level cache per operand
+
+/// body(i) for every element, vectorised.
+template <typename Body>
+void for_each_element(const Device& device, std::int64_t n, const Body& body) {
+  cpu::parallel_pieces(device, n, piece, [&](std::int64_t begin, std::int64_t end) {
+#pragma omp simd
+    for (std::int64_t i = begin; i < end; ++i) body(i);
+  });
+}
+
+std::int64_t rows_per_task(std::int64_t width) { return std::max<std::int64_t>(1, piece / width); }
+
+// gelu(x) = x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))
+constexpr float gelu_scale = 0.7978845608028654f;
+constexpr float gelu_cubic = 0.044715f;
+
+inline float gelu(float x) { return 0.5f * x * (1.0f + cpu::tanh_f32(gelu_scale * (x + gelu_cubic * x * x * x))); }
+
+inline float gelu_derivative(float x) {
+  const float t = cpu::tanh_f32(gelu_scale * (x + gelu_cubic * x * x * x));
+  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * gelu_scale * (1.0f + 3.0f * gelu_cubic * x * x);
+}
+
+}  // namespace
+
+void add(Device& device, const Tensor& a, const Tensor& b, const Tensor& y) {
+  MTP_ASSERT(a.elements() == y.elements() && b.elements() == y.elements());
+  const float *pa = a.f32(), *pb = b.f32();
+  float* py = y.f32();
+  for_each_element(device, y.elements(), [=](std::int64_t i) { py[i] = pa[i] + pb[i]; });
+}
+
+void add_scaled(Device& device, const Tensor& a, const Tensor& b, float factor, const Tensor& y) {
+  MTP_ASSERT(a.elements() == y.elements() && b.elements() == y.elements());
+  const float *pa = a.f32(), *pb = b.f32();
+  float* py = y.f32();
+  for_each_element(device, y.elements(), [=](std::int64_t i) { py[i] = (pa[i] + pb[i]) * factor; });
+}
+
+void scale(Device& device, const Tensor& x, float factor, const Tensor& y) {
+  MTP_ASSERT(x.elements() == y.elements());
+  const float* px = x.f32();
+  float* py = y.f32();
+  for_each_element(device, y.elements(), [=](std::int64_t i) { py[i] = px[i] * factor; });
+}
+
+void accumulate(Device& device, const Tensor& x, const Tensor& y) { add(device, y, x, y); }
+
+void concat_columns(Device& device, const Tensor& a, const Tensor& b, const Tensor& y) {
+  const std::int64_t rows = y.size(0), wa = a.size(1), wb = b.size(1);
+  MTP_ASSERT(y.size(1) == wa + wb && a.size(0) == rows && b.size(0) == rows);
+  cpu::parallel_pieces(device, rows, rows_per_task(wa + wb), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      float* out = y.f32() + row * (wa + wb);
+      std::copy_n(a.f32() + row * wa, wa, out);
+      std::copy_n(b.f32() + row * wb, wb, out + wa);
+    }
+  });
+}
+
+void split_columns(Device& device, const Tensor& dy, const Tensor& da, const Tensor& db) {
+  const std::int64_t rows = dy.size(0), width = dy.size(1);
+  const std::int64_t wa = da.empty() ? width - (db.empty() ? 0 : db.size(1)) : da.size(1), wb = width - wa;
+  cpu::parallel_pieces(device, rows, rows_per_task(width), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const float* in = dy.f32() + row * width;
+      if (!da.empty()) std::copy_n(in, wa, da.f32() + row * wa);
+      if (!db.empty()) std::copy_n(in + wa, wb, db.f32() + row * wb);
+    }
+  });
+}
+
+void copy_columns(Device& device, const Tensor& x, std::int64_t begin, const Tensor& y) {
+  const std::int64_t rows = x.size(0), width = x.size(1), count = y.size(1);
+  MTP_ASSERT(begin >= 0 && begin + count <= width && y.size(0) == rows);
+  cpu::parallel_pieces(device, rows, rows_per_task(count), [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row)
+      std::copy_n(x.f32() + row * width + begin, count, y.f32() + row * count);
+  });
+}
+
+void add_columns(Device& device, const Tensor& dy, std::int64_t begin, const Tensor& dx) {
+  const std::int64_t rows = dx.size(0), width = dx.size(1), count = dy.size(1);
+  MTP_ASSERT(begin >= 0 && begin + count <= width && dy.size(0) == rows);
+  cpu::parallel_pieces(device, rows, rows_per_task(count), [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row) {
+      const float* in = dy.f32() + row * count;
+      float* out = dx.f32() + row * width + begin;
+#pragma omp simd
+      for (std::int64_t i = 0; i < count; ++i) out[i] += in[i];
+    }
+  });
+}
+
+void gated_gelu_forward(Device& device, const Tensor& gate, const Tensor& up, const Tensor& y) {
+  MTP_ASSERT(gate.elements() == y.elements() && up.elements() == y.elements());
+  const float *g = gate.f32(), *u = up.f32();
+  float* out = y.f32();
+  for_each_element(device, y.elements(), [=](std::int64_t i) { out[i] = gelu(g[i]) * u[i]; });
+}
+
+void gated_gelu_backward(Device& device, const Tensor& dy, const Tensor& gate, const Tensor& up, const Tensor& dgate,
+                         const Tensor& dup) {
+  MTP_ASSERT(gate.elements() == dy.elements() && up.elements() == dy.elements());
+  const float *d = dy.f32(), *g = gate.f32(), *u = up.f32();
+  if (!dup.empty()) {
+    float* out = dup.f32();
+    for_each_element(device, dy.elements(), [=](std::int64_t i) { out[i] = d[i] * gelu(g[i]); });
+  }
+  if (!dgate.empty()) {
+    float* out = dgate.f32();
+    for_each_element(device, dy.elements(), [=](std::int64_t i) { out[i] = d[i] * u[i] * gelu_derivative(g[i]); });
+  }
+}
+
+}  // namespace mtp::ops

@@ -1,0 +1,95 @@
+#include "mtp/ops/norm.h"
+
+#include <cmath>
+
+#include "parallel.h"
+
+namespace mtp::ops {
+
+namespace {
+
+// Rows that one task handles. The weight's gradient is summed per task, then over the tasks in order.
+constexpr std::int64_t rows_per_task = 64;
+
+float mean_square(const float* x, std::int64_t width) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (std::int64_t i = 0; i < width; ++i) sum += x[i] * x[i];
+  return sum / static_cast<float>(width);
+}
+
+void backward_row(const float* dy, const float* x, const float* weight, float rrms, std::int64_t width, float* dx) {
+  // With n = x · rrms and g = dy · w: dx = rrms · (g - n · mean(g · n)).
+  float dot = 0;
+  if (weight != nullptr) {
+#pragma omp simd reduction(+ : dot)
+    for (std::int64_t i = 0; i < width; ++i) dot += dy[i] * weight[i] * x[i];
+  } else {
+#pragma omp simd reduction(+ : dot)
+    for (std::int64_t i = 0; i < width; ++i) dot += dy[i] * x[i];
+  }
+  const float factor = dot * rrms * rrms / static_cast<float>(width);
+  if (weight != nullptr) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < width; ++i) dx[i] = rrms * (dy[i] * weight[i] - x[i] * factor);
+  } else {
+#pragma omp simd
+    for (std::int64_t i = 0; i < width; ++i) dx[i] = rrms * (dy[i] - x[i] * factor);
+  }
+}
+
+}  // namespace
+
+void rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& x, const Tensor& weight, const Tensor& y,
+                      const Tensor& rrms) {
+  const std::int64_t width = x.size(-1), rows = x.elements() / width;
+  MTP_ASSERT(y.elements() == x.elements() && rrms.elements() == rows);
+  MTP_ASSERT(weight.empty() || weight.elements() == width);
+  const float* w = weight.empty() ? nullptr : weight.f32();
+  cpu::parallel_pieces(device, rows, rows_per_task, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const float* in = x.f32() + row * width;
+      float* out = y.f32() + row * width;
+      const float r = 1.0f / std::sqrt(mean_square(in, width) + norm.eps);
+      rrms.f32()[row] = r;
+      if (w != nullptr) {
+#pragma omp simd
+        for (std::int64_t i = 0; i < width; ++i) out[i] = in[i] * r * w[i];
+      } else {
+#pragma omp simd
+        for (std::int64_t i = 0; i < width; ++i) out[i] = in[i] * r;
+      }
+    }
+  });
+}
+
+void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rrms,
+                       const Tensor& dx, const Tensor& dweight) {
+  const std::int64_t width = x.size(-1), rows = x.elements() / width;
+  MTP_ASSERT(dy.elements() == x.elements() && dx.elements() == x.elements());
+  const float* w = weight.empty() ? nullptr : weight.f32();
+  const std::int64_t tasks = (rows + rows_per_task - 1) / rows_per_task;
+  const Tensor partial = dweight.empty() ? Tensor() : device.zeros({tasks, width});
+  cpu::parallel_pieces(device, rows, rows_per_task, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      const float* g = dy.f32() + row * width;
+      const float* in = x.f32() + row * width;
+      const float r = rrms.f32()[row];
+      if (!partial.empty()) {
+        float* sum = partial.f32() + begin / rows_per_task * width;
+#pragma omp simd
+        for (std::int64_t i = 0; i < width; ++i) sum[i] += g[i] * (in[i] * r);
+      }
+      backward_row(g, in, w, r, width, dx.f32() + row * width);
+    }
+  });
+  if (partial.empty()) return;
+  float* sum = dweight.f32();
+  for (std::int64_t task = 0; task < tasks; ++task) {
+    const float* part = partial.f32() + task * width;
+#pragma omp simd
+    for (std::int64_t i = 0; i < width; ++i) sum[i] += part[i];
+  }
+}
+
+}  // namespace mtp::ops

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+
+#include "mtp/tensor/device.h"
+
+namespace mtp::ops::cpu {
+
+/// Calls body(i) for 0 ≤ i < n on the device's threads. What a call computes must not depend on which thread runs it.
+template <typename Body>
+void parallel_for(const Device& device, std::int64_t n, const Body& body) {
+#pragma omp parallel for schedule(dynamic) num_threads(device.threads())
+  for (std::int64_t i = 0; i < n; ++i) body(i);
+}
+
+/// Calls body(begin, end) for pieces of `piece` consecutive elements of 0 … n - 1.
+template <typename Body>
+void parallel_pieces(const Device& device, std::int64_t n, std::int64_t piece, const Body& body) {
+  parallel_for(device, (n + piece - 1) / piece, [&](std::int64_t i) {
+    const std::int64_t begin = i * piece;
+    body(begin, begin + piece < n ? begin + piece : n);
+  });
+}
+
+}  // namespace mtp::ops::cpu

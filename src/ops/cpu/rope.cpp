@@ -1,0 +1,55 @@
+#include "mtp/ops/rope.h"
+
+#include <cmath>
+
+#include "parallel.h"
+
+namespace mtp::ops {
+
+namespace {
+
+/// Rotates every head of a row; `sign` -1 turns back.
+void rotate_row(const Rope& rope, std::int64_t position, float sign, std::int64_t heads, const float* x, float* y) {
+  const auto half = static_cast<std::int64_t>(rope.inverse_frequencies.size());
+  thread_local std::vector<float> cosine, sine;
+  cosine.resize(half);
+  sine.resize(half);
+  for (std::int64_t i = 0; i < half; ++i) {
+    const float angle = static_cast<float>(position) * rope.inverse_frequencies[i];
+    cosine[i] = std::cos(angle);
+    sine[i] = sign * std::sin(angle);
+  }
+  const float *c = cosine.data(), *s = sine.data();
+  for (std::int64_t head = 0; head < heads; ++head, x += 2 * half, y += 2 * half) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < half; ++i) {
+      const float low = x[i], high = x[i + half];
+      y[i] = low * c[i] - high * s[i];
+      y[i + half] = high * c[i] + low * s[i];
+    }
+  }
+}
+
+void rotate(const Device& device, const Rope& rope, const Sequences& sequences, float sign, const Tensor& x,
+            const Tensor& y) {
+  const std::int64_t heads = x.size(1), width = heads * x.size(2);
+  MTP_ASSERT(x.size(2) == 2 * static_cast<std::int64_t>(rope.inverse_frequencies.size()));
+  MTP_ASSERT(x.size(0) == sequences.rows() && y.elements() == x.elements());
+  for (std::int64_t b = 0; b < sequences.count(); ++b)
+    cpu::parallel_for(device, sequences.length(b), [&](std::int64_t t) {
+      const std::int64_t at = (sequences.begin(b) + t) * width;
+      rotate_row(rope, t + rope.position_offset, sign, heads, x.f32() + at, y.f32() + at);
+    });
+}
+
+}  // namespace
+
+void rope_forward(Device& device, const Rope& rope, const Sequences& sequences, const Tensor& x, const Tensor& y) {
+  rotate(device, rope, sequences, 1, x, y);
+}
+
+void rope_backward(Device& device, const Rope& rope, const Sequences& sequences, const Tensor& dy, const Tensor& dx) {
+  rotate(device, rope, sequences, -1, dy, dx);
+}
+
+}  // namespace mtp::ops
