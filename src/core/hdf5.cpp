@@ -7,6 +7,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "mtp/core/error.h"
+
 namespace mtp::hdf5 {
 namespace {
 

@@ -35,7 +35,7 @@ std::vector<po::option> parse_command_line(const Table& table, int argc, const c
         .run()
         .options;
   } catch (const po::error& error) {
-    throw UsageError("{}", error.what());
+    throw UsageError("command line: {}", error.what());
   }
 }
 

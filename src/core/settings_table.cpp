@@ -26,6 +26,11 @@ Range<T> above(T bound) {
   return {fmt::format("above {}", bound), [=](T value) { return value > bound; }};
 }
 
+template <typename T>
+constexpr const char* kind_of_number = std::is_floating_point_v<T> ? "a number"
+                                       : std::is_signed_v<T>       ? "an integer"
+                                                                   : "an integer without a sign";
+
 // Strict: the whole text is one finite number within the range, without a sign +, blanks or a unit.
 template <typename T>
 T parse_number(const std::string& name, const std::string& text, const Range<T>& range) {
@@ -34,7 +39,7 @@ T parse_number(const std::string& name, const std::string& text, const Range<T>&
   const auto [stop, error] = std::from_chars(text.data(), end, value);
   const bool is_number = stop == end && error != std::errc::invalid_argument;
   if (!is_number || (std::is_floating_point_v<T> && !std::isfinite(value)))
-    throw UsageError("setting {}: '{}' is not {}", name, text, std::is_integral_v<T> ? "an integer" : "a number");
+    throw UsageError("setting {}: '{}' is not {}", name, text, kind_of_number<T>);
   if (error == std::errc::result_out_of_range || !range.holds(value))
     throw UsageError("setting {}: {} is out of range, it must be {}", name, text, range.text);
   return value;
@@ -129,8 +134,7 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       choice("drafter.alignment", s.drafter.alignment, {{"serving", Alignment::serving}, {"pr2240", Alignment::pr2240}},
              "what a round sees: as when serving, or NeMo Automodel's recipe"),
       number("drafter.position_offset", s.drafter.position_offset, offset,
-             "serving: position of the drafter's query after its state's; 1: Hugging Face, LiteRT-LM, llama.cpp; "
-             "0: vLLM, SGLang"),
+             "serving: distance of the drafter's query from its state: 1 (Hugging Face) or 0 (vLLM, SGLang)"),
       choice("drafter.head", s.drafter.head, {{"dense", Head::dense}, {"masked", Head::masked}},
              "logits trained on: of the whole vocabulary, or of the top centroids"),
       choice("drafter.target", s.drafter.target, {{"data", Target::data}, {"base", Target::base}},
@@ -140,9 +144,9 @@ std::vector<SettingEntry> settings_table(Settings& s) {
 
       flag("freeze.base", s.freeze.base, "train the drafter only"),
       flag("freeze.embeddings", s.freeze.embeddings,
-           "keep the base's token table, its output projection and its per-layer table"),
-      flag("freeze.vision", s.freeze.vision, "keep the vision tower (training it is not built yet)"),
-      flag("freeze.audio", s.freeze.audio, "keep the audio tower (training it is not built yet)"),
+           "do not train the base's token table (its output projection too) and its per-layer table"),
+      flag("freeze.vision", s.freeze.vision, "do not train the vision tower (training it is not built yet)"),
+      flag("freeze.audio", s.freeze.audio, "do not train the audio tower (training it is not built yet)"),
 
       number("train.max_steps", s.train.max_steps, count_or_none, "optimizer steps; 0: no limit"),
       number("train.max_epochs", s.train.max_epochs, count_or_none, "passes over the data; 0: no limit"),

@@ -6,14 +6,6 @@
 
 #include <boost/version.hpp>
 
-// Defined by the build; without a git checkout there is no revision.
-#ifndef MTP_VERSION
-#define MTP_VERSION "unknown"
-#endif
-#ifndef MTP_REVISION
-#define MTP_REVISION "unknown"
-#endif
-
 namespace mtp {
 
 std::string version_text(std::string_view program) {

@@ -24,7 +24,7 @@ std::vector<std::int64_t> teacher_rows(const ops::Sequences& sequences, std::spa
 
 Tensor token_ordering(Device& device, const hf::Pair& pair) {
   if (!pair.drafter_config.use_ordered_embeddings) return {};
-  return device.from_host(pair.token_ordering());
+  return device.from_host(pair.token_ordering);
 }
 
 }  // namespace
@@ -34,8 +34,8 @@ Joint::Joint(Device& device, const Settings& settings, const hf::Pair& pair, con
       settings_(settings.drafter),
       recompute_(settings.train.recompute),
       soft_cap_(pair.base_config.text.final_logit_softcapping.value_or(0)),
-      base_(pair.base_config.text, pair.base_layer_scalars(), parameters),
-      drafter_(pair.drafter_config, settings.drafter, pair.drafter_layer_scalars(), token_ordering(device, pair),
+      base_(pair.base_config.text, pair.base_layer_scalars, parameters),
+      drafter_(pair.drafter_config, settings.drafter, pair.drafter_layer_scalars, token_ordering(device, pair),
                parameters) {}
 
 LossSums Joint::forward_backward(const JointInput& input, std::int64_t label_tokens) {

@@ -57,13 +57,13 @@ std::vector<dist::ShardedUnit*> Parameters::units_of(const std::string& prefix) 
   return found;
 }
 
-void Parameters::load(const hf::TensorFiles& base, const hf::TensorFiles& drafter) {
+void Parameters::load(const hf::Pair& pair, Device& device) {
   for (const auto& unit : units_)
     for (const dist::ShardedUnit::Piece& piece : unit->pieces()) {
-      const std::string& name = unit->layout().members()[piece.member].name;
-      const auto& [files, name_in_file] = hf::source_of(name, base, drafter);
-      float* shard = unit->master().f32() + piece.position;
-      files.read(name_in_file, piece.begin, std::span<float>(shard, static_cast<std::size_t>(piece.elements)));
+      std::vector<float> values(piece.elements);
+      const auto [files, name] = pair.source_of(unit->layout().members()[piece.member].name);
+      files->read(name, piece.begin, values);
+      device.copy(device.from_host(values, {piece.elements}), unit->master().slice(piece.position, {piece.elements}));
     }
 }
 

@@ -9,8 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "mtp/core/error.h"
-
 // A small layer over HDF5's C interface. Every function holds one process-wide lock, because HDF5 need not be
 // thread-safe; files are opened without file locks, which some cluster file systems lack. Every failure is an Error of
 // one line that names the file and the object.

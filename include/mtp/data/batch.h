@@ -20,8 +20,8 @@ struct MicroBatch {
 };
 
 struct BatchOptions {
-  std::int64_t max_length = 0;            // tokens a sample is cut to; 0: uncut
-  std::vector<std::int64_t> refused_ids;  // image, video and audio tokens: a sample with one cannot be used
+  std::int64_t max_length = 0;                 // tokens a sample is cut to; 0: uncut
+  std::vector<std::int64_t> refused_ids = {};  // image, video and audio tokens: a sample with one cannot be used
 };
 
 /// Reads samples and packs them in the given order. Throws Error that names the file and the sample.

@@ -5,6 +5,7 @@
 #include <deque>
 #include <exception>
 #include <mutex>
+#include <stop_token>
 #include <thread>
 #include <vector>
 
@@ -21,7 +22,7 @@ class Loader {
  public:
   struct Options {
     std::int64_t micro_batch = 1;
-    BatchOptions batch;
+    BatchOptions batch = {};
     std::int64_t prefetch = 2;  // micro-batches read ahead, at least 1
     std::int64_t rank = 0, ranks = 1;
     std::int64_t first_step = 0;

@@ -5,8 +5,7 @@
 #include <vector>
 
 #include "mtp/dist/sharded_unit.h"
-#include "mtp/hf/safetensors.h"
-#include "mtp/hf/tensor_table.h"
+#include "mtp/hf/pair.h"
 
 namespace mtp::model {
 
@@ -24,7 +23,7 @@ class Parameters {
   const dist::Units& units() const { return units_; }
 
   /// Reads this rank's shards from the source pair.
-  void load(const hf::TensorFiles& base, const hf::TensorFiles& drafter);
+  void load(const hf::Pair& pair, Device& device);
   /// Copies the base's token table into the drafter's (`drafter.share_embedding_with_base`). Throws UsageError where
   /// their shapes differ.
   void share_embedding_with_base(Device& device);

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mtp/core/json.h"
+
+namespace mtp::hf {
+
+enum class LayerType { full, sliding };
+std::string to_string(LayerType type);
+
+/// What differs between the decoder layers of one model.
+struct LayerShape {
+  bool is_sliding = false;
+  std::int64_t head_dim = 0, kv_heads = 0;
+  std::int64_t intermediate_size = 0;
+  bool k_eq_v = false;     // values are the keys' projection
+  bool shares_kv = false;  // no keys and values of its own: those of the store layer of its type
+  bool is_store = false;   // its keys and values are what shared layers and the drafter use
+};
+
+/// `rope_parameters` of one attention type.
+struct RopeParameters {
+  std::string rope_type;  // "default" or "proportional"
+  double rope_theta = 0;
+  double factor = 1, partial_rotary_factor = 1;
+};
+
+/// A Gemma 4 text decoder, of the base or of the drafter; keys that are missing have Hugging Face's class defaults.
+/// Source: Gemma4TextConfig, Hugging Face configuration_gemma4.py.
+struct TextConfig {
+  std::int64_t vocab_size = 262144, hidden_size = 2304, intermediate_size = 9216;
+  std::int64_t num_hidden_layers = 30, num_attention_heads = 8;
+  float rms_norm_eps = 1e-6f;
+  std::int64_t max_position_embeddings = 131072;
+  std::int64_t pad_token_id = 0;
+  std::int64_t sliding_window = 512;
+  std::optional<float> final_logit_softcapping;
+  std::int64_t vocab_size_per_layer_input = 262144, hidden_size_per_layer_input = 256;  // width 0: no per-layer inputs
+  std::int64_t num_kv_shared_layers = 0;
+  std::vector<LayerShape> layers;
+  RopeParameters full_rope, sliding_rope;
+
+  const LayerShape& layer(std::int64_t i) const { return layers[static_cast<std::size_t>(i)]; }
+  /// The shape of the layers of a type; they are all alike but for the MLP. Null where the model has none.
+  const LayerShape* layer_of(LayerType type) const;
+  /// [head_dim / 2] in fp32 as Hugging Face computes them.
+  std::vector<float> rope_inverse_frequencies(LayerType type) const;
+};
+
+/// config.json of a Gemma4ForConditionalGeneration.
+struct BaseConfig {
+  TextConfig text;
+  std::vector<std::int64_t> special_ids;  // image, video and audio tokens
+};
+
+/// config.json of a Gemma4AssistantForCausalLM.
+struct DrafterConfig {
+  TextConfig text;
+  std::int64_t backbone_hidden_size = 1536;
+  bool use_ordered_embeddings = false;  // has centroids
+  std::int64_t num_centroids = 2048, centroid_intermediate_top_k = 32;
+};
+
+/// Both spellings of per-layer sizes: global_head_dim and num_global_key_value_heads, or per_layer_config. Throw Error
+/// in one line that names the file and the key; mixture-of-experts blocks, bidirectional attention over all tokens and
+/// other variants that are not implemented are refused by name.
+BaseConfig read_base_config(const std::filesystem::path& directory);
+DrafterConfig read_drafter_config(const std::filesystem::path& directory);
+
+/// Throws Error, naming both numbers, where a drafter cannot work on a base.
+void check_fit(const BaseConfig& base, const DrafterConfig& drafter);
+
+}  // namespace mtp::hf

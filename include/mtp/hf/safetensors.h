@@ -1,0 +1,83 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "mtp/tensor/tensor.h"
+
+namespace mtp::hf {
+
+/// A tensor as a safetensors header names it; `dtype` as the format spells it ("F32", "BF16", "I64", …).
+struct TensorEntry {
+  std::string name;
+  std::string dtype;
+  Shape shape;
+
+  bool operator==(const TensorEntry&) const = default;
+};
+
+/// Bytes of one element; throws Error for a type that the format does not have.
+std::size_t size_of(const std::string& dtype);
+
+class MappedFile;
+
+/// The tensors of one safetensors file or of a Hugging Face directory (model.safetensors, or the shards that
+/// model.safetensors.index.json names), mapped into memory: only what is read is loaded.
+/// Every fault of a header is an Error of one line that names file and tensor.
+/// Source: https://github.com/huggingface/safetensors, the format's description.
+class TensorFiles {
+ public:
+  static TensorFiles open(const std::filesystem::path& directory);
+  static TensorFiles open_file(const std::filesystem::path& file);
+
+  /// In the order of their bytes.
+  std::vector<std::string> names() const;
+  bool has(const std::string& name) const { return tensors_.contains(name); }
+  /// Throws Error for a name that is not there.
+  const TensorEntry& info(const std::string& name) const { return find(name).entry; }
+  std::span<const std::byte> bytes(const std::string& name) const { return find(name).bytes; }
+  /// Elements begin … of an F32, BF16, F16 or F64 tensor.
+  void read(const std::string& name, std::int64_t begin, std::span<float> values) const;
+  std::vector<std::int64_t> read_int64(const std::string& name) const;
+  /// "DIR" or "FILE", for messages.
+  std::string where() const { return where_; }
+
+ private:
+  struct Tensor {
+    TensorEntry entry;
+    std::span<const std::byte> bytes;
+  };
+  void add_file(const std::filesystem::path& file);
+  const Tensor& find(const std::string& name) const;
+
+  std::string where_;
+  std::vector<std::shared_ptr<MappedFile>> files_;
+  std::map<std::string, Tensor> tensors_;
+};
+
+/// fp32 values as the bytes of another element type (F32, BF16, F16), rounded to nearest even.
+std::vector<std::byte> convert(std::span<const float> values, const std::string& dtype);
+
+/// Writes a safetensors file tensor by tensor, in the order given, under a temporary name until `finish`.
+class SafetensorsWriter {
+ public:
+  SafetensorsWriter(std::filesystem::path path, const std::vector<TensorEntry>& tensors);
+  /// The next bytes.
+  void append(std::span<const std::byte> bytes);
+  /// Checks that all bytes came, puts the file on the disk and gives it its name.
+  void finish();
+
+ private:
+  std::filesystem::path path_, partial_;
+  std::ofstream out_;
+  std::uint64_t missing_ = 0;
+};
+
+}  // namespace mtp::hf

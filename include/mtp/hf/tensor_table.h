@@ -1,0 +1,45 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "mtp/core/settings.h"
+#include "mtp/hf/config.h"
+#include "mtp/hf/safetensors.h"
+
+namespace mtp::hf {
+
+enum class Role {
+  trained,
+  frozen,   // a parameter that is used, and never changes
+  carried,  // not a parameter of this program: goes from the source to the export as it is
+};
+
+/// A tensor of the pair.
+struct TensorInfo {
+  std::string name;   // "base." or "drafter." and the name in the file
+  std::string dtype;  // in the source, as safetensors spells it
+  Shape shape;
+  Role role = Role::trained;
+  std::string unit;  // parameters that are gathered together; empty for carried tensors
+};
+
+/// The one table of every tensor of a pair: loading, checkpoints and export all walk it.
+class TensorTable {
+ public:
+  /// Accounts for every tensor of the files. Throws Error that names a missing, unknown or misshapen one, and
+  /// UsageError where the settings ask to train what cannot be trained.
+  TensorTable(const BaseConfig& base, const TensorFiles& base_files, const DrafterConfig& drafter,
+              const TensorFiles& drafter_files, const Settings& settings);
+
+  /// Base first; in the order in which a forward uses the units.
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }
+  /// Tensors of the files that are not used and not exported: keys and values of layers that share.
+  const std::vector<std::string>& dropped() const { return dropped_; }
+
+ private:
+  std::vector<TensorInfo> tensors_;
+  std::vector<std::string> dropped_;
+};
+
+}  // namespace mtp::hf

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "mtp/checkpoint/run_directory.h"
+#include "mtp/core/settings.h"
+#include "mtp/data/loader.h"
+#include "mtp/dist/communicator.h"
+#include "mtp/hf/pair.h"
+#include "mtp/model/joint.h"
+#include "mtp/model/parameters.h"
+#include "mtp/train/metrics.h"
+#include "mtp/train/optimizer.h"
+#include "mtp/train/schedule.h"
+
+namespace mtp::train {
+
+/// A run that has been checked and can start: what the settings, the pair and the data say together. Made before
+/// anything is allocated or written.
+struct Plan {
+  Settings settings;
+  std::int64_t steps = 0;
+  std::int64_t micro_batches = 0;  // of a step, over all ranks
+  Schedule schedule;
+};
+
+/// Throws UsageError or Error in one line for what does not fit together.
+Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataFile& data, int ranks);
+
+/// Trains a pair from its source to its last step, and writes a checkpoint of that. Collective.
+class Trainer {
+ public:
+  /// Opens and checks everything, loads the pair and takes the run directory.
+  Trainer(const Settings& settings, Device& device, const dist::Communicator& communicator);
+
+  void run();
+
+ private:
+  StepMetrics step(std::int64_t step);
+  /// Σ over the step's micro-batches, in their order, of what each rank's micro-batches gave: base, rounds.
+  std::vector<double> sum_losses(const std::vector<model::LossSums>& mine) const;
+  void dump_gradients() const;
+
+  Device& device_;
+  const dist::Communicator& communicator_;
+  std::unique_ptr<hf::Pair> pair_;
+  std::unique_ptr<data::DataFile> data_;
+  Plan plan_;
+  std::optional<checkpoint::RunDirectory> run_directory_;  // rank 0
+  dist::Sharding sharding_;
+  std::optional<model::Parameters> parameters_;
+  std::optional<model::Joint> joint_;
+  std::optional<Optimizer> optimizer_;
+  std::optional<data::Loader> loader_;
+};
+
+}  // namespace mtp::train

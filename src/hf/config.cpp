@@ -1,0 +1,281 @@
+#include "mtp/hf/config.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "mtp/core/error.h"
+
+namespace mtp::hf {
+
+namespace {
+
+/// An object of a configuration file, whose path and key every message names.
+class Section {
+ public:
+  Section(std::string where, const Json& json) : where_(std::move(where)), json_(json) {
+    if (!json.is_object()) throw Error("{}: is no JSON object", where_);
+  }
+
+  const std::string& where() const { return where_; }
+  bool has(const char* key) const { return json_.contains(key) && !json_[key].is_null(); }
+  const Json& json() const { return json_; }
+
+  Section section(const char* key) const {
+    if (!has(key)) throw Error("{}: {} is missing", where_, key);
+    return Section(where_ + ": " + key, json_[key]);
+  }
+
+  /// The value, or `missing` where the key is absent or null.
+  template <typename T>
+  T get(const char* key, T missing) const {
+    return has(key) ? value<T>(key) : missing;
+  }
+  std::int64_t positive(const char* key, std::int64_t missing) const { return at_least(1, key, missing); }
+  std::int64_t at_least(std::int64_t least, const char* key, std::int64_t missing) const {
+    const auto number = get<std::int64_t>(key, missing);
+    if (number < least) throw Error("{}: {} is {}, it must be at least {}", where_, key, number, least);
+    return number;
+  }
+
+ private:
+  template <typename T>
+  T value(const char* key) const {
+    try {
+      return json_[key].get<T>();
+    } catch (const Json::exception&) {
+      throw Error("{}: {} has the wrong type: {}", where_, key, json_[key].dump());
+    }
+  }
+
+  std::string where_;
+  const Json& json_;
+};
+
+std::vector<LayerType> layer_types(const Section& text, std::int64_t layers) {
+  std::vector<LayerType> types;
+  if (!text.has("layer_types"))
+    for (std::int64_t i = 0; i < layers; ++i) types.push_back((i + 1) % 6 != 0 ? LayerType::sliding : LayerType::full);
+  else
+    for (const auto& name : text.get<std::vector<std::string>>("layer_types", {})) {
+      if (name != "full_attention" && name != "sliding_attention")
+        throw Error("{}: layer_types has the unknown type {}", text.where(), name);
+      types.push_back(name == "full_attention" ? LayerType::full : LayerType::sliding);
+    }
+  if (static_cast<std::int64_t>(types.size()) != layers)
+    throw Error("{}: layer_types names {} layers, num_hidden_layers is {}", text.where(), types.size(), layers);
+  types.back() = LayerType::full;  // Hugging Face forces it
+  return types;
+}
+
+/// Head size and key/value heads of every layer, from either spelling.
+void read_heads(const Section& text, std::vector<LayerShape>& layers) {
+  const std::int64_t head_dim = text.positive("head_dim", 256), kv_heads = text.positive("num_key_value_heads", 4);
+  const bool k_eq_v = text.get("attention_k_eq_v", false);
+  const std::int64_t global_head_dim = text.positive("global_head_dim", 512);
+  const std::int64_t global_kv_heads = k_eq_v ? text.positive("num_global_key_value_heads", kv_heads) : kv_heads;
+  const bool per_layer = text.has("per_layer_config");
+  for (LayerShape& layer : layers) {
+    const bool is_global = !per_layer && !layer.is_sliding;
+    layer.head_dim = is_global ? global_head_dim : head_dim;
+    layer.kv_heads = is_global ? global_kv_heads : kv_heads;
+    layer.k_eq_v = k_eq_v && !layer.is_sliding;
+  }
+  if (!per_layer) return;
+  const Section overrides = text.section("per_layer_config");
+  for (const auto& [number, unused] : overrides.json().items()) {
+    const bool is_number =
+        !number.empty() && std::all_of(number.begin(), number.end(), ::isdigit) && number.size() < 10;
+    if (!is_number || std::stoul(number) >= layers.size())
+      throw Error("{}: {} is no layer of this model", overrides.where(), number);
+    LayerShape& layer = layers[std::stoul(number)];
+    const Section own = overrides.section(number.c_str());
+    for (const auto& [key, value] : own.json().items())
+      if (key != "head_dim" && key != "num_key_value_heads")
+        throw Error("{}: overrides {}, which is not supported per layer", own.where(), key);
+    layer.head_dim = own.positive("head_dim", layer.head_dim);
+    layer.kv_heads = own.positive("num_key_value_heads", layer.kv_heads);
+  }
+}
+
+void read_sharing(const Section& text, TextConfig& config) {
+  const std::int64_t first_shared = config.num_hidden_layers - config.num_kv_shared_layers;
+  if (first_shared < 0)
+    throw Error("{}: num_kv_shared_layers is {}, there are {} layers", text.where(), config.num_kv_shared_layers,
+                config.num_hidden_layers);
+  const bool double_wide = text.get("use_double_wide_mlp", false);
+  for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    LayerShape& layer = config.layers[i];
+    layer.shares_kv = i >= first_shared;
+    layer.intermediate_size = config.intermediate_size * (double_wide && layer.shares_kv && first_shared > 0 ? 2 : 1);
+    const auto same_type = [&](const LayerShape& other) { return other.is_sliding == layer.is_sliding; };
+    const auto rest = config.layers.begin() + i + 1, end = config.layers.begin() + first_shared;
+    layer.is_store = !layer.shares_kv && std::none_of(rest, end, same_type);
+  }
+}
+
+RopeParameters read_rope(const Section& text, LayerType type) {
+  const bool full = type == LayerType::full;
+  if (!text.has("rope_parameters"))
+    return full ? RopeParameters{"proportional", 1e6, 1, 0.25} : RopeParameters{"default", 1e4, 1, 1};
+  const Section rope = text.section("rope_parameters").section(to_string(type).c_str());
+  RopeParameters parameters{.rope_type = rope.get<std::string>("rope_type", "default"),
+                            .rope_theta = rope.get("rope_theta", 1e4),
+                            .factor = rope.get("factor", 1.0),
+                            .partial_rotary_factor = rope.get("partial_rotary_factor", 1.0)};
+  if (parameters.rope_type != "default" && parameters.rope_type != "proportional")
+    throw Error("{}: rope_type {} is not supported; it must be default or proportional", rope.where(),
+                parameters.rope_type);
+  return parameters;
+}
+
+void refuse_other_variants(const Section& text) {
+  const auto refuse = [&](const char* key, const char* what) {
+    throw Error("{}: {} {} is not supported", text.where(), key, what);
+  };
+  if (text.get("enable_moe_block", false)) refuse("enable_moe_block", "true (mixture of experts)");
+  if (text.get<std::string>("use_bidirectional_attention", "vision") != "vision")
+    refuse("use_bidirectional_attention", "\"all\"");
+  if (text.get("attention_bias", false)) refuse("attention_bias", "true");
+  if (text.get("attention_dropout", 0.0) != 0.0) refuse("attention_dropout", "other than 0");
+  if (!text.get("tie_word_embeddings", true)) refuse("tie_word_embeddings", "false");
+  if (text.get<std::string>("hidden_activation", "gelu_pytorch_tanh") != "gelu_pytorch_tanh")
+    refuse("hidden_activation", "other than gelu_pytorch_tanh");
+  if (text.json().contains("pad_token_id") && !text.has("pad_token_id")) refuse("pad_token_id", "null");
+}
+
+void check_sizes(const Section& text, const TextConfig& config) {
+  for (std::size_t i = 0; i < config.layers.size(); ++i) {
+    const LayerShape& layer = config.layers[i];
+    if (config.num_attention_heads % layer.kv_heads != 0)
+      throw Error("{}: layer {} has {} key/value heads, which do not divide num_attention_heads {}", text.where(), i,
+                  layer.kv_heads, config.num_attention_heads);
+    if (layer.head_dim % 2 != 0) throw Error("{}: layer {} has the odd head size {}", text.where(), i, layer.head_dim);
+  }
+  if (config.pad_token_id < 0 || config.pad_token_id >= config.vocab_size)
+    throw Error("{}: pad_token_id {} is outside the vocabulary of {}", text.where(), config.pad_token_id,
+                config.vocab_size);
+  if (config.hidden_size_per_layer_input > 0 && config.vocab_size_per_layer_input < config.vocab_size)
+    throw Error("{}: vocab_size_per_layer_input {} is less than vocab_size {}", text.where(),
+                config.vocab_size_per_layer_input, config.vocab_size);
+}
+
+TextConfig read_text(const Section& text, bool share_all_by_default) {
+  refuse_other_variants(text);
+  TextConfig config;
+  config.vocab_size = text.positive("vocab_size", config.vocab_size);
+  config.hidden_size = text.positive("hidden_size", config.hidden_size);
+  config.intermediate_size = text.positive("intermediate_size", config.intermediate_size);
+  config.num_hidden_layers = text.positive("num_hidden_layers", config.num_hidden_layers);
+  config.num_attention_heads = text.positive("num_attention_heads", config.num_attention_heads);
+  config.rms_norm_eps = text.get("rms_norm_eps", config.rms_norm_eps);
+  config.max_position_embeddings = text.positive("max_position_embeddings", config.max_position_embeddings);
+  config.pad_token_id = text.get("pad_token_id", config.pad_token_id);
+  config.sliding_window = text.at_least(2, "sliding_window", config.sliding_window);
+  if (text.has("final_logit_softcapping")) config.final_logit_softcapping = text.get("final_logit_softcapping", 0.0f);
+  config.hidden_size_per_layer_input = text.at_least(0, "hidden_size_per_layer_input", 256);
+  config.vocab_size_per_layer_input = text.at_least(0, "vocab_size_per_layer_input", config.vocab_size_per_layer_input);
+  config.num_kv_shared_layers = text.at_least(0, "num_kv_shared_layers", 0);
+  if (share_all_by_default && config.num_kv_shared_layers == 0) config.num_kv_shared_layers = config.num_hidden_layers;
+  for (const LayerType type : layer_types(text, config.num_hidden_layers))
+    config.layers.push_back({.is_sliding = type == LayerType::sliding});
+  read_heads(text, config.layers);
+  read_sharing(text, config);
+  config.full_rope = read_rope(text, LayerType::full);
+  config.sliding_rope = read_rope(text, LayerType::sliding);
+  check_sizes(text, config);
+  return config;
+}
+
+void expect_model_type(const Section& file, const std::string& expected) {
+  const auto type = file.get<std::string>("model_type", "");
+  if (type != expected) throw Error("{}: model_type is \"{}\", expected \"{}\"", file.where(), type, expected);
+}
+
+}  // namespace
+
+std::string to_string(LayerType type) { return type == LayerType::full ? "full_attention" : "sliding_attention"; }
+
+const LayerShape* TextConfig::layer_of(LayerType type) const {
+  for (const LayerShape& layer : layers)
+    if (layer.is_sliding == (type == LayerType::sliding)) return &layer;
+  return nullptr;
+}
+
+std::vector<float> TextConfig::rope_inverse_frequencies(LayerType type) const {
+  const LayerShape* layer = layer_of(type);
+  if (layer == nullptr) return {};
+  const RopeParameters& rope = type == LayerType::full ? full_rope : sliding_rope;
+  const bool proportional = rope.rope_type == "proportional";
+  const auto dim = static_cast<double>(layer->head_dim);
+  const double rotated = proportional ? std::floor(rope.partial_rotary_factor * dim / 2) : dim / 2;
+  std::vector<float> frequencies(layer->head_dim / 2, 0.0f);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(rotated); ++i) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(dim);
+    frequencies[i] = 1.0f / std::pow(static_cast<float>(rope.rope_theta), exponent);
+    if (proportional) frequencies[i] /= static_cast<float>(rope.factor);
+  }
+  return frequencies;
+}
+
+BaseConfig read_base_config(const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / "config.json";
+  const Json json = read_json(path);
+  const Section file(path.string(), json);
+  expect_model_type(file, "gemma4");
+  BaseConfig config{.text = read_text(file.section("text_config"), false), .special_ids = {}};
+  const std::pair<const char*, std::int64_t> ids[] = {
+      {"image_token_id", 258880}, {"video_token_id", 258884}, {"audio_token_id", 258881}};
+  for (const auto& [key, id] : ids) config.special_ids.push_back(file.get(key, id));
+  return config;
+}
+
+DrafterConfig read_drafter_config(const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / "config.json";
+  const Json json = read_json(path);
+  const Section file(path.string(), json);
+  expect_model_type(file, "gemma4_assistant");
+  DrafterConfig config;
+  config.text = read_text(file.section("text_config"), true);
+  config.backbone_hidden_size = file.positive("backbone_hidden_size", config.backbone_hidden_size);
+  config.use_ordered_embeddings = file.get("use_ordered_embeddings", false);
+  config.num_centroids = file.positive("num_centroids", config.num_centroids);
+  config.centroid_intermediate_top_k = file.positive("centroid_intermediate_top_k", config.centroid_intermediate_top_k);
+  if (config.text.num_kv_shared_layers != config.text.num_hidden_layers)
+    throw Error("{}: num_kv_shared_layers is {}; all {} layers of a drafter share", path.string(),
+                config.text.num_kv_shared_layers, config.text.num_hidden_layers);
+  if (config.text.hidden_size_per_layer_input != 0)
+    throw Error("{}: hidden_size_per_layer_input is {}; a drafter has none", path.string(),
+                config.text.hidden_size_per_layer_input);
+  if (config.use_ordered_embeddings && config.text.vocab_size % config.num_centroids != 0)
+    throw Error("{}: num_centroids {} does not divide vocab_size {}", path.string(), config.num_centroids,
+                config.text.vocab_size);
+  if (config.use_ordered_embeddings && config.centroid_intermediate_top_k > config.num_centroids)
+    throw Error("{}: centroid_intermediate_top_k {} is more than num_centroids {}", path.string(),
+                config.centroid_intermediate_top_k, config.num_centroids);
+  return config;
+}
+
+void check_fit(const BaseConfig& base, const DrafterConfig& drafter) {
+  const auto expect_equal = [](const std::string& what, std::int64_t of_base, std::int64_t of_drafter) {
+    if (of_base != of_drafter)
+      throw Error("base and drafter do not fit: {}: {} in the base, {} in the drafter", what, of_base, of_drafter);
+  };
+  expect_equal("hidden_size and backbone_hidden_size", base.text.hidden_size, drafter.backbone_hidden_size);
+  expect_equal("vocab_size", base.text.vocab_size, drafter.text.vocab_size);
+  for (const LayerType type : {LayerType::full, LayerType::sliding}) {
+    const LayerShape* needed = drafter.text.layer_of(type);
+    if (needed == nullptr) continue;
+    const auto store = std::find_if(base.text.layers.begin(), base.text.layers.end(), [&](const LayerShape& layer) {
+      return layer.is_store && layer.is_sliding == (type == LayerType::sliding);
+    });
+    if (store == base.text.layers.end())
+      throw Error(
+          "base and drafter do not fit: the drafter has {} layers, the base has no such layer with keys and "
+          "values of its own",
+          to_string(type));
+    expect_equal(to_string(type) + " head size", store->head_dim, needed->head_dim);
+    expect_equal(to_string(type) + " key/value heads", store->kv_heads, needed->kv_heads);
+  }
+}
+
+}  // namespace mtp::hf

@@ -1,0 +1,306 @@
+#include "mtp/hf/safetensors.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <optional>
+#include <set>
+
+#include "mtp/core/error.h"
+#include "mtp/core/json.h"
+
+namespace mtp::hf {
+
+namespace fs = std::filesystem;
+
+static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian");
+
+/// A file's bytes, mapped read-only.
+class MappedFile {
+ public:
+  explicit MappedFile(const fs::path& path) {
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) throw Error("{}: cannot be read: {}", path.string(), std::strerror(errno));
+    struct stat status {};
+    fstat(file, &status);
+    size_ = static_cast<std::size_t>(status.st_size);
+    if (size_ > 0) data_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
+    close(file);
+    if (data_ == MAP_FAILED) throw Error("{}: cannot be mapped into memory: {}", path.string(), std::strerror(errno));
+  }
+  ~MappedFile() {
+    if (data_ != nullptr) munmap(data_, size_);
+  }
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+namespace {
+
+constexpr std::uint64_t longest_header = 100'000'000;  // the format's own limit
+
+float from_bf16(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+
+float from_f16(std::uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const float sign = bits >> 15 != 0 ? -1.0f : 1.0f;
+  if (exponent == 31)
+    return sign * (fraction != 0 ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity());
+  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
+  return sign * std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
+}
+
+std::uint16_t to_bf16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  if (std::isnan(value)) return static_cast<std::uint16_t>(bits >> 16 | 64);
+  return static_cast<std::uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+std::uint16_t to_f16(float value) {
+  const std::uint16_t sign = std::signbit(value) ? 0x8000 : 0;
+  const float magnitude = std::abs(value);
+  if (std::isnan(value)) return sign | 0x7E00;
+  if (magnitude >= 65520.0f) return sign | 0x7C00;  // rounds to infinity
+  // nearbyint rounds to nearest even; in units of the last place of the result.
+  int exponent = 0;
+  std::frexp(magnitude, &exponent);
+  const int unit = std::max(exponent - 11, -24);
+  const auto units = static_cast<std::uint16_t>(std::nearbyint(std::ldexp(magnitude, -unit)));
+  // 1024 units of a normal number are its implied bit: adding fractions to the exponent carries over by itself.
+  return static_cast<std::uint16_t>(sign + static_cast<std::uint16_t>((unit + 24) << 10) + units);
+}
+
+template <typename Stored, typename Convert>
+void read_as(std::span<const std::byte> bytes, std::int64_t begin, std::span<float> values, const Convert& convert) {
+  const std::byte* from = bytes.data() + begin * static_cast<std::int64_t>(sizeof(Stored));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    Stored stored;
+    std::memcpy(&stored, from + i * sizeof(Stored), sizeof(Stored));
+    values[i] = convert(stored);
+  }
+}
+
+/// The header of a mapped file, and where the data begin.
+std::pair<Json, std::size_t> read_header(const fs::path& path, std::span<const std::byte> bytes) {
+  std::uint64_t length = 0;
+  if (bytes.size() < sizeof(length)) throw Error("{}: has {} bytes, too few for a header", path.string(), bytes.size());
+  std::memcpy(&length, bytes.data(), sizeof(length));
+  if (length > longest_header || length > bytes.size() - sizeof(length))
+    throw Error("{}: the header claims {} bytes, the file has {}", path.string(), length, bytes.size());
+  const char* text = reinterpret_cast<const char*>(bytes.data()) + sizeof(length);
+  // Keys that stand twice would silently win or lose: seen here, before they become one.
+  std::set<std::string> keys;
+  const auto refuse_duplicates = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    if (depth == 1 && event == Json::parse_event_t::key && !keys.insert(parsed.get<std::string>()).second)
+      throw Error("{}: tensor {} stands twice in the header", path.string(), parsed.get<std::string>());
+    return true;
+  };
+  try {
+    Json header = Json::parse(text, text + length, refuse_duplicates);
+    if (!header.is_object()) throw Error("{}: the header is no JSON object", path.string());
+    return {std::move(header), sizeof(length) + length};
+  } catch (const Json::exception& error) {
+    throw Error("{}: the header is no valid JSON: {}", path.string(), error.what());
+  }
+}
+
+/// Elements of a shape; no value where a size is negative or the product too large.
+std::optional<std::uint64_t> checked_elements(const Shape& shape) {
+  std::uint64_t elements = 1;
+  for (const std::int64_t size : shape) {
+    if (size < 0 || (size > 0 && elements > (std::uint64_t{1} << 60) / static_cast<std::uint64_t>(size))) return {};
+    elements *= static_cast<std::uint64_t>(size);
+  }
+  return elements;
+}
+
+struct Placed {
+  TensorEntry entry;
+  std::uint64_t begin = 0, end = 0;
+};
+
+Placed read_entry(const std::string& file, const std::string& name, const Json& json) {
+  Placed placed;
+  try {
+    placed.entry = {name, json.at("dtype").get<std::string>(), json.at("shape").get<Shape>()};
+    placed.begin = json.at("data_offsets").at(0).get<std::uint64_t>();
+    placed.end = json.at("data_offsets").at(1).get<std::uint64_t>();
+  } catch (const Json::exception& error) {
+    throw Error("{}: tensor {}: {}", file, name, error.what());
+  }
+  const std::optional<std::uint64_t> elements = checked_elements(placed.entry.shape);
+  if (!elements || placed.begin > placed.end || placed.end - placed.begin != *elements * size_of(placed.entry.dtype))
+    throw Error("{}: tensor {} of shape {} and type {} cannot have the bytes {} to {}", file, name,
+                to_string(placed.entry.shape), placed.entry.dtype, placed.begin, placed.end);
+  return placed;
+}
+
+}  // namespace
+
+std::size_t size_of(const std::string& dtype) {
+  static const std::map<std::string, std::size_t> sizes = {
+      {"F64", 8}, {"I64", 8}, {"U64", 8}, {"F32", 4}, {"I32", 4},     {"U32", 4},     {"F16", 2}, {"BF16", 2},
+      {"I16", 2}, {"U16", 2}, {"I8", 1},  {"U8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"BOOL", 1}};
+  const auto found = sizes.find(dtype);
+  if (found == sizes.end()) throw Error("safetensors: the element type {} is unknown", dtype);
+  return found->second;
+}
+
+TensorFiles TensorFiles::open(const fs::path& directory) {
+  TensorFiles files;
+  files.where_ = directory.string();
+  const fs::path index = directory / "model.safetensors.index.json";
+  if (!fs::is_directory(directory)) throw Error("{}: is no directory; name a Hugging Face model's", directory.string());
+  if (!fs::exists(index)) {
+    files.add_file(directory / "model.safetensors");
+    return files;
+  }
+  const Json map = read_json(index).value("weight_map", Json::object());
+  std::set<std::string> shards;
+  for (const auto& [name, shard] : map.items()) {
+    const auto file = shard.is_string() ? shard.get<std::string>() : std::string();
+    if (file.empty() || fs::path(file).filename() != file)
+      throw Error("{}: tensor {} has no file name but {}", index.string(), name, shard.dump());
+    shards.insert(file);
+  }
+  for (const std::string& shard : shards) files.add_file(directory / shard);
+  for (const auto& [name, shard] : map.items())
+    if (!files.has(name)) throw Error("{}: tensor {} is not in {}", index.string(), name, shard.get<std::string>());
+  return files;
+}
+
+TensorFiles TensorFiles::open_file(const fs::path& file) {
+  TensorFiles files;
+  files.where_ = file.string();
+  files.add_file(file);
+  return files;
+}
+
+void TensorFiles::add_file(const fs::path& path) {
+  files_.push_back(std::make_shared<MappedFile>(path));
+  const std::span<const std::byte> bytes = files_.back()->bytes();
+  const auto [header, start] = read_header(path, bytes);
+  std::vector<Placed> placed;
+  for (const auto& [name, json] : header.items())
+    if (name != "__metadata__") placed.push_back(read_entry(path.string(), name, json));
+
+  std::sort(placed.begin(), placed.end(),
+            [](const Placed& a, const Placed& b) { return std::pair(a.begin, a.end) < std::pair(b.begin, b.end); });
+  std::uint64_t end = 0;
+  for (const Placed& tensor : placed) {
+    if (tensor.begin != end)
+      throw Error("{}: tensor {} begins at byte {}, the one before ends at {}", path.string(), tensor.entry.name,
+                  tensor.begin, end);
+    end = tensor.end;
+    if (end > bytes.size() - start)
+      throw Error("{}: tensor {} ends at byte {}, the file has {}; it may be cut off", path.string(), tensor.entry.name,
+                  end, bytes.size() - start);
+    const auto [unused, is_new] = tensors_.insert(
+        {tensor.entry.name, {tensor.entry, bytes.subspan(start + tensor.begin, tensor.end - tensor.begin)}});
+    if (!is_new) throw Error("{}: tensor {} is in another file too", path.string(), tensor.entry.name);
+  }
+  if (end != bytes.size() - start)
+    throw Error("{}: has {} bytes of data, the header names {}", path.string(), bytes.size() - start, end);
+}
+
+std::vector<std::string> TensorFiles::names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, unused] : tensors_) names.push_back(name);
+  return names;
+}
+
+const TensorFiles::Tensor& TensorFiles::find(const std::string& name) const {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) throw Error("{}: tensor {} is missing", where_, name);
+  return found->second;
+}
+
+void TensorFiles::read(const std::string& name, std::int64_t begin, std::span<float> values) const {
+  const Tensor& tensor = find(name);
+  const std::string& dtype = tensor.entry.dtype;
+  MTP_ASSERT(begin >= 0 && begin + static_cast<std::int64_t>(values.size()) <= num_elements(tensor.entry.shape));
+  if (dtype == "F32")
+    read_as<float>(tensor.bytes, begin, values, [](float v) { return v; });
+  else if (dtype == "F64")
+    read_as<double>(tensor.bytes, begin, values, [](double v) { return static_cast<float>(v); });
+  else if (dtype == "BF16")
+    read_as<std::uint16_t>(tensor.bytes, begin, values, from_bf16);
+  else if (dtype == "F16")
+    read_as<std::uint16_t>(tensor.bytes, begin, values, from_f16);
+  else
+    throw Error("{}: tensor {} has type {}; F32, BF16, F16 or F64 is needed", where_, name, dtype);
+}
+
+std::vector<std::int64_t> TensorFiles::read_int64(const std::string& name) const {
+  const Tensor& tensor = find(name);
+  if (tensor.entry.dtype != "I64")
+    throw Error("{}: tensor {} has type {}; I64 is needed", where_, name, tensor.entry.dtype);
+  std::vector<std::int64_t> values(tensor.bytes.size() / sizeof(std::int64_t));
+  std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
+  return values;
+}
+
+std::vector<std::byte> convert(std::span<const float> values, const std::string& dtype) {
+  std::vector<std::byte> bytes(values.size() * size_of(dtype));
+  if (dtype == "F32") {
+    std::memcpy(bytes.data(), values.data(), bytes.size());
+    return bytes;
+  }
+  MTP_ASSERT(dtype == "BF16" || dtype == "F16");
+  const auto round = dtype == "BF16" ? to_bf16 : to_f16;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::uint16_t rounded = round(values[i]);
+    std::memcpy(bytes.data() + 2 * i, &rounded, 2);
+  }
+  return bytes;
+}
+
+SafetensorsWriter::SafetensorsWriter(fs::path path, const std::vector<TensorEntry>& tensors)
+    : path_(std::move(path)), partial_(path_.string() + ".partial"), out_(partial_, std::ios::binary) {
+  nlohmann::ordered_json header;
+  header["__metadata__"] = {{"format", "pt"}};
+  for (const TensorEntry& tensor : tensors) {
+    const std::uint64_t size = static_cast<std::uint64_t>(num_elements(tensor.shape)) * size_of(tensor.dtype);
+    header[tensor.name] = {
+        {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {missing_, missing_ + size}}};
+    missing_ += size;
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // data begin on a multiple of 8 bytes
+  const std::uint64_t length = text.size();
+  out_.write(reinterpret_cast<const char*>(&length), sizeof(length));
+  out_ << text;
+  if (!out_) throw Error("{}: cannot be written; check the folder and the free space", partial_.string());
+}
+
+void SafetensorsWriter::append(std::span<const std::byte> bytes) {
+  MTP_ASSERT(bytes.size() <= missing_);
+  out_.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  if (!out_) throw Error("{}: writing failed; check the free space", partial_.string());
+  missing_ -= bytes.size();
+}
+
+void SafetensorsWriter::finish() {
+  MTP_ASSERT(missing_ == 0);
+  out_.close();
+  const int file = ::open(partial_.c_str(), O_RDONLY | O_CLOEXEC);
+  const bool synced = file >= 0 && fsync(file) == 0;
+  if (file >= 0) close(file);
+  if (!out_ || !synced) throw Error("{}: writing failed; check the free space", partial_.string());
+  fs::rename(partial_, path_);
+}
+
+}  // namespace mtp::hf

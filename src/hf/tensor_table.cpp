@@ -1,0 +1,185 @@
+#include "mtp/hf/tensor_table.h"
+
+#include <algorithm>
+#include <cstring>
+#include <regex>
+#include <set>
+
+#include "mtp/core/error.h"
+
+namespace mtp::hf {
+
+namespace {
+
+/// A parameter that a model must have.
+struct Expected {
+  std::string name;  // in the file
+  Shape shape;
+  std::string unit;  // without the model's name
+  bool trained;
+};
+
+void expect_layer(const TextConfig& config, std::int64_t i, const std::string& prefix, bool trained,
+                  std::vector<Expected>& all) {
+  const LayerShape& layer = config.layer(i);
+  const std::int64_t hidden = config.hidden_size, heads = config.num_attention_heads * layer.head_dim,
+                     kv = layer.kv_heads * layer.head_dim, inner = layer.intermediate_size,
+                     per_layer = config.hidden_size_per_layer_input;
+  const std::string unit = "layers." + std::to_string(i);
+  const auto expect = [&](const char* name, Shape shape) {
+    all.push_back({prefix + unit + "." + name + ".weight", std::move(shape), unit, trained});
+  };
+  expect("input_layernorm", {hidden});
+  expect("self_attn.q_proj", {heads, hidden});
+  expect("self_attn.q_norm", {layer.head_dim});
+  if (!layer.shares_kv) {
+    expect("self_attn.k_proj", {kv, hidden});
+    expect("self_attn.k_norm", {layer.head_dim});
+    if (!layer.k_eq_v) expect("self_attn.v_proj", {kv, hidden});
+  }
+  expect("self_attn.o_proj", {hidden, heads});
+  expect("post_attention_layernorm", {hidden});
+  expect("pre_feedforward_layernorm", {hidden});
+  expect("mlp.gate_proj", {inner, hidden});
+  expect("mlp.up_proj", {inner, hidden});
+  expect("mlp.down_proj", {hidden, inner});
+  expect("post_feedforward_layernorm", {hidden});
+  if (per_layer > 0) {
+    expect("per_layer_input_gate", {per_layer, hidden});
+    expect("per_layer_projection", {hidden, per_layer});
+    expect("post_per_layer_input_norm", {hidden});
+  }
+}
+
+std::vector<Expected> expected_of_base(const TextConfig& config, const Settings::Freeze& freeze) {
+  const std::string prefix = "model.language_model.";
+  const bool trained = !freeze.base, tables_trained = trained && !freeze.embeddings;
+  const std::int64_t packed = config.num_hidden_layers * config.hidden_size_per_layer_input;
+  std::vector<Expected> all;
+  all.push_back(
+      {prefix + "embed_tokens.weight", {config.vocab_size, config.hidden_size}, "embed_tokens", tables_trained});
+  if (packed > 0) {
+    all.push_back({prefix + "embed_tokens_per_layer.weight",
+                   {config.vocab_size_per_layer_input, packed},
+                   "embed_tokens_per_layer",
+                   tables_trained});
+    all.push_back({prefix + "per_layer_model_projection.weight", {packed, config.hidden_size}, "head", trained});
+    all.push_back({prefix + "per_layer_projection_norm.weight", {config.hidden_size_per_layer_input}, "head", trained});
+  }
+  for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) expect_layer(config, i, prefix, trained, all);
+  all.push_back({prefix + "norm.weight", {config.hidden_size}, "head", trained});
+  return all;
+}
+
+std::vector<Expected> expected_of_drafter(const DrafterConfig& config, std::int64_t rounds) {
+  const TextConfig& text = config.text;
+  std::vector<Expected> all;
+  all.push_back({"pre_projection.weight", {text.hidden_size, 2 * config.backbone_hidden_size}, "head", true});
+  for (std::int64_t i = 0; i < text.num_hidden_layers; ++i) expect_layer(text, i, "model.", true, all);
+  all.push_back({"model.norm.weight", {text.hidden_size}, "head", true});
+  // Only a next round uses it, so one round gives it no gradient.
+  all.push_back({"post_projection.weight", {config.backbone_hidden_size, text.hidden_size}, "head", rounds > 1});
+  all.push_back({"model.embed_tokens.weight", {text.vocab_size, text.hidden_size}, "embed_tokens", true});
+  if (config.use_ordered_embeddings)
+    all.push_back({"masked_embedding.centroids.weight", {config.num_centroids, text.hidden_size}, "head", false});
+  return all;
+}
+
+bool is_media(const std::string& name) {
+  static const std::regex pattern(R"(model\.(vision_tower|audio_tower|embed_vision|embed_audio)\..*)");
+  return std::regex_match(name, pattern);
+}
+
+bool is_buffer(const std::string& name) {
+  static const std::regex pattern(
+      R"((model\.|model\.language_model\.)layers\.\d+\.layer_scalar|masked_embedding\.token_ordering|.*inv_freq|.*embed_scale)");
+  return std::regex_match(name, pattern);
+}
+
+/// K/V projections and norms that a layer without keys and values of its own may still have in a file.
+bool is_unused_kv(const TextConfig& config, const std::string& name) {
+  static const std::regex pattern(
+      R"((?:model\.|model\.language_model\.)layers\.(\d{1,6})\.self_attn\.(?:k_proj|v_proj|k_norm|v_norm)\.weight)");
+  std::smatch match;
+  if (!std::regex_match(name, match, pattern)) return false;
+  const std::int64_t layer = std::stol(match[1]);
+  return layer < config.num_hidden_layers && config.layer(layer).shares_kv;
+}
+
+bool is_floating(const std::string& dtype) { return dtype == "F32" || dtype == "BF16" || dtype == "F16"; }
+
+/// An explicit lm_head is accepted where it says what the tie says.
+void check_tied_head(const TensorFiles& files, const std::string& embedding) {
+  const TensorEntry &head = files.info("lm_head.weight"), &table = files.info(embedding);
+  const std::span<const std::byte> a = files.bytes("lm_head.weight"), b = files.bytes(embedding);
+  const bool equal =
+      head.dtype == table.dtype && head.shape == table.shape && std::equal(a.begin(), a.end(), b.begin());
+  if (!equal)
+    throw Error("{}: lm_head.weight differs from {}; an untied output projection is not supported", files.where(),
+                embedding);
+}
+
+/// Accounts for the tensors of one model.
+class Accounts {
+ public:
+  Accounts(std::string model, const TextConfig& config, const TensorFiles& files)
+      : model_(std::move(model)), config_(config), files_(files) {}
+
+  void take(const std::vector<Expected>& expected, std::vector<TensorInfo>& tensors) {
+    for (const Expected& parameter : expected) {
+      const TensorEntry& found = files_.info(parameter.name);
+      if (found.shape != parameter.shape)
+        throw Error("{}: tensor {} has shape {}, the config needs {}", files_.where(), parameter.name,
+                    mtp::to_string(found.shape), mtp::to_string(parameter.shape));
+      if (!is_floating(found.dtype))
+        throw Error("{}: tensor {} has type {}; F32, BF16 or F16 is needed", files_.where(), parameter.name,
+                    found.dtype);
+      known_.insert(parameter.name);
+      tensors.push_back({model_ + "." + parameter.name, found.dtype, found.shape,
+                         parameter.trained ? Role::trained : Role::frozen, model_ + "." + parameter.unit});
+    }
+  }
+
+  void take_rest(const std::string& embedding, std::vector<TensorInfo>& tensors, std::vector<std::string>& dropped) {
+    for (const std::string& name : files_.names()) {
+      if (known_.contains(name)) continue;
+      if (is_buffer(name) || (model_ == "base" && is_media(name)))
+        tensors.push_back({model_ + "." + name, files_.info(name).dtype, files_.info(name).shape, Role::carried, ""});
+      else if (is_unused_kv(config_, name))
+        dropped.push_back(model_ + "." + name);
+      else if (name == "lm_head.weight")
+        check_tied_head(files_, embedding);
+      else
+        throw Error("{}: tensor {} is unknown: the config has no place for it", files_.where(), name);
+    }
+  }
+
+ private:
+  std::string model_;
+  const TextConfig& config_;
+  const TensorFiles& files_;
+  std::set<std::string> known_;
+};
+
+/// A unit is trained or frozen as a whole: the frozen part of a mixed one becomes a unit of its own.
+void split_mixed_units(std::vector<TensorInfo>& tensors) {
+  std::set<std::string> with_trained;
+  for (const TensorInfo& tensor : tensors)
+    if (tensor.role == Role::trained) with_trained.insert(tensor.unit);
+  for (TensorInfo& tensor : tensors)
+    if (tensor.role == Role::frozen && with_trained.contains(tensor.unit)) tensor.unit += ".frozen";
+}
+
+}  // namespace
+
+TensorTable::TensorTable(const BaseConfig& base, const TensorFiles& base_files, const DrafterConfig& drafter,
+                         const TensorFiles& drafter_files, const Settings& settings) {
+  Accounts of_base("base", base.text, base_files), of_drafter("drafter", drafter.text, drafter_files);
+  of_base.take(expected_of_base(base.text, settings.freeze), tensors_);
+  of_base.take_rest("model.language_model.embed_tokens.weight", tensors_, dropped_);
+  of_drafter.take(expected_of_drafter(drafter, settings.drafter.rounds), tensors_);
+  of_drafter.take_rest("model.embed_tokens.weight", tensors_, dropped_);
+  split_mixed_units(tensors_);
+}
+
+}  // namespace mtp::hf

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include "mtp/ops/cross_entropy.h"
+#include "parallel.h"
+#include "vector_math.h"
+
+namespace mtp::ops::cpu {
+
+// What the losses over the whole vocabulary and over the masked head share.
+
+using Rows = std::vector<std::int64_t>;
+using RowSpan = std::span<const std::int64_t>;
+
+/// The rows begin … end - 1 of `values` [T] int64 that are ≥ 0: those with a label, or with a row of the teacher.
+Rows chosen_rows(const Tensor& values, std::int64_t begin, std::int64_t end);
+
+/// The given rows of a matrix, one after another.
+Tensor gather_rows(Device& device, const Tensor& x, RowSpan rows);
+
+/// y[rows[i]] = x[i]
+void scatter_rows(const Tensor& x, RowSpan rows, const Tensor& y);
+
+void set_zero(const Tensor& x);
+
+/// cap(x wᵀ), see CrossEntropy::soft_cap.   x [n, H], w [V, H]
+Tensor capped_logits(Device& device, const Tensor& x, const Tensor& w, float soft_cap);
+
+/// The teacher's logits [n, V] for the student's `rows`.
+Tensor teacher_logits(Device& device, const Teacher& teacher, const Tensor& teacher_rows, RowSpan rows);
+
+/// body(begin, end) for pieces of `rows` rows whose [rows, V] logits are to be stored at a time.
+template <typename Body>
+void for_each_chunk(std::int64_t rows, std::int64_t vocabulary, const Body& body) {
+  // More rows share one pass over the weight; more memory is what they cost. At most 256 MiB of logits.
+  constexpr std::int64_t most_rows = 256, most_logits = std::int64_t{1} << 26;
+  const std::int64_t chunk = std::clamp<std::int64_t>(most_logits / vocabulary, 1, most_rows);
+  for (std::int64_t begin = 0; begin < rows; begin += chunk) body(begin, std::min(begin + chunk, rows));
+}
+
+/// Σ row_loss(i) over 0 ≤ i < n, computed in parallel and added in order.
+template <typename RowLoss>
+double sum_of_losses(const Device& device, std::int64_t n, const RowLoss& row_loss) {
+  std::vector<double> losses(n);
+  parallel_for(device, n, [&](std::int64_t i) { losses[i] = row_loss(i); });
+  return std::accumulate(losses.begin(), losses.end(), 0.0);
+}
+
+/// exp(z - maximum) / sum; the maximum keeps the exponentials finite.
+class Softmax {
+ public:
+  explicit Softmax(std::span<const float> z);
+
+  /// `count` more logits of one value, not above the maximum.
+  void add(float z, std::int64_t count) { set_sum(sum_ + static_cast<double>(count) * exp_f32(z - maximum_)); }
+
+  float operator()(float z) const { return exp_f32(z - maximum_) * inverse_sum_; }
+  double log_sum() const { return maximum_ + std::log(sum_); }
+
+ private:
+  void set_sum(double sum) {
+    sum_ = sum;
+    inverse_sum_ = static_cast<float>(1.0 / sum);
+  }
+
+  float maximum_, inverse_sum_;
+  double sum_;
+};
+
+}  // namespace mtp::ops::cpu

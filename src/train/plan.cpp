@@ -1,0 +1,57 @@
+#include <algorithm>
+
+#include "mtp/train/trainer.h"
+
+namespace mtp::train {
+
+namespace {
+
+void check_data(const Settings& settings, const hf::Pair& pair, const data::DataFile& data) {
+  const std::string file = data.path().string();
+  const hf::TextConfig& base = pair.base_config.text;
+  if (data.vocab_size() != base.vocab_size)
+    throw Error("{}: made for a vocabulary of {} tokens, the base has {}; prepare it with the base's tokenizer", file,
+                data.vocab_size(), base.vocab_size);
+  if (data.pad_token_id() != base.pad_token_id)
+    throw Error("{}: pad_token_id is {}, the base's is {}; prepare it with the base's tokenizer", file,
+                data.pad_token_id(), base.pad_token_id);
+  const std::int64_t longest = data.longest(settings.data.max_length);
+  const std::int64_t most = std::min(base.max_position_embeddings, pair.drafter_config.text.max_position_embeddings);
+  if (longest > most)
+    throw UsageError(
+        "setting data.max_length: {} has a sample of {} positions, the pair's max_position_embeddings is "
+        "{}; cut samples to {} tokens",
+        file, longest, most, most + 1);
+}
+
+void check_settings(const Settings& settings, const hf::Pair& pair, std::int64_t micro_batches, int ranks) {
+  if (settings.drafter.head == Head::masked && !pair.drafter_config.use_ordered_embeddings)
+    throw UsageError("setting drafter.head: masked needs a drafter with centroids (use_ordered_embeddings)");
+  if (micro_batches % ranks != 0)
+    throw UsageError(
+        "setting train.global_batch: {} micro-batches a step (global_batch / micro_batch) cannot be shared "
+        "by {} ranks; the number of ranks must divide it",
+        micro_batches, ranks);
+  if (checkpoint::has_complete_checkpoint(settings.run.dir))
+    throw UsageError(
+        "setting run.dir: {} already holds a checkpoint; go on with it by `mtp-resume --from {}`, or choose "
+        "another folder",
+        settings.run.dir.string(), settings.run.dir.string());
+}
+
+}  // namespace
+
+Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataFile& data, int ranks) {
+  Plan plan{.settings = settings,
+            .steps = 0,
+            .micro_batches = settings.train.global_batch / settings.train.micro_batch,
+            .schedule = {}};
+  check_settings(settings, pair, plan.micro_batches, ranks);
+  check_data(settings, pair, data);
+  const data::Sampler sampler({.samples = data.samples(), .global_batch = settings.train.global_batch});
+  plan.steps = sampler.total_steps(settings.train.max_steps, settings.train.max_epochs);
+  plan.schedule = Schedule::from(settings, plan.steps);
+  return plan;
+}
+
+}  // namespace mtp::train

@@ -1,0 +1,183 @@
+#include "mtp/train/trainer.h"
+
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <cmath>
+#include <fstream>
+
+#include "mtp/checkpoint/checkpoint.h"
+#include "mtp/checkpoint/export.h"
+#include "mtp/core/log.h"
+#include "mtp/dist/ordered_sum.h"
+
+namespace mtp::train {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+data::Loader::Options loader_options(const Plan& plan, const hf::Pair& pair, const dist::Communicator& communicator) {
+  const Settings& settings = plan.settings;
+  return {.micro_batch = settings.train.micro_batch,
+          .batch = {.max_length = settings.data.max_length, .refused_ids = pair.base_config.special_ids},
+          .prefetch = settings.data.prefetch,
+          .rank = communicator.rank(),
+          .ranks = communicator.size(),
+          .first_step = 0,
+          .end_step = plan.steps};
+}
+
+data::Sampler sampler(const Settings& settings, const data::DataFile& data) {
+  return data::Sampler({.samples = data.samples(),
+                        .global_batch = settings.train.global_batch,
+                        .shuffle = settings.data.shuffle,
+                        .seed = settings.data.seed});
+}
+
+void write_settings_file(const Settings& settings) {
+  const std::filesystem::path path = settings.run.dir / "settings.cfg";
+  std::ofstream out(path);
+  write_settings(out, settings);
+  if (!out.flush()) throw Error("{}: cannot be written; check run.dir and the free space", path.string());
+}
+
+}  // namespace
+
+Trainer::Trainer(const Settings& settings, Device& device, const dist::Communicator& communicator)
+    : device_(device), communicator_(communicator), sharding_{device, communicator, settings.dist.reduction, 1, 0} {
+  dist::agree(communicator, [&] {
+    pair_ = std::make_unique<hf::Pair>(settings);
+    data_ = std::make_unique<data::DataFile>(settings.data.train);
+    plan_ = make_plan(settings, *pair_, *data_, communicator.size());
+  });
+  sharding_.micro_batches = plan_.micro_batches;
+  if (communicator.is_first()) {
+    run_directory_.emplace(settings.run.dir);
+    write_settings_file(settings);
+    checkpoint::store_source(*pair_, settings.run.dir);
+  }
+  communicator.barrier();  // nobody works for a run that another job holds
+  start_log(communicator.rank(), communicator.is_first() ? settings.run.dir : std::filesystem::path());
+  for (const std::string& dropped : pair_->table.dropped()) spdlog::info("not used, dropped: {}", dropped);
+
+  parameters_.emplace(pair_->table, sharding_);
+  dist::agree(communicator, [&] {
+    parameters_->load(*pair_, device);
+    if (settings.drafter.share_embedding_with_base) parameters_->share_embedding_with_base(device);
+  });
+  joint_.emplace(device, settings, *pair_, *parameters_);
+  optimizer_.emplace(settings.optimizer, device, communicator, parameters_->units());
+  loader_.emplace(*data_, sampler(settings, *data_), loader_options(plan_, *pair_, communicator));
+}
+
+void Trainer::run() {
+  const Settings& settings = plan_.settings;
+  std::optional<MetricsFile> metrics_file;
+  if (communicator_.is_first()) metrics_file.emplace(settings.run.dir / "metrics.jsonl");
+  spdlog::info("{} steps of {} sequences on {} ranks, {} samples", plan_.steps, settings.train.global_batch,
+               communicator_.size(), data_->samples());
+  const Progress progress(plan_.steps);
+  for (std::int64_t s = 0; s < plan_.steps; ++s) {
+    const StepMetrics metrics = step(s);
+    if (metrics_file) metrics_file->append(metrics);
+    if (metrics.step % settings.run.log_every_steps == 0 || metrics.step == plan_.steps)
+      spdlog::info("{}", progress.line(metrics));
+    const std::int64_t every = settings.checkpoint.every_steps;
+    const bool is_last = metrics.step == plan_.steps;
+    if (is_last || (every > 0 && metrics.step % every == 0))
+      checkpoint::save(settings, metrics.step, *parameters_, device_, communicator_);
+  }
+  if (settings.checkpoint.export_at_end && communicator_.is_first())
+    checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf");
+  communicator_.barrier();
+}
+
+StepMetrics Trainer::step(std::int64_t step) {
+  const auto start = Clock::now();
+  const std::vector<data::MicroBatch> batches = loader_->next();
+  StepMetrics metrics;
+  metrics.step = step + 1;
+  metrics.epoch = sampler(plan_.settings, *data_).epoch(step);
+  for (const data::MicroBatch& batch : batches) {
+    metrics.label_tokens += batch.label_tokens();
+    metrics.tokens += batch.sequences.rows();
+  }
+  metrics.label_tokens = communicator_.sum(metrics.label_tokens);
+  metrics.tokens = communicator_.sum(metrics.tokens);
+  if (metrics.label_tokens == 0)
+    throw AgreedError(fmt::format("step {}: none of its samples has a label; check the data file", metrics.step), 1);
+
+  std::vector<model::LossSums> losses;
+  for (std::size_t i = 0; i < batches.size(); ++i) {
+    sharding_.first_micro_batch = static_cast<std::int64_t>(i) * communicator_.size();
+    const data::MicroBatch& batch = batches[i];
+    losses.push_back(joint_->forward_backward({batch.sequences, batch.ids, batch.labels}, metrics.label_tokens));
+  }
+
+  const std::vector<double> sums = sum_losses(losses);
+  const auto labels = static_cast<double>(metrics.label_tokens);
+  metrics.loss_base = metrics.loss = sums[0] / labels;
+  for (std::size_t k = 1; k < sums.size(); ++k) {
+    metrics.loss_drafter.push_back(sums[k] / labels);
+    metrics.loss += plan_.settings.drafter.loss_weight * metrics.loss_drafter.back();
+  }
+  metrics.grad_norm = optimizer_->gradient_norm();
+  if (!std::isfinite(metrics.loss) || !std::isfinite(metrics.grad_norm))
+    throw AgreedError(
+        fmt::format("step {}: loss {} and gradient norm {} are not finite; lower optimizer.lr or check the "
+                    "data",
+                    metrics.step, metrics.loss, metrics.grad_norm),
+        1);
+  if (step == 0 && !plan_.settings.run.dump_gradients.empty()) dump_gradients();
+  metrics.lr = plan_.schedule.rate(step);
+  optimizer_->update(step, metrics.lr, metrics.grad_norm);
+
+  metrics.memory_peak = device_.memory_peak();
+  metrics.ranks = communicator_.size();
+  metrics.step_time = std::chrono::duration<double>(Clock::now() - start).count();
+  return metrics;
+}
+
+std::vector<double> Trainer::sum_losses(const std::vector<model::LossSums>& mine) const {
+  std::vector<double> flat;
+  for (const model::LossSums& sums : mine) {
+    flat.push_back(sums.base);
+    flat.insert(flat.end(), sums.rounds.begin(), sums.rounds.end());
+  }
+  const std::vector<double> all = communicator_.all_gather(flat);
+  const std::size_t parts = flat.size() / mine.size(), ranks = communicator_.size();
+  std::vector<double> sums;
+  for (std::size_t part = 0; part < parts; ++part) {
+    std::vector<double> leaves;
+    for (std::size_t i = 0; i < mine.size(); ++i)
+      for (std::size_t r = 0; r < ranks; ++r) leaves.push_back(all[r * flat.size() + i * parts + part]);
+    sums.push_back(dist::ordered_sum(leaves));
+  }
+  return sums;
+}
+
+void Trainer::dump_gradients() const {
+  std::vector<const dist::ShardedUnit*> trained;
+  for (const auto& unit : parameters_->units())
+    if (unit->trained()) trained.push_back(unit.get());
+
+  std::optional<hf::SafetensorsWriter> writer;
+  if (communicator_.is_first()) {
+    std::vector<hf::TensorEntry> entries;
+    for (const dist::ShardedUnit* unit : trained)
+      for (const auto& member : unit->layout().members()) entries.push_back({member.name, "F32", member.shape});
+    writer.emplace(plan_.settings.run.dump_gradients, std::move(entries));
+  }
+  for (const dist::ShardedUnit* unit : trained) {
+    const Tensor whole = unit->gather(unit->gradient_sum());
+    for (std::size_t i = 0; writer && i < unit->layout().members().size(); ++i) {
+      std::vector<float> values(unit->layout().members()[i].elements());
+      device_.to_host(unit->member(whole, i), values);
+      writer->append(std::as_bytes(std::span(values)));
+    }
+  }
+  if (writer) writer->finish();
+}
+
+}  // namespace mtp::train

@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""The same bits on 1, 2, 3 and 4 ranks, 1 and 2 threads, with and without recomputation.
+
+    tests/check_ranks.py PROGRAMS [--fixture DIR]
+
+trains one fixture for a few steps of 12 micro-batches in every way and compares metrics.jsonl (but for times, memory
+and ranks), every exported file and the whole state with the first way's.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+FIXTURES = Path(__file__).parent / "fixtures"
+VARYING = {"step_time", "tokens_per_second", "memory_peak", "ranks"}
+# ranks, threads, recompute
+WAYS = [(1, 1, False), (2, 1, False), (3, 1, True), (4, 1, False), (4, 2, True), (1, 2, True), (2, 2, False)]
+MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+def train(programs: Path, fixture: Path, run: Path, ranks: int, threads: int, recompute: bool, extra: list[str]) -> None:
+    command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks), programs / "mtp-train"]
+    command += ["--config", fixture / "settings.cfg", "--model.base", fixture / "base", "--model.drafter"]
+    command += [fixture / "drafter", "--data.train", fixture / "data.h5", "--run.dir", run, "--run.threads"]
+    command += [str(threads), "--train.recompute", str(recompute).lower(), "--train.global_batch", "12"]
+    command += ["--train.micro_batch", "1", "--train.max_steps", "3", "--data.shuffle", "true", *extra]
+    subprocess.run(command, check=True, env=os.environ | MPI, stderr=subprocess.DEVNULL)
+    export = [programs / "mtp-export-hf", "--from", run, "--out", run / "hf"]
+    subprocess.run(export, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def metrics(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in VARYING} for line in lines]
+
+
+def files(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in sorted((run / "hf").rglob("*")) if path.is_file()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("programs", type=Path)
+    parser.add_argument("--fixture", type=Path, action="append", help="default: three that cover most of the model")
+    arguments = parser.parse_args()
+    fixtures = arguments.fixture or [FIXTURES / name for name in ("e4b", "e4b_masked_base_target", "dense_31b")]
+    failed = 0
+    for fixture in fixtures:
+        with tempfile.TemporaryDirectory() as folder:
+            first = None
+            for ranks, threads, recompute in WAYS:
+                run = Path(folder) / f"{ranks}-{threads}-{recompute}"
+                train(arguments.programs, fixture, run, ranks, threads, recompute, [])
+                result = (metrics(run), files(run))
+                first = first or result
+                same = result == first and len(result[0]) == 3
+                failed += not same
+                name = f"{fixture.name}: {ranks} ranks, {threads} threads, recompute {recompute}"
+                print(f"{'same' if same else 'DIFFERENT'}  {name}", flush=True)
+    print(f"{len(fixtures) * len(WAYS) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

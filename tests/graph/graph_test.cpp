@@ -1,0 +1,165 @@
+#include "mtp/graph/graph.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+namespace mtp {
+namespace {
+
+/// Parameters that live in host memory and record what the graph does with them.
+class Weights final : public ParameterGroup {
+ public:
+  Weights(Device& device, Shape shape, float start, bool trained = true) : device_(device), trained_(trained) {
+    value_ = device.empty(shape);
+    for (std::int64_t i = 0; i < value_.elements(); ++i) value_.f32()[i] = std::sin(start + static_cast<float>(i));
+    gradient_ = device.zeros(shape);
+  }
+  bool trained() const override { return trained_; }
+  void acquire() override { ++users_, log += "a"; }
+  void release() override { --users_, log += "r"; }
+  void reduce_gradients() override { log += "g"; }
+  Tensor value(std::size_t) const override {
+    EXPECT_GT(users_, 0) << "used outside its scope";
+    return value_;
+  }
+  Tensor gradient(std::size_t) override { return gradient_; }
+  Parameter parameter() { return {this, 0, value_.shape()}; }
+
+  std::string log;
+  Tensor value_, gradient_;
+
+ private:
+  Device& device_;
+  bool trained_;
+  int users_ = 0;
+};
+
+Tensor sequence(Device& device, Shape shape, float start) {
+  Tensor x = device.empty(std::move(shape));
+  for (std::int64_t i = 0; i < x.elements(); ++i) x.f32()[i] = std::cos(start + 1.7f * static_cast<float>(i));
+  return x;
+}
+
+/// A small model of two layers, the second of which also uses the first one's "key", as a drafter does.
+struct TwoLayers {
+  explicit TwoLayers(Device& d, bool trained = true)
+      : device(d), first(d, {6, 6}, 1, trained), second(d, {6, 6}, 2, trained), head(d, {11, 6}, 3) {}
+
+  double run(Graph::Options options) {
+    for (Weights* w : {&first, &second, &head}) {
+      std::memset(w->gradient_.f32(), 0, sizeof(float) * w->gradient_.elements());
+      w->log.clear();
+    }
+    Graph graph(device, options);
+    const Tensor labels = device.from_host(std::vector<std::int64_t>{3, ops::no_label, 10, 0});
+    double loss = 0;
+    {
+      const auto head_scope = graph.scope(head, Graph::Backward::gradients_only);
+      const Value x = graph.constant(sequence(device, {4, 6}, 0));
+      std::vector<Value> y{x, x};
+      for (Weights* w : {&first, &second}) {
+        const auto scope = graph.scope(*w);
+        y = graph.segment(y, [w](Graph& g, std::span<const Value> in) {
+          const Value h = g.rms_norm(g.add(g.linear(in[0], w->parameter()), in[1]), 1e-6f);
+          return std::vector<Value>{g.add(in[0], g.gated_gelu(h, in[1])), g.add(h, h)};
+        });
+      }
+      const Value z = graph.add(graph.scale(y[0], 0.5f), y[1]);
+      const Tensor sum = graph.cross_entropy({.soft_cap = 0, .gradient_scale = 1}, z, head.parameter(), labels);
+      device.to_host(sum, {&loss, 1});
+    }
+    graph.backward();
+    return loss;
+  }
+
+  std::vector<float> gradients() const {
+    std::vector<float> all;
+    for (const Weights* w : {&first, &second, &head})
+      all.insert(all.end(), w->gradient_.f32(), w->gradient_.f32() + w->gradient_.elements());
+    return all;
+  }
+
+  Device& device;
+  Weights first, second, head;
+};
+
+TEST(Graph, GradientsAgreeWithFiniteDifferences) {
+  Device device(1);
+  TwoLayers model(device);
+  model.run({});
+  const std::vector<float> gradients = model.gradients();
+  std::size_t at = 0;
+  for (Weights* w : {&model.first, &model.second, &model.head})
+    for (std::int64_t i = 0; i < w->value_.elements(); ++i, ++at) {
+      const float before = w->value_.f32()[i], step = 1e-2f;
+      w->value_.f32()[i] = before + step;
+      const double up = model.run({});
+      w->value_.f32()[i] = before - step;
+      const double down = model.run({});
+      w->value_.f32()[i] = before;
+      // fp32 losses of about 10 over a step of 2e-2: 1e-6 / 2e-2 of rounding, and the third derivative's 1e-4.
+      EXPECT_NEAR(gradients[at], (up - down) / (2 * step), 2e-3 + 2e-3 * std::abs(gradients[at])) << "weight " << at;
+    }
+}
+
+TEST(Graph, RecomputedSegmentsGiveTheSameBits) {
+  Device device(2);
+  TwoLayers model(device);
+  const double kept_loss = model.run({.recording = true, .recompute = false});
+  const std::vector<float> kept = model.gradients();
+  const double again_loss = model.run({.recording = true, .recompute = true});
+  const std::vector<float> again = model.gradients();
+  EXPECT_EQ(kept_loss, again_loss);
+  EXPECT_EQ(std::memcmp(kept.data(), again.data(), kept.size() * sizeof(float)), 0);
+}
+
+TEST(Graph, RecomputingKeepsLessInMemory) {
+  std::int64_t peak[2];
+  for (const bool recompute : {false, true}) {
+    Device device(1);
+    Weights w(device, {64, 64}, 0);
+    Graph graph(device, {.recording = true, .recompute = recompute});
+    Value x = graph.constant(sequence(device, {512, 64}, 0));
+    {
+      const auto scope = graph.scope(w);
+      for (int layer = 0; layer < 8; ++layer)
+        x = graph.segment({x}, [&w](Graph& g, std::span<const Value> in) {
+          const Value h = g.linear(g.linear(g.linear(in[0], w.parameter()), w.parameter()), w.parameter());
+          return std::vector<Value>{g.rms_norm(h, 1e-6f)};
+        })[0];
+    }
+    graph.backward();
+    peak[recompute] = device.memory_peak();
+  }
+  EXPECT_LT(peak[1], peak[0] / 2);
+}
+
+TEST(Graph, AScopeAcquiresAgainForTheBackwardAndReducesOnce) {
+  Device device(1);
+  TwoLayers model(device);
+  model.run({});
+  EXPECT_EQ(model.first.log, "aragr");
+  EXPECT_EQ(model.head.log, "arg");
+}
+
+TEST(Graph, FrozenPartsAreNotGoneBackThrough) {
+  Device device(1);
+  TwoLayers model(device, false);
+  model.run({});
+  EXPECT_EQ(model.first.log, "ar");
+  for (float g : std::vector<float>(model.first.gradient_.f32(), model.first.gradient_.f32() + 36)) EXPECT_EQ(g, 0.0f);
+  EXPECT_NE(model.head.gradient_.f32()[0], 0.0f);
+}
+
+TEST(Graph, WithoutRecordingNothingIsKept) {
+  Device device(1);
+  TwoLayers model(device);
+  model.run({.recording = false, .recompute = false});
+  for (float g : model.gradients()) EXPECT_EQ(g, 0.0f);
+  EXPECT_EQ(model.first.log, "ar");
+}
+
+}  // namespace
+}  // namespace mtp

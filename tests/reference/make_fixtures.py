@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Writes the fixtures that the C++ tests compare with: for every variant a pair, its data, and the reference's numbers.
+
+    .venv-hf/bin/python tests/reference/make_fixtures.py [--out tests/fixtures] [VARIANT …]
+
+    VARIANT/{base,drafter}/   Hugging Face directories
+    VARIANT/data.h5           training data
+    VARIANT/settings.cfg      the trainer's settings but for paths
+    VARIANT/metrics.jsonl     3 steps
+    VARIANT/grads_step1.safetensors     the first step's gradients before clipping
+    VARIANT/weights.safetensors         trained parameters after the steps, fp32
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers.utils import logging
+
+import joint_reference
+from variants import LENGTHS, VARIANTS, Variant, settings_text, write_data
+
+STEPS = 3
+
+
+def make_variant(out: Path, name: str, variant: Variant, seed: int) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    write_pair(variant, out, seed)
+    vocab = variant.base["text_config"]["vocab_size"]
+    write_data(out / "data.h5", variant.pad_token_id, vocab, LENGTHS, seed)
+    (out / "settings.cfg").write_text(settings_text(variant, STEPS))
+    records, grads, _ = joint_reference.train(
+        out / "base", out / "drafter", out / "data.h5", STEPS, variant.recipe, out, max_length=variant.max_length or None
+    )
+    # Without step_time, so that the same numbers are the same files.
+    lines = [json.dumps({k: v for k, v in r.items() if k != "step_time"}) + "\n" for r in records]
+    (out / "metrics.jsonl").write_text("".join(lines))
+    size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    losses = " ".join(f"{r['loss']:.4f}" for r in records)
+    print(f"{name:24} losses {losses}  norm {records[0]['grad_norm']:.3f}  {len(grads)} gradients  {size / 1024:.0f} KiB")
+
+
+def write_pair(variant: Variant, out: Path, seed: int) -> None:
+    joint_reference.make_pair(variant.spec, out, seed, variant.dtype)
+    for part, config in (("base", variant.base), ("drafter", variant.drafter)):
+        if variant.as_written:
+            model_type = {"base": "gemma4", "drafter": "gemma4_assistant"}[part]
+            text = json.dumps({"model_type": model_type, **config}, indent=2)
+            (out / part / "config.json").write_text(text + "\n")
+        if variant.surplus:
+            add_surplus_tensors(out / part / "model.safetensors", config["text_config"], part)
+
+
+def add_surplus_tensors(path: Path, text: dict, part: str) -> None:
+    """What real files may hold besides: keys and values of layers that share, and the tied output projection."""
+    tensors = load_file(path)
+    layers = "model.language_model.layers" if part == "base" else "model.layers"
+    first_shared = text["num_hidden_layers"] - text["num_kv_shared_layers"] if part == "base" else 0
+    for layer in range(first_shared, text["num_hidden_layers"]):
+        attention = f"{layers}.{layer}.self_attn"
+        width = tensors[f"{attention}.q_norm.weight"].shape[0]
+        for projection in ("k_proj", "v_proj"):
+            tensors[f"{attention}.{projection}.weight"] = torch.ones(width, text["hidden_size"], dtype=torch.bfloat16)
+        tensors[f"{attention}.k_norm.weight"] = torch.ones(width, dtype=torch.bfloat16)
+    embedding = layers.replace("layers", "embed_tokens.weight")
+    tensors["lm_head.weight"] = tensors[embedding].clone()
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", help=f"of {', '.join(VARIANTS)} (default: all)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "fixtures")
+    args = parser.parse_args()
+    if unknown := set(args.variants) - set(VARIANTS):
+        parser.error(f"no such variant: {', '.join(sorted(unknown))}")
+    torch.set_num_threads(1)  # the same sums every time
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    for seed, (name, variant) in enumerate(VARIANTS.items(), 1):
+        if not args.variants or name in args.variants:
+            make_variant(args.out / name, name, variant, seed)
+
+
+if __name__ == "__main__":
+    main()

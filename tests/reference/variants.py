@@ -1,0 +1,235 @@
+"""Named pairs and recipes that together reach every branch of the joint forward, the loss and the optimizer.
+
+Sizes are tiny and uneven on purpose: samples longer than the window, shorter than the number of rounds, of two tokens;
+widths that are no multiple of a vector register.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from joint_reference import Recipe
+
+VOCAB = 96
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A pair and what to do with it."""
+
+    base: dict  # Gemma4Config
+    drafter: dict  # Gemma4AssistantConfig
+    recipe: Recipe
+    micro_batch: int = 1  # sequences of a forward; the reference takes each alone, the loss is a sum
+    max_length: int = 0  # tokens a sample is cut to; 0: uncut
+    dtype: str = "float32"  # of the stored weights
+    as_written: bool = False  # config.json is the configuration above and nothing more, as on the Hub
+    surplus: bool = False  # the files hold tensors that no one uses: K/V of shared layers, an explicit lm_head
+
+    @property
+    def spec(self) -> dict:
+        return {"base": self.base, "drafter": self.drafter, "weight_std": 0.1}
+
+    @property
+    def pad_token_id(self) -> int:
+        return self.base["text_config"].get("pad_token_id", 0)
+
+
+def base(per_layer_width: int = 4, towers: dict | None = None, **text: object) -> dict:
+    """E4B's shape: layers 0 … 2 compute keys and values, 3 and 4 share them; 1 and 2 are the store layers."""
+    return {
+        "text_config": {
+            "vocab_size": VOCAB,
+            "hidden_size": 24,
+            "intermediate_size": 28,
+            "num_hidden_layers": 5,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 8,
+            "global_head_dim": 16,
+            "layer_types": [SLIDING, SLIDING, FULL, SLIDING, FULL],
+            "num_kv_shared_layers": 2,
+            "sliding_window": 6,
+            "max_position_embeddings": 64,
+            "hidden_size_per_layer_input": per_layer_width,
+            "vocab_size_per_layer_input": VOCAB,
+            "final_logit_softcapping": 30.0,
+            **text,
+        },
+        **(towers or {}),
+    }
+
+
+def drafter(centroids: int = 12, backbone: int = 24, **text: object) -> dict:
+    return {
+        "backbone_hidden_size": backbone,
+        "use_ordered_embeddings": centroids > 0,
+        **({"num_centroids": centroids, "centroid_intermediate_top_k": 3} if centroids else {}),
+        "text_config": {
+            "model_type": "gemma4_text",
+            "vocab_size": VOCAB,
+            "hidden_size": 16,
+            "intermediate_size": 20,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 8,
+            "global_head_dim": 16,
+            "layer_types": [SLIDING, SLIDING, FULL],
+            "sliding_window": 6,
+            "max_position_embeddings": 64,
+            "hidden_size_per_layer_input": 0,
+            "vocab_size_per_layer_input": 0,
+            **text,
+        },
+    }
+
+
+def recipe(**changes: object) -> Recipe:
+    """Steps that follow the gradient (see joint_reference.make_pair on eps) and are large enough to be compared."""
+    return Recipe(**{"lr": 2e-3, "eps": 1e-3, "drafter_loss_weight": 0.1, "decay_steps": 6, **changes})
+
+
+# Two layer types with their own numbers of K/V heads: full layers reuse keys as values.
+K_EQ_V = {"num_attention_heads": 4, "num_key_value_heads": 2, "attention_k_eq_v": True, "num_global_key_value_heads": 1}
+NO_SHARING = {"num_kv_shared_layers": 0}
+# The same without attention_k_eq_v, which only per_layer_config can say. Indices differ: 5 and 3 layers.
+PER_LAYER_BASE = {"num_attention_heads": 4, "num_key_value_heads": 2} | {
+    "per_layer_config": {"2": {"head_dim": 16, "num_key_value_heads": 4}, "4": {"head_dim": 16, "num_key_value_heads": 4}}
+}
+PER_LAYER_DRAFTER = {"num_attention_heads": 4, "num_key_value_heads": 2} | {
+    "per_layer_config": {"2": {"head_dim": 16, "num_key_value_heads": 4}}
+}
+ROPE = {
+    "rope_parameters": {
+        SLIDING: {"rope_type": "default", "rope_theta": 500.0},
+        FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 2000.0, "factor": 2.0},
+    }
+}
+SOFT_TOKENS = (40, 41, 42)
+TOWERS = {
+    "vision_config": {
+        "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+        "num_key_value_heads": 1, "head_dim": 8, "patch_size": 2, "position_embedding_size": 4,
+    },
+    "audio_config": {
+        "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "subsampling_conv_channels": [4, 2],
+        "output_proj_dims": 8,
+    },
+    **dict(zip(("image_token_id", "video_token_id", "audio_token_id"), SOFT_TOKENS)),
+}  # fmt: skip
+
+VARIANTS: dict[str, Variant] = {
+    "e4b": Variant(base(), drafter(), recipe(), micro_batch=2),
+    "e2b_masked_head": Variant(
+        base(use_double_wide_mlp=True),
+        drafter(),
+        recipe(head="masked", num_rounds=2, position_offset=0, target="base"),
+        micro_batch=4,
+        as_written=True,
+    ),
+    "dense_31b": Variant(
+        base(per_layer_width=0, **K_EQ_V, **NO_SHARING),
+        drafter(centroids=0, **K_EQ_V),
+        recipe(num_rounds=1, warmup_steps=2),
+        micro_batch=2,
+        as_written=True,
+    ),
+    "k_eq_v_shared_pr2240": Variant(
+        base(per_layer_width=0, **K_EQ_V), drafter(**K_EQ_V), recipe(alignment="pr2240", head="masked")
+    ),
+    "pr2240": Variant(base(), drafter(), recipe(alignment="pr2240", drafter_loss_weight=0.01), micro_batch=2),
+    "pr2240_target_base": Variant(
+        base(**NO_SHARING, final_logit_softcapping=None),
+        drafter(centroids=0),
+        recipe(alignment="pr2240", target="base", num_rounds=2),
+    ),
+    "frozen_base_bf16": Variant(base(), drafter(), recipe(freeze_base=True, target="base"), dtype="bfloat16"),
+    "frozen_embeddings_fp16": Variant(
+        base(), drafter(), recipe(freeze_embeddings=True, position_offset=0), micro_batch=2, dtype="float16"
+    ),
+    "kv_heads_per_layer": Variant(
+        base(**PER_LAYER_BASE, final_logit_softcapping=None),
+        drafter(centroids=0, **PER_LAYER_DRAFTER, final_logit_softcapping=5.0),  # of no effect in a drafter
+        recipe(target="base", weight_decay=0.1),
+        micro_batch=4,
+    ),
+    "shared_embedding": Variant(
+        base(per_layer_width=0),
+        drafter(hidden_size=24),
+        recipe(share_embedding_with_base=True, num_rounds=2, max_grad_norm=0.0, head="masked"),
+        micro_batch=2,
+    ),
+    "cut_other_pad_and_rope": Variant(
+        base(pad_token_id=7, use_bidirectional_attention="vision", **ROPE),
+        drafter(pad_token_id=7, **ROPE),
+        recipe(max_grad_norm=0.05, warmup_steps=1, decay_steps=2, betas=(0.8, 0.9)),
+        micro_batch=2,
+        max_length=11,
+        as_written=True,
+    ),
+    "towers_and_surplus": Variant(
+        base(towers=TOWERS), drafter(), recipe(num_rounds=3, init_lr=1e-3, min_lr=5e-4), dtype="bfloat16", surplus=True
+    ),
+}
+
+# A sample of two tokens, some with fewer positions than rounds, some longer than the window; steps straddle the end.
+LENGTHS = [17, 2, 9, 24, 4, 13, 3, 20, 7, 11]
+
+
+def write_data(path: Path, pad: int, vocab: int, lengths: list[int], seed: int) -> None:
+    """Random tokens, pad and the TOWERS' soft tokens among them; a sample's first tokens and some more are no targets."""
+    rng = np.random.default_rng(seed)
+    tokens = [rng.integers(0, vocab, n) for n in lengths]
+    tokens[0][3:7] = [pad, *SOFT_TOKENS]
+    masks = [(rng.random(n) < 0.85) & (np.arange(n) >= min(n // 4, 3)) for n in lengths]
+    masks[0][-1] = True
+    with h5py.File(path, "w") as f:
+        f.attrs.update({"format": "mtp-data", "version": 1, "vocab_size": vocab, "pad_token_id": pad})
+        f["tokens"] = np.concatenate(tokens).astype(np.int32)
+        f["loss_mask"] = np.concatenate(masks).astype(np.uint8)
+        f["offsets"] = np.cumsum([0, *lengths]).astype(np.int64)
+
+
+def settings_text(variant: Variant, steps: int) -> str:
+    """The trainer's settings file for a variant, without any path."""
+    r = variant.recipe
+    sections: dict[str, dict[str, object]] = {
+        "data": {"max_length": variant.max_length, "shuffle": False},
+        "drafter": {
+            "rounds": r.num_rounds,
+            "loss_weight": r.drafter_loss_weight,
+            "alignment": r.alignment,
+            "position_offset": r.position_offset,
+            "head": r.head,
+            "target": r.target,
+            "share_embedding_with_base": r.share_embedding_with_base,
+        },
+        "freeze": {"base": r.freeze_base, "embeddings": r.freeze_embeddings},
+        "train": {
+            "max_steps": steps,
+            "global_batch": r.micro_batches,
+            "micro_batch": variant.micro_batch,
+            "compute_dtype": "fp32",
+        },
+        "optimizer": {
+            "lr": r.lr,
+            "beta1": r.betas[0],
+            "beta2": r.betas[1],
+            "eps": r.eps,
+            "weight_decay": r.weight_decay,
+            "max_grad_norm": r.max_grad_norm,
+        },
+        "schedule": {"style": "cosine", "warmup_steps": r.warmup_steps, "decay_steps": r.decay_steps}
+        | {key: value for key, value in (("init_lr", r.init_lr), ("min_lr", r.min_lr)) if value is not None},
+    }
+    return "\n".join(f"[{name}]\n" + "".join(line(k, v) for k, v in keys.items()) for name, keys in sections.items())
+
+
+def line(key: str, value: object) -> str:
+    return f"{key} = {str(value).lower() if isinstance(value, bool) else value}\n"
