@@ -1,5 +1,6 @@
 # Everything the programs need, all from the distribution's packages (scripts/install_deps.sh).
 find_package(Threads REQUIRED)
+find_package(TBB REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 set(MPI_CXX_SKIP_MPICXX ON)  # the C interface; the C++ bindings were withdrawn
 find_package(MPI REQUIRED COMPONENTS CXX)

@@ -14,9 +14,9 @@ import numpy as np
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # or it warns that PyTorch is not installed, as intended
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a tokenizer is a directory, never a name on the Hub
 
-import jinja2  # noqa: E402
-from transformers import AutoTokenizer  # noqa: E402
-from transformers.utils.chat_template_utils import render_jinja_template  # noqa: E402
+import jinja2
+from transformers import AutoTokenizer
+from transformers.utils.chat_template_utils import render_jinja_template
 
 Message = dict[str, object]
 GENERATION_MARK = re.compile(r"{%-?\s*generation\s*-?%}")
@@ -110,7 +110,10 @@ class ChatTokenizer:
     def encode(self, rendered: list[Rendered]) -> list[Sample]:
         # The text has the special tokens already, <bos> too.
         encoded = self.tokenizer(
-            [r.text for r in rendered], add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False
+            [r.text for r in rendered],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
         )
         return [
             self._sample(ids, offsets, r.spans)
@@ -120,7 +123,9 @@ class ChatTokenizer:
     def _sample(self, ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> Sample:
         tokens = np.array(ids, np.int32)
         if len(ids) and tokens.max() >= self.vocab_size:
-            raise SystemExit(f"{self.directory}: token {tokens.max()} is beyond config.json's vocab_size {self.vocab_size}")
+            raise SystemExit(
+                f"{self.directory}: token {tokens.max()} is beyond config.json's vocab_size {self.vocab_size}"
+            )
         begins = np.array([begin for begin, _ in offsets], np.int64)
         is_target = np.zeros(len(ids), np.uint8)
         for begin, end in spans:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Loads an exported pair with Hugging Face's own classes: no key may be missing, unexpected or of another shape.
 
-    .venv-hf/bin/python scripts/check_hf_load.py EXPORT_DIR
+.venv-hf/bin/python scripts/check_hf_load.py EXPORT_DIR
 """
 
 from __future__ import annotations

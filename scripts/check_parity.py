@@ -7,13 +7,18 @@ A pair passes where
     every loss of the first step      differs by at most 1e-5 of itself,
     every gradient of the first step  by ‖Δ‖ ≤ 1e-4 ‖g‖,
     the weights after 5 steps         by ‖w - w_ref‖ ≤ 2e-4 ‖w_ref - w_0‖, all of the base's together and the drafter's.
+
+Some random pairs cannot be compared so closely in fp32: where the reference's own numbers move by a third of a limit
+when every weight changes in its last bit, another pair is drawn.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,14 +27,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "reference"))
 
-import joint_reference  # noqa: E402
-from joint_reference import Recipe  # noqa: E402
-from variants import FULL, SLIDING, Variant, settings_text, write_data  # noqa: E402
+import joint_reference
+from joint_reference import Recipe
+from variants import FULL, SLIDING, Variant, settings_text, write_data
 
 STEPS = 5
 LOSS_LIMIT, GRADIENT_LIMIT, WEIGHT_LIMIT = 1e-5, 1e-4, 2e-4
@@ -93,23 +98,29 @@ def random_variant(rng: np.random.Generator) -> Variant:
         head=str(pick("dense", "masked")) if has_centroids else "dense",
         target=str(pick("data", "base")),
         num_rounds=int(pick(1, 2, 4)),
-        drafter_loss_weight=float(pick(0.01, 0.3)),
+        drafter_loss_weight=float(pick(0.1, 0.5)),
         freeze_base=freeze_base,
         freeze_embeddings=bool(pick(False, True)),
         share_embedding_with_base=shares_embedding,
-        lr=float(pick(5e-4, 2e-3)),
+        lr=float(pick(2e-3, 5e-3)),
         eps=1e-3,
         warmup_steps=int(pick(0, 2)),
         decay_steps=STEPS,
         weight_decay=float(pick(0.0, 0.1)),
         max_grad_norm=float(pick(0.0, 1.0)),
     )
-    return Variant({"text_config": base}, assistant, recipe, micro_batch=int(pick(1, 2)), max_length=int(pick(0, 24)))
+    micro_batch, max_length = int(pick(1, 2)), int(pick(0, 24))
+    return Variant({"text_config": base}, assistant, recipe, micro_batch, max_length, weight_std=0.08)
 
 
 def describe(variant: Variant) -> str:
     text, r = variant.base["text_config"], variant.recipe
-    parts = [f"K={r.num_rounds}", r.alignment if r.alignment == "pr2240" else f"serving+{r.position_offset}", r.head, r.target]
+    parts = [
+        f"K={r.num_rounds}",
+        r.alignment if r.alignment == "pr2240" else f"serving+{r.position_offset}",
+        r.head,
+        r.target,
+    ]
     flags = {
         "ple": text["hidden_size_per_layer_input"],
         "k=v": text["attention_k_eq_v"],
@@ -204,21 +215,47 @@ def relative(difference: torch.Tensor, reference: torch.Tensor) -> float:
     return float(difference.double().norm() / reference.double().norm().clamp_min(1e-30))
 
 
-def check_pair(index: int, seed: int, bin_dir: Path, ranks: int) -> bool:
-    rng = np.random.default_rng([seed, index])
-    variant = random_variant(rng)
-    print(f"pair {index}: {describe(variant)}")
+def make_pair_and_data(variant: Variant, where: Path, seed: int, rng: np.random.Generator) -> None:
+    joint_reference.make_pair(variant.spec, where, seed)
+    lengths = [48, 2, *rng.integers(2, 49, 10).tolist()]
+    write_data(where / "data.h5", variant.pad_token_id, variant.base["text_config"]["vocab_size"], lengths, seed)
+
+
+def is_well_conditioned(variant: Variant, where: Path, want: Outcome, start: Tensors) -> bool:
+    """Whether rounding errors stay far below the limits, in the reference itself."""
     with tempfile.TemporaryDirectory() as scratch:
-        where = Path(scratch)
-        joint_reference.make_pair(variant.spec, where, seed * 1000 + index)
-        lengths = [2, *rng.integers(2, 49, 11).tolist()]
-        write_data(where / "data.h5", variant.pad_token_id, variant.base["text_config"]["vocab_size"], lengths, index)
-        want, start = run_reference(variant, where)
-        try:
-            rows = compare(run_trainer(variant, where, bin_dir, ranks), want, start)
-        except (RuntimeError, OSError, KeyError) as error:
-            print(f"  failed: {error}")
-            return False
+        nudged = Path(scratch)
+        shutil.copytree(where, nudged, dirs_exist_ok=True)
+        generator = torch.Generator().manual_seed(0)
+        for file in nudged.glob("*/model.safetensors"):
+            tensors = load_file(file)
+            for tensor in tensors.values():
+                if tensor.is_floating_point():
+                    tensor *= 1 + 2**-24 * torch.randn(tensor.shape, generator=generator)
+            save_file(tensors, file, metadata={"format": "pt"})
+        moved, _ = run_reference(variant, nudged)
+    return all(difference <= limit / 3 for _, difference, limit, _ in compare(moved, want, start))
+
+
+def check_pair(index: int, seed: int, bin_dir: Path, ranks: int) -> bool:
+    for attempt in itertools.count():
+        rng = np.random.default_rng([seed, index, attempt])
+        variant = random_variant(rng)
+        with tempfile.TemporaryDirectory() as scratch:
+            where = Path(scratch)
+            make_pair_and_data(variant, where, int(rng.integers(2**31)), rng)
+            want, start = run_reference(variant, where)
+            if is_well_conditioned(variant, where, want, start):
+                print(f"pair {index}: {describe(variant)}", flush=True)
+                return check_trainer(variant, where, want, start, bin_dir, ranks)
+
+
+def check_trainer(variant: Variant, where: Path, want: Outcome, start: Tensors, bin_dir: Path, ranks: int) -> bool:
+    try:
+        rows = compare(run_trainer(variant, where, bin_dir, ranks), want, start)
+    except (RuntimeError, OSError, KeyError) as error:
+        print(f"  failed: {error}")
+        return False
     for what, difference, limit, place in rows:
         print(f"  {'ok  ' if difference <= limit else 'FAIL'} {what:16} {difference:.1e} of {limit:.0e}  {place}")
     return all(difference <= limit for _, difference, limit, _ in rows)

@@ -197,7 +197,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, help="JSONL and Parquet files with `messages`")
     parser.add_argument(
-        "--source", choices=["files", "pydoc"], default="files", help="pydoc: Python's own documentation instead of files"
+        "--source",
+        choices=["files", "pydoc"],
+        default="files",
+        help="pydoc: Python's own documentation instead of files",
     )
     tokenizer = parser.add_mutually_exclusive_group(required=True)
     tokenizer.add_argument("--tokenizer", type=Path, metavar="DIR", help="Hugging Face directory of the base model")

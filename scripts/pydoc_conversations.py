@@ -51,7 +51,9 @@ def documented_things() -> Iterator[tuple[str, object]]:
             seen.add(id(member))
             yield f"{module.__name__}.{name}", member
             if inspect.isclass(member):
-                yield from ((f"{module.__name__}.{name}.{n}", m) for n, m in public_members(member) if inspect.isroutine(m))
+                yield from (
+                    (f"{module.__name__}.{name}.{n}", m) for n, m in public_members(member) if inspect.isroutine(m)
+                )
 
 
 def standard_modules() -> Iterator[ModuleType]:

@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("programs", type=Path)
     parser.add_argument("--fixture", type=Path, action="append", help="default: three that cover most of the model")
     arguments = parser.parse_args()
-    fixtures = arguments.fixture or [FIXTURES / name for name in ("e4b", "e4b_masked_base_target", "dense_31b")]
+    fixtures = arguments.fixture or [FIXTURES / name for name in ("e4b", "e2b_masked_head", "k_eq_v_shared_pr2240")]
     failed = 0
     for fixture in fixtures:
         with tempfile.TemporaryDirectory() as folder:

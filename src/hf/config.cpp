@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "mtp/core/error.h"
 
@@ -40,11 +41,13 @@ class Section {
  private:
   template <typename T>
   T value(const char* key) const {
+    const Json& json = json_[key];
+    const bool would_be_cut = std::is_integral_v<T> && json.is_number_float();
     try {
-      return json_[key].get<T>();
-    } catch (const Json::exception&) {
-      throw Error("{}: {} has the wrong type: {}", where_, key, json_[key].dump());
+      if (!would_be_cut) return json.get<T>();
+    } catch (const Json::exception&) {  // said below
     }
+    throw Error("{}: {} has the wrong type: {}", where_, key, json.dump());
   }
 
   std::string where_;
@@ -73,14 +76,14 @@ void read_heads(const Section& text, std::vector<LayerShape>& layers) {
   const bool k_eq_v = text.get("attention_k_eq_v", false);
   const std::int64_t global_head_dim = text.positive("global_head_dim", 512);
   const std::int64_t global_kv_heads = k_eq_v ? text.positive("num_global_key_value_heads", kv_heads) : kv_heads;
-  const bool per_layer = text.has("per_layer_config");
+  const bool per_layer = text.json().contains("per_layer_config");
   for (LayerShape& layer : layers) {
     const bool is_global = !per_layer && !layer.is_sliding;
     layer.head_dim = is_global ? global_head_dim : head_dim;
     layer.kv_heads = is_global ? global_kv_heads : kv_heads;
     layer.k_eq_v = k_eq_v && !layer.is_sliding;
   }
-  if (!per_layer) return;
+  if (!text.has("per_layer_config")) return;
   const Section overrides = text.section("per_layer_config");
   for (const auto& [number, unused] : overrides.json().items()) {
     const bool is_number =
@@ -137,7 +140,6 @@ void refuse_other_variants(const Section& text) {
     refuse("use_bidirectional_attention", "\"all\"");
   if (text.get("attention_bias", false)) refuse("attention_bias", "true");
   if (text.get("attention_dropout", 0.0) != 0.0) refuse("attention_dropout", "other than 0");
-  if (!text.get("tie_word_embeddings", true)) refuse("tie_word_embeddings", "false");
   if (text.get<std::string>("hidden_activation", "gelu_pytorch_tanh") != "gelu_pytorch_tanh")
     refuse("hidden_activation", "other than gelu_pytorch_tanh");
   if (text.json().contains("pad_token_id") && !text.has("pad_token_id")) refuse("pad_token_id", "null");
@@ -150,7 +152,14 @@ void check_sizes(const Section& text, const TextConfig& config) {
       throw Error("{}: layer {} has {} key/value heads, which do not divide num_attention_heads {}", text.where(), i,
                   layer.kv_heads, config.num_attention_heads);
     if (layer.head_dim % 2 != 0) throw Error("{}: layer {} has the odd head size {}", text.where(), i, layer.head_dim);
+    const LayerType type = layer.is_sliding ? LayerType::sliding : LayerType::full;
+    const LayerShape& first = *config.layer_of(type);
+    if (layer.head_dim != first.head_dim || layer.kv_heads != first.kv_heads)
+      throw Error("{}: layers {} and {} are both {} and differ in head size or key/value heads", text.where(),
+                  &first - config.layers.data(), i, to_string(type));
   }
+  if (config.final_logit_softcapping && *config.final_logit_softcapping <= 0)
+    throw Error("{}: final_logit_softcapping is {}, it must be above 0", text.where(), *config.final_logit_softcapping);
   if (config.pad_token_id < 0 || config.pad_token_id >= config.vocab_size)
     throw Error("{}: pad_token_id {} is outside the vocabulary of {}", text.where(), config.pad_token_id,
                 config.vocab_size);
@@ -180,15 +189,31 @@ TextConfig read_text(const Section& text, bool share_all_by_default) {
     config.layers.push_back({.is_sliding = type == LayerType::sliding});
   read_heads(text, config.layers);
   read_sharing(text, config);
-  config.full_rope = read_rope(text, LayerType::full);
-  config.sliding_rope = read_rope(text, LayerType::sliding);
+  if (config.layer_of(LayerType::full) != nullptr) config.full_rope = read_rope(text, LayerType::full);
+  if (config.layer_of(LayerType::sliding) != nullptr) config.sliding_rope = read_rope(text, LayerType::sliding);
   check_sizes(text, config);
   return config;
 }
 
-void expect_model_type(const Section& file, const std::string& expected) {
+/// What stands around text_config. The tie is decided here: Hugging Face does not ask text_config for it.
+void check_model(const Section& file, const std::string& expected) {
   const auto type = file.get<std::string>("model_type", "");
   if (type != expected) throw Error("{}: model_type is \"{}\", expected \"{}\"", file.where(), type, expected);
+  if (!file.get("tie_word_embeddings", true))
+    throw Error("{}: tie_word_embeddings false is not supported", file.where());
+}
+
+/// The base's shared layers need a layer of their type before them that has keys and values.
+void check_stores(const std::string& where, const TextConfig& config) {
+  for (std::size_t i = 0; i < config.layers.size(); ++i) {
+    const LayerShape& layer = config.layers[i];
+    const bool has_store = std::any_of(config.layers.begin(), config.layers.end(), [&](const LayerShape& other) {
+      return other.is_store && other.is_sliding == layer.is_sliding;
+    });
+    if (layer.shares_kv && !has_store)
+      throw Error("{}: layer {} shares keys and values, but no {} layer has any of its own", where, i,
+                  to_string(layer.is_sliding ? LayerType::sliding : LayerType::full));
+  }
 }
 
 }  // namespace
@@ -221,8 +246,9 @@ BaseConfig read_base_config(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
   const Json json = read_json(path);
   const Section file(path.string(), json);
-  expect_model_type(file, "gemma4");
+  check_model(file, "gemma4");
   BaseConfig config{.text = read_text(file.section("text_config"), false), .special_ids = {}};
+  check_stores(path.string(), config.text);
   const std::pair<const char*, std::int64_t> ids[] = {
       {"image_token_id", 258880}, {"video_token_id", 258884}, {"audio_token_id", 258881}};
   for (const auto& [key, id] : ids) config.special_ids.push_back(file.get(key, id));
@@ -233,7 +259,7 @@ DrafterConfig read_drafter_config(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
   const Json json = read_json(path);
   const Section file(path.string(), json);
-  expect_model_type(file, "gemma4_assistant");
+  check_model(file, "gemma4_assistant");
   DrafterConfig config;
   config.text = read_text(file.section("text_config"), true);
   config.backbone_hidden_size = file.positive("backbone_hidden_size", config.backbone_hidden_size);

@@ -74,9 +74,9 @@ std::uint16_t to_f16(float value) {
   const float magnitude = std::abs(value);
   if (std::isnan(value)) return sign | 0x7E00;
   if (magnitude >= 65520.0f) return sign | 0x7C00;  // rounds to infinity
-  // nearbyint rounds to nearest even; in units of the last place of the result.
-  int exponent = 0;
-  std::frexp(magnitude, &exponent);
+  // nearbyint rounds to nearest even; in units of the last place of the result. A zero counts as subnormal.
+  int exponent = -13;
+  if (magnitude != 0) std::frexp(magnitude, &exponent);
   const int unit = std::max(exponent - 11, -24);
   const auto units = static_cast<std::uint16_t>(std::nearbyint(std::ldexp(magnitude, -unit)));
   // 1024 units of a normal number are its implied bit: adding fractions to the exponent carries over by itself.
@@ -117,6 +117,14 @@ std::pair<Json, std::size_t> read_header(const fs::path& path, std::span<const s
   }
 }
 
+const std::map<std::string, std::size_t>& element_sizes() {
+  static const std::map<std::string, std::size_t> sizes = {
+      {"F64", 8},  {"I64", 8}, {"U64", 8},     {"C64", 8},     {"F32", 4},    {"I32", 4},
+      {"U32", 4},  {"F16", 2}, {"BF16", 2},    {"I16", 2},     {"U16", 2},    {"I8", 1},
+      {"BOOL", 1}, {"U8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1}};
+  return sizes;
+}
+
 /// Elements of a shape; no value where a size is negative or the product too large.
 std::optional<std::uint64_t> checked_elements(const Shape& shape) {
   std::uint64_t elements = 1;
@@ -141,6 +149,8 @@ Placed read_entry(const std::string& file, const std::string& name, const Json& 
   } catch (const Json::exception& error) {
     throw Error("{}: tensor {}: {}", file, name, error.what());
   }
+  if (!element_sizes().contains(placed.entry.dtype))
+    throw Error("{}: tensor {} has the unknown element type {}", file, name, placed.entry.dtype);
   const std::optional<std::uint64_t> elements = checked_elements(placed.entry.shape);
   if (!elements || placed.begin > placed.end || placed.end - placed.begin != *elements * size_of(placed.entry.dtype))
     throw Error("{}: tensor {} of shape {} and type {} cannot have the bytes {} to {}", file, name,
@@ -151,11 +161,8 @@ Placed read_entry(const std::string& file, const std::string& name, const Json& 
 }  // namespace
 
 std::size_t size_of(const std::string& dtype) {
-  static const std::map<std::string, std::size_t> sizes = {
-      {"F64", 8}, {"I64", 8}, {"U64", 8}, {"F32", 4}, {"I32", 4},     {"U32", 4},     {"F16", 2}, {"BF16", 2},
-      {"I16", 2}, {"U16", 2}, {"I8", 1},  {"U8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"BOOL", 1}};
-  const auto found = sizes.find(dtype);
-  if (found == sizes.end()) throw Error("safetensors: the element type {} is unknown", dtype);
+  const auto found = element_sizes().find(dtype);
+  if (found == element_sizes().end()) throw Error("safetensors: the element type {} is unknown", dtype);
   return found->second;
 }
 
@@ -164,11 +171,15 @@ TensorFiles TensorFiles::open(const fs::path& directory) {
   files.where_ = directory.string();
   const fs::path index = directory / "model.safetensors.index.json";
   if (!fs::is_directory(directory)) throw Error("{}: is no directory; name a Hugging Face model's", directory.string());
-  if (!fs::exists(index)) {
+  // Hugging Face looks for the one file first, too.
+  if (fs::exists(directory / "model.safetensors") || !fs::exists(index)) {
     files.add_file(directory / "model.safetensors");
     return files;
   }
-  const Json map = read_json(index).value("weight_map", Json::object());
+  const Json json = read_json(index);
+  if (!json.contains("weight_map") || !json["weight_map"].is_object())
+    throw Error("{}: has no weight_map", index.string());
+  const Json& map = json["weight_map"];
   std::set<std::string> shards;
   for (const auto& [name, shard] : map.items()) {
     const auto file = shard.is_string() ? shard.get<std::string>() : std::string();

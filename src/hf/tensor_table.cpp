@@ -85,6 +85,15 @@ std::vector<Expected> expected_of_drafter(const DrafterConfig& config, std::int6
   return all;
 }
 
+std::vector<TensorEntry> with_layer_scalars(const std::vector<Expected>& parameters, const std::string& prefix,
+                                            std::int64_t layers) {
+  std::vector<TensorEntry> all;
+  for (const Expected& parameter : parameters) all.push_back({parameter.name, "F32", parameter.shape});
+  for (std::int64_t i = 0; i < layers; ++i)
+    all.push_back({prefix + "layers." + std::to_string(i) + ".layer_scalar", "F32", {1}});
+  return all;
+}
+
 bool is_media(const std::string& name) {
   static const std::regex pattern(R"(model\.(vision_tower|audio_tower|embed_vision|embed_audio)\..*)");
   return std::regex_match(name, pattern);
@@ -171,6 +180,18 @@ void split_mixed_units(std::vector<TensorInfo>& tensors) {
 }
 
 }  // namespace
+
+std::vector<TensorEntry> tensors_of(const BaseConfig& config) {
+  return with_layer_scalars(expected_of_base(config.text, {}), "model.language_model.", config.text.num_hidden_layers);
+}
+
+std::vector<TensorEntry> tensors_of(const DrafterConfig& config) {
+  constexpr std::int64_t rounds = 1;  // decide what is trained, not what there is
+  auto all = with_layer_scalars(expected_of_drafter(config, rounds), "model.", config.text.num_hidden_layers);
+  if (config.use_ordered_embeddings)
+    all.push_back({"masked_embedding.token_ordering", "I64", {config.text.vocab_size}});
+  return all;
+}
 
 TensorTable::TensorTable(const BaseConfig& base, const TensorFiles& base_files, const DrafterConfig& drafter,
                          const TensorFiles& drafter_files, const Settings& settings) {

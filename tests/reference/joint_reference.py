@@ -237,7 +237,9 @@ def make_pair(spec: dict, out: Path, seed: int, dtype: str = "float32"):
                 elif name.endswith("layer_scalar"):
                     p.uniform_(0.6, 1.1)
                 elif "q_norm" in name or "k_norm" in name:
-                    p.uniform_(0.2, 0.6)  # attention has no 1/sqrt(d): larger weights make it one-hot and gradients chaotic
+                    p.uniform_(
+                        0.2, 0.6
+                    )  # attention has no 1/sqrt(d): larger weights make it one-hot and gradients chaotic
                 elif "norm" in name or name.endswith("scale") or "std_" in name:
                     p.uniform_(0.5, 1.5)
                 else:

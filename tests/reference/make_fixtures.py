@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Writes the fixtures that the C++ tests compare with: for every variant a pair, its data, and the reference's numbers.
 
-    .venv-hf/bin/python tests/reference/make_fixtures.py [--out tests/fixtures] [VARIANT …]
+.venv-hf/bin/python tests/reference/make_fixtures.py [--out tests/fixtures] [VARIANT …]
 
-    VARIANT/{base,drafter}/   Hugging Face directories
-    VARIANT/data.h5           training data
-    VARIANT/settings.cfg      the trainer's settings but for paths
-    VARIANT/metrics.jsonl     3 steps
-    VARIANT/grads_step1.safetensors     the first step's gradients before clipping
-    VARIANT/weights.safetensors         trained parameters after the steps, fp32
+VARIANT/{base,drafter}/   Hugging Face directories
+VARIANT/data.h5           training data
+VARIANT/settings.cfg      the trainer's settings but for paths
+VARIANT/metrics.jsonl     3 steps
+VARIANT/grads_step1.safetensors     the first step's gradients before clipping
+VARIANT/weights.safetensors         trained parameters after the steps, fp32
 """
 
 from __future__ import annotations
@@ -35,14 +35,22 @@ def make_variant(out: Path, name: str, variant: Variant, seed: int) -> None:
     write_data(out / "data.h5", variant.pad_token_id, vocab, LENGTHS, seed)
     (out / "settings.cfg").write_text(settings_text(variant, STEPS))
     records, grads, _ = joint_reference.train(
-        out / "base", out / "drafter", out / "data.h5", STEPS, variant.recipe, out, max_length=variant.max_length or None
+        out / "base",
+        out / "drafter",
+        out / "data.h5",
+        STEPS,
+        variant.recipe,
+        out,
+        max_length=variant.max_length or None,
     )
     # Without step_time, so that the same numbers are the same files.
     lines = [json.dumps({k: v for k, v in r.items() if k != "step_time"}) + "\n" for r in records]
     (out / "metrics.jsonl").write_text("".join(lines))
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     losses = " ".join(f"{r['loss']:.4f}" for r in records)
-    print(f"{name:24} losses {losses}  norm {records[0]['grad_norm']:.3f}  {len(grads)} gradients  {size / 1024:.0f} KiB")
+    print(
+        f"{name:24} losses {losses}  norm {records[0]['grad_norm']:.3f}  {len(grads)} gradients  {size / 1024:.0f} KiB"
+    )
 
 
 def write_pair(variant: Variant, out: Path, seed: int) -> None:

@@ -29,11 +29,12 @@ class Variant:
     max_length: int = 0  # tokens a sample is cut to; 0: uncut
     dtype: str = "float32"  # of the stored weights
     as_written: bool = False  # config.json is the configuration above and nothing more, as on the Hub
+    weight_std: float = 0.1
     surplus: bool = False  # the files hold tensors that no one uses: K/V of shared layers, an explicit lm_head
 
     @property
     def spec(self) -> dict:
-        return {"base": self.base, "drafter": self.drafter, "weight_std": 0.1}
+        return {"base": self.base, "drafter": self.drafter, "weight_std": self.weight_std}
 
     @property
     def pad_token_id(self) -> int:
@@ -100,7 +101,10 @@ K_EQ_V = {"num_attention_heads": 4, "num_key_value_heads": 2, "attention_k_eq_v"
 NO_SHARING = {"num_kv_shared_layers": 0}
 # The same without attention_k_eq_v, which only per_layer_config can say. Indices differ: 5 and 3 layers.
 PER_LAYER_BASE = {"num_attention_heads": 4, "num_key_value_heads": 2} | {
-    "per_layer_config": {"2": {"head_dim": 16, "num_key_value_heads": 4}, "4": {"head_dim": 16, "num_key_value_heads": 4}}
+    "per_layer_config": {
+        "2": {"head_dim": 16, "num_key_value_heads": 4},
+        "4": {"head_dim": 16, "num_key_value_heads": 4},
+    }
 }
 PER_LAYER_DRAFTER = {"num_attention_heads": 4, "num_key_value_heads": 2} | {
     "per_layer_config": {"2": {"head_dim": 16, "num_key_value_heads": 4}}
@@ -121,7 +125,7 @@ TOWERS = {
         "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "subsampling_conv_channels": [4, 2],
         "output_proj_dims": 8,
     },
-    **dict(zip(("image_token_id", "video_token_id", "audio_token_id"), SOFT_TOKENS)),
+    **dict(zip(("image_token_id", "video_token_id", "audio_token_id"), SOFT_TOKENS, strict=True)),
 }  # fmt: skip
 
 VARIANTS: dict[str, Variant] = {
@@ -183,7 +187,7 @@ LENGTHS = [17, 2, 9, 24, 4, 13, 3, 20, 7, 11]
 
 
 def write_data(path: Path, pad: int, vocab: int, lengths: list[int], seed: int) -> None:
-    """Random tokens, pad and the TOWERS' soft tokens among them; a sample's first tokens and some more are no targets."""
+    """Random tokens, pad and soft tokens among them; the first tokens of a sample and some more are no targets."""
     rng = np.random.default_rng(seed)
     tokens = [rng.integers(0, vocab, n) for n in lengths]
     tokens[0][3:7] = [pad, *SOFT_TOKENS]

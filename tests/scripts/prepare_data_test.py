@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """scripts/prepare_data.py: which tokens become targets, what is left out, and what the file holds.
 
-    .venv/bin/python tests/scripts/prepare_data_test.py
+.venv/bin/python tests/scripts/prepare_data_test.py
 """
 
 import json
@@ -18,8 +18,8 @@ import pyarrow.parquet
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-import small_tokenizer  # noqa: E402
-from chat_tokenizer import ChatTokenizer, RefusedConversation  # noqa: E402
+import small_tokenizer
+from chat_tokenizer import ChatTokenizer, RefusedConversation
 
 CHAT = [
     {"role": "user", "content": "What is up?"},
@@ -73,7 +73,12 @@ class Targets(TestCase):
         return runs
 
     def test_are_every_assistant_turn_with_its_end_token(self):
-        for name, template in {"Gemma": None, "ChatML": CHATML, "empty thought": EMPTY_THOUGHT, "marked": MARKED}.items():
+        for name, template in {
+            "Gemma": None,
+            "ChatML": CHATML,
+            "empty thought": EMPTY_THOUGHT,
+            "marked": MARKED,
+        }.items():
             with self.subTest(name):
                 self.assertEqual(self.targets(template), ["Nothing.<turn|>", "Neither.<turn|>"])
 
@@ -108,7 +113,9 @@ class Files(TestCase):
     def test_jsonl_and_parquet_give_the_same_samples(self):
         model = make_tokenizer(self.dir / "model")
         for name in ("a.jsonl", "a.parquet"):
-            result = self.prepare(self.write(name, [CHAT, CHAT[:2]]), "--tokenizer", model, "--out", self.dir / f"{name}.h5")
+            result = self.prepare(
+                self.write(name, [CHAT, CHAT[:2]]), "--tokenizer", model, "--out", self.dir / f"{name}.h5"
+            )
             self.assertEqual(result.returncode, 0, result.stderr)
         with h5py.File(self.dir / "a.jsonl.h5") as a, h5py.File(self.dir / "a.parquet.h5") as b:
             self.assertEqual(dict(a.attrs), dict(b.attrs))

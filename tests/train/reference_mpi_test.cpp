@@ -59,12 +59,19 @@ class Reference : public testing::TestWithParam<std::string> {
     work = fs::temp_directory_path() / fmt::format("mtp-reference-{}-{}", GetParam(), communicator.size());
     if (communicator.is_first()) fs::remove_all(work);
     communicator.barrier();
-    const std::vector<std::string> arguments = {"mtp-train", "--config", (fixture / "settings.cfg").string(),
-                                                "--model.base", (fixture / "base").string(),
-                                                "--model.drafter", (fixture / "drafter").string(),
-                                                "--data.train", (fixture / "data.h5").string(),
-                                                "--run.dir", (work / "run").string(),
-                                                "--run.dump_gradients", (work / "gradients.safetensors").string()};
+    const std::vector<std::string> arguments = {"mtp-train",
+                                                "--config",
+                                                (fixture / "settings.cfg").string(),
+                                                "--model.base",
+                                                (fixture / "base").string(),
+                                                "--model.drafter",
+                                                (fixture / "drafter").string(),
+                                                "--data.train",
+                                                (fixture / "data.h5").string(),
+                                                "--run.dir",
+                                                (work / "run").string(),
+                                                "--run.dump_gradients",
+                                                (work / "gradients.safetensors").string()};
     if (communicator.is_first()) fs::create_directories(work);
     std::vector<const char*> argv;
     for (const std::string& argument : arguments) argv.push_back(argument.c_str());
@@ -82,7 +89,8 @@ TEST_P(Reference, LossesGradientsAndWeightsAgree) {
   train();
   if (!is_first) return;  // rank 0 has the files
 
-  const std::vector<Json> got = read_lines(work / "run" / "metrics.jsonl"), want = read_lines(fixture / "metrics.jsonl");
+  const std::vector<Json> got = read_lines(work / "run" / "metrics.jsonl"),
+                          want = read_lines(fixture / "metrics.jsonl");
   ASSERT_EQ(got.size(), want.size());
   for (std::size_t s = 0; s < want.size(); ++s) {
     // Later steps stand on weights that differ by the rounding of the steps before.
@@ -106,7 +114,8 @@ TEST_P(Reference, LossesGradientsAndWeightsAgree) {
     EXPECT_LE(error, 1e-4 * norm(g)) << name << ": relative error " << error / norm(g);
   }
 
-  const auto start_base = hf::TensorFiles::open(fixture / "base"), start_drafter = hf::TensorFiles::open(fixture / "drafter");
+  const auto start_base = hf::TensorFiles::open(fixture / "base"),
+             start_drafter = hf::TensorFiles::open(fixture / "drafter");
   const auto want_weights = hf::TensorFiles::open_file(fixture / "weights.safetensors");
   const auto state = hdf5::File::open(work / "run" / "checkpoints" / "latest" / "state.h5");
   double error = 0, moved = 0;
@@ -121,7 +130,7 @@ TEST_P(Reference, LossesGradientsAndWeightsAgree) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Fixtures, Reference, testing::ValuesIn(variants()),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& variant) { return variant.param; });
 
 }  // namespace
 }  // namespace mtp::train

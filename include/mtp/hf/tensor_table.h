@@ -9,6 +9,10 @@
 
 namespace mtp::hf {
 
+/// Every parameter and buffer that Hugging Face writes for a model of a configuration, with fp32 parameters.
+std::vector<TensorEntry> tensors_of(const BaseConfig& config);
+std::vector<TensorEntry> tensors_of(const DrafterConfig& config);
+
 enum class Role {
   trained,
   frozen,   // a parameter that is used, and never changes

@@ -5,22 +5,23 @@
 #include <span>
 
 #include "mtp/tensor/tensor.h"
+#include "mtp/tensor/thread_pool.h"
 
 namespace mtp {
 
 class Arena;
 
 /// Where tensors live and operations run. Operations take it by reference; nothing is global.
-/// Only the CPU exists so far: its operations run on OpenMP threads and have finished when they return.
+/// Only the CPU exists so far: its operations run on a pool of threads and have finished when they return.
 class Device {
  public:
-  /// `threads` OpenMP threads run every operation.
+  /// `threads` threads run every operation.
   explicit Device(int threads);
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
-  int threads() const { return threads_; }
+  const ThreadPool& threads() const { return threads_; }
 
   /// Uninitialised memory.
   Tensor empty(Shape shape, DType dtype = DType::f32);
@@ -38,7 +39,7 @@ class Device {
   std::int64_t memory_peak() const;
 
  private:
-  int threads_;
+  ThreadPool threads_;
   std::shared_ptr<Arena> arena_;
 };
 

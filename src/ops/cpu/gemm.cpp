@@ -21,7 +21,7 @@ bool is_transposed(char transpose) { return transpose == 't' || transpose == 'T'
 
 void gemm(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
           const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
-  // oneDNN takes as many threads as a new parallel region here would get. Every region of ours states its own number.
+  // oneDNN would start OpenMP threads of its own in each of ours.
   if (omp_get_max_threads() != 1) omp_set_num_threads(1);
   const auto status = dnnl_sgemm(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   MTP_ASSERT(status == dnnl_success);

@@ -9,8 +9,7 @@ namespace mtp::ops::cpu {
 /// Calls body(i) for 0 ≤ i < n on the device's threads. What a call computes must not depend on which thread runs it.
 template <typename Body>
 void parallel_for(const Device& device, std::int64_t n, const Body& body) {
-#pragma omp parallel for schedule(dynamic) num_threads(device.threads())
-  for (std::int64_t i = 0; i < n; ++i) body(i);
+  device.threads().run(n, body);
 }
 
 /// Calls body(begin, end) for pieces of `piece` consecutive elements of 0 … n - 1.

@@ -1,0 +1,303 @@
+#include "mtp/hf/config.h"
+
+#include <gmock/gmock.h>
+
+#include "support/error_of.h"
+#include "support/temp_dir.h"
+
+namespace mtp::hf {
+namespace {
+
+using testing::ElementsAre;
+
+const Json base_json = Json::parse(R"({
+  "model_type": "gemma4",
+  "text_config": {
+    "vocab_size": 96, "hidden_size": 24, "intermediate_size": 28, "num_hidden_layers": 5, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "global_head_dim": 16, "num_kv_shared_layers": 2, "sliding_window": 6,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+    "max_position_embeddings": 64, "hidden_size_per_layer_input": 4, "vocab_size_per_layer_input": 96,
+    "final_logit_softcapping": 30.0
+  }
+})");
+
+const Json drafter_json = Json::parse(R"({
+  "model_type": "gemma4_assistant", "backbone_hidden_size": 24,
+  "use_ordered_embeddings": true, "num_centroids": 12, "centroid_intermediate_top_k": 3,
+  "text_config": {
+    "vocab_size": 96, "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "global_head_dim": 16, "sliding_window": 6,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+    "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0
+  }
+})");
+
+std::vector<std::string> every_layer(std::size_t layers, const std::string& type) { return std::vector(layers, type); }
+
+/// A configuration with some keys of its text_config changed.
+Json with_text(Json json, const Json& changes) {
+  json["text_config"].update(changes);
+  return json;
+}
+Json with(Json json, const Json& changes) {
+  json.update(changes);
+  return json;
+}
+
+class ConfigTest : public testing::Test {
+ protected:
+  BaseConfig base(const Json& json) {
+    write_json(dir.path() / "config.json", json);
+    return read_base_config(dir.path());
+  }
+  DrafterConfig drafter(const Json& json) {
+    write_json(dir.path() / "config.json", json);
+    return read_drafter_config(dir.path());
+  }
+  /// What reading a base with a changed text_config says, without "…/config.json: text_config: ".
+  std::string base_refusal(const Json& text_changes) {
+    return without_path([&] { base(with_text(base_json, text_changes)); }, "text_config: ");
+  }
+  template <typename Action>
+  std::string without_path(Action action, const std::string& section = "") {
+    const std::string message = test::error_of(action);
+    const std::string where = (dir.path() / "config.json").string() + ": " + section;
+    return message.starts_with(where) ? message.substr(where.size()) : message;
+  }
+  std::string misfit(const Json& base_config, const Json& drafter_config) {
+    const BaseConfig b = base(base_config);
+    const DrafterConfig d = drafter(drafter_config);
+    return test::error_of([&] { check_fit(b, d); });
+  }
+
+  test::TempDir dir;
+};
+
+void expect_equal(const std::vector<LayerShape>& a, const std::vector<LayerShape>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const auto parts = [](const LayerShape& layer) {
+      return std::tuple(layer.is_sliding, layer.head_dim, layer.kv_heads, layer.intermediate_size, layer.k_eq_v,
+                        layer.shares_kv, layer.is_store);
+    };
+    EXPECT_EQ(parts(a[i]), parts(b[i])) << "layer " << i;
+  }
+}
+
+TEST_F(ConfigTest, MissingKeysHaveTheDefaultsOfHuggingFace) {
+  const BaseConfig config = base({{"model_type", "gemma4"}, {"text_config", Json::object()}});
+  const TextConfig& text = config.text;
+  EXPECT_EQ(text.vocab_size, 262144);
+  EXPECT_EQ(text.hidden_size, 2304);
+  EXPECT_EQ(text.num_hidden_layers, 30);
+  EXPECT_EQ(text.num_attention_heads, 8);
+  EXPECT_EQ(text.rms_norm_eps, 1e-6f);
+  EXPECT_EQ(text.max_position_embeddings, 131072);
+  EXPECT_EQ(text.pad_token_id, 0);
+  EXPECT_EQ(text.sliding_window, 512);
+  EXPECT_EQ(text.final_logit_softcapping, std::nullopt);
+  EXPECT_EQ(text.hidden_size_per_layer_input, 256);
+  EXPECT_EQ(text.vocab_size_per_layer_input, 262144);
+  for (std::int64_t i = 0; i < 30; ++i) {
+    const bool is_full = i % 6 == 5;
+    EXPECT_EQ(text.layer(i).is_sliding, !is_full) << i;
+    EXPECT_EQ(text.layer(i).head_dim, is_full ? 512 : 256) << i;
+    EXPECT_EQ(text.layer(i).kv_heads, 4) << i;
+    EXPECT_EQ(text.layer(i).intermediate_size, 9216) << i;
+    EXPECT_FALSE(text.layer(i).shares_kv) << i;
+    EXPECT_EQ(text.layer(i).is_store, i == 28 || i == 29) << i;
+  }
+  EXPECT_EQ(text.sliding_rope.rope_type, "default");
+  EXPECT_EQ(text.sliding_rope.rope_theta, 1e4);
+  EXPECT_EQ(text.full_rope.rope_type, "proportional");
+  EXPECT_EQ(text.full_rope.rope_theta, 1e6);
+  EXPECT_EQ(text.full_rope.partial_rotary_factor, 0.25);
+  EXPECT_THAT(config.special_ids, ElementsAre(258880, 258884, 258881));
+}
+
+TEST_F(ConfigTest, TheLastLayerIsFullWhateverTheFileSays) {
+  EXPECT_FALSE(base(with_text(base_json, {{"num_hidden_layers", 4},
+                                          {"num_kv_shared_layers", 0},
+                                          {"layer_types", every_layer(4, "sliding_attention")}}))
+                   .text.layer(3)
+                   .is_sliding);
+  Json default_types = with_text(base_json, {{"num_hidden_layers", 4}, {"num_kv_shared_layers", 0}});
+  default_types["text_config"].erase("layer_types");
+  EXPECT_FALSE(base(default_types).text.layer(3).is_sliding);
+}
+
+TEST_F(ConfigTest, BothSpellingsOfHeadSizesMeanTheSame) {
+  Json per_layer =
+      with_text(base_json, {{"per_layer_config", {{"2", {{"head_dim", 16}}}, {"04", {{"head_dim", 16}}}}}});
+  per_layer["text_config"].erase("global_head_dim");
+  expect_equal(base(per_layer).text.layers, base(base_json).text.layers);
+  EXPECT_EQ(base(per_layer).text.layer(2).head_dim, 16);
+  EXPECT_EQ(base(per_layer).text.layer(3).head_dim, 8);
+}
+
+TEST_F(ConfigTest, PerLayerConfigLeavesNothingToGlobalHeadDim) {
+  for (const Json& none : {Json::object(), Json(nullptr)})
+    EXPECT_EQ(base(with_text(base_json, {{"per_layer_config", none}})).text.layer(2).head_dim, 8) << none;
+}
+
+TEST_F(ConfigTest, GlobalKeyValueHeadsCountOnlyWhereKeysAreValues) {
+  const Json two_numbers = {{"num_key_value_heads", 4}, {"num_global_key_value_heads", 1}};
+  const TextConfig ignored = base(with_text(base_json, two_numbers)).text;
+  EXPECT_EQ(ignored.layer(2).kv_heads, 4);
+  EXPECT_FALSE(ignored.layer(2).k_eq_v);
+
+  const TextConfig used = base(with_text(with_text(base_json, two_numbers), {{"attention_k_eq_v", true}})).text;
+  EXPECT_EQ(used.layer(2).kv_heads, 1);
+  EXPECT_EQ(used.layer(1).kv_heads, 4);
+  EXPECT_TRUE(used.layer(2).k_eq_v);
+  EXPECT_FALSE(used.layer(1).k_eq_v) << "sliding layers have values of their own";
+
+  Json per_layer = with_text(base_json, {{"num_key_value_heads", 4},
+                                         {"attention_k_eq_v", true},
+                                         {"per_layer_config",
+                                          {{"2", {{"head_dim", 16}, {"num_key_value_heads", 1}}},
+                                           {"4", {{"head_dim", 16}, {"num_key_value_heads", 1}}}}}});
+  expect_equal(base(per_layer).text.layers, used.layers);
+}
+
+TEST_F(ConfigTest, SharedLayersUseTheLastLayerOfTheirTypeThatHasItsOwnKeys) {
+  const TextConfig text = base(base_json).text;
+  const auto shares = [&](std::int64_t i) { return text.layer(i).shares_kv; };
+  const auto is_store = [&](std::int64_t i) { return text.layer(i).is_store; };
+  EXPECT_THAT((std::vector{shares(0), shares(1), shares(2), shares(3), shares(4)}),
+              ElementsAre(false, false, false, true, true));
+  EXPECT_THAT((std::vector{is_store(0), is_store(1), is_store(2), is_store(3), is_store(4)}),
+              ElementsAre(false, true, true, false, false));
+}
+
+TEST_F(ConfigTest, OnlySharedLayersAreDoubleWideAndOnlyWhereOthersAreNot) {
+  const TextConfig text = base(with_text(base_json, {{"use_double_wide_mlp", true}})).text;
+  EXPECT_EQ(text.layer(2).intermediate_size, 28);
+  EXPECT_EQ(text.layer(3).intermediate_size, 56);
+  // In a drafter all layers share, so the first shared one is 0.
+  EXPECT_EQ(drafter(with_text(drafter_json, {{"use_double_wide_mlp", true}})).text.layer(0).intermediate_size, 20);
+}
+
+TEST_F(ConfigTest, AllLayersOfADrafterShare) {
+  for (const Json& text : {Json::object(), Json{{"num_kv_shared_layers", 0}}, Json{{"num_kv_shared_layers", 3}}}) {
+    const DrafterConfig config = drafter(with_text(drafter_json, text));
+    for (const LayerShape& layer : config.text.layers) EXPECT_TRUE(layer.shares_kv && !layer.is_store) << text;
+  }
+}
+
+TEST_F(ConfigTest, FrequenciesAreThoseOfHuggingFace) {
+  const TextConfig text = base(base_json).text;
+  // θ^(-i/4) with θ = 1e4.
+  EXPECT_THAT(text.rope_inverse_frequencies(LayerType::sliding), ElementsAre(1.0f, 0.1f, 0.01f, 0.001f));
+  // θ = 1e6 and 16 wide: a quarter of the 8 angles, the rest do not turn.
+  EXPECT_THAT(text.rope_inverse_frequencies(LayerType::full), ElementsAre(1, 0.17782794f, 0, 0, 0, 0, 0, 0));
+
+  const Json rope = {
+      {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 16.0}}},
+      {"full_attention",
+       {{"rope_type", "proportional"}, {"rope_theta", 65536.0}, {"partial_rotary_factor", 0.5}, {"factor", 2.0}}}};
+  const TextConfig other = base(with_text(base_json, {{"rope_parameters", rope}})).text;
+  EXPECT_THAT(other.rope_inverse_frequencies(LayerType::sliding), ElementsAre(1, 0.5f, 0.25f, 0.125f));
+  EXPECT_THAT(other.rope_inverse_frequencies(LayerType::full),
+              ElementsAre(0.5f, 0.125f, 0.03125f, 0.0078125f, 0, 0, 0, 0));
+}
+
+TEST_F(ConfigTest, RopeIsNeededOnlyForTheTypesThatAModelHas) {
+  const Json full_only = {{"layer_types", every_layer(5, "full_attention")},
+                          {"rope_parameters", {{"full_attention", {{"rope_type", "default"}}}}}};
+  EXPECT_EQ(base_refusal(full_only), "no error");
+  EXPECT_EQ(base_refusal({{"rope_parameters", {{"full_attention", {{"rope_type", "default"}}}}}}),
+            "rope_parameters: sliding_attention is missing");
+}
+
+TEST_F(ConfigTest, VariantsThatAreNotImplementedAreRefusedByName) {
+  EXPECT_EQ(base_refusal({{"enable_moe_block", true}}), "enable_moe_block true (mixture of experts) is not supported");
+  EXPECT_EQ(base_refusal({{"use_bidirectional_attention", "all"}}),
+            "use_bidirectional_attention \"all\" is not supported");
+  EXPECT_EQ(base_refusal({{"use_bidirectional_attention", "vision"}}), "no error");
+  EXPECT_EQ(base_refusal({{"attention_bias", true}}), "attention_bias true is not supported");
+  EXPECT_EQ(base_refusal({{"attention_dropout", 0.1}}), "attention_dropout other than 0 is not supported");
+  EXPECT_EQ(base_refusal({{"hidden_activation", "silu"}}),
+            "hidden_activation other than gelu_pytorch_tanh is not supported");
+  EXPECT_EQ(base_refusal({{"pad_token_id", nullptr}}), "pad_token_id null is not supported");
+  const Json yarn = {{"rope_type", "yarn"}};
+  EXPECT_EQ(base_refusal({{"rope_parameters", {{"full_attention", yarn}, {"sliding_attention", yarn}}}}),
+            "rope_parameters: full_attention: rope_type yarn is not supported; it must be default or proportional");
+  EXPECT_EQ(base_refusal({{"per_layer_config", {{"1", {{"intermediate_size", 8}}}}}}),
+            "per_layer_config: 1: overrides intermediate_size, which is not supported per layer");
+}
+
+TEST_F(ConfigTest, ATieIsTheOuterConfigurationsMatterAsInHuggingFace) {
+  EXPECT_EQ(base_refusal({{"tie_word_embeddings", false}}), "no error");
+  const Json untied = {{"tie_word_embeddings", false}};
+  EXPECT_EQ(without_path([&] { base(with(base_json, untied)); }), "tie_word_embeddings false is not supported");
+  EXPECT_EQ(without_path([&] { drafter(with(drafter_json, untied)); }), "tie_word_embeddings false is not supported");
+}
+
+TEST_F(ConfigTest, ContradictionsAreNamedWithBothNumbers) {
+  EXPECT_EQ(base_refusal({{"num_hidden_layers", 6}}), "layer_types names 5 layers, num_hidden_layers is 6");
+  EXPECT_EQ(base_refusal({{"layer_types", every_layer(5, "chunked_attention")}}),
+            "layer_types has the unknown type chunked_attention");
+  EXPECT_EQ(base_refusal({{"num_kv_shared_layers", 6}}), "num_kv_shared_layers is 6, there are 5 layers");
+  EXPECT_EQ(without_path([&] {
+              base(with_text(base_json, {{"num_kv_shared_layers", 3}}));
+            }),
+            "layer 2 shares keys and values, but no full_attention layer has any of its own");
+  EXPECT_EQ(base_refusal({{"num_key_value_heads", 3}}),
+            "layer 0 has 3 key/value heads, which do not divide num_attention_heads 4");
+  EXPECT_EQ(base_refusal({{"head_dim", 7}}), "layer 0 has the odd head size 7");
+  EXPECT_EQ(base_refusal({{"pad_token_id", 96}}), "pad_token_id 96 is outside the vocabulary of 96");
+  EXPECT_EQ(base_refusal({{"vocab_size_per_layer_input", 95}}),
+            "vocab_size_per_layer_input 95 is less than vocab_size 96");
+  EXPECT_EQ(base_refusal({{"final_logit_softcapping", 0}}), "final_logit_softcapping is 0, it must be above 0");
+  EXPECT_EQ(base_refusal({{"per_layer_config", {{"5", {{"head_dim", 8}}}}}}),
+            "per_layer_config: 5 is no layer of this model");
+  EXPECT_EQ(base_refusal({{"per_layer_config", {{"x", {{"head_dim", 8}}}}}}),
+            "per_layer_config: x is no layer of this model");
+  EXPECT_EQ(base_refusal({{"per_layer_config", {{"2", {{"head_dim", 16}}}}}}),
+            "layers 2 and 4 are both full_attention and differ in head size or key/value heads");
+}
+
+TEST_F(ConfigTest, WrongValuesAreNamed) {
+  EXPECT_EQ(base_refusal({{"hidden_size", 0}}), "hidden_size is 0, it must be at least 1");
+  EXPECT_EQ(base_refusal({{"hidden_size", "24"}}), "hidden_size has the wrong type: \"24\"");
+  EXPECT_EQ(base_refusal({{"hidden_size", 24.5}}), "hidden_size has the wrong type: 24.5");
+  EXPECT_EQ(base_refusal({{"sliding_window", 1}}), "sliding_window is 1, it must be at least 2");
+  EXPECT_EQ(base_refusal({{"attention_k_eq_v", 1}}), "attention_k_eq_v has the wrong type: 1");
+  EXPECT_EQ(base_refusal({{"rope_parameters", 3}}), "rope_parameters: is no JSON object");
+  EXPECT_EQ(without_path([&] { base({{"model_type", "gemma4"}}); }), "text_config is missing");
+  EXPECT_EQ(without_path([&] { base(drafter_json); }), "model_type is \"gemma4_assistant\", expected \"gemma4\"");
+  EXPECT_EQ(without_path([&] { drafter(base_json); }), "model_type is \"gemma4\", expected \"gemma4_assistant\"");
+  EXPECT_THAT(test::error_of([&] { read_base_config(dir.path() / "gone"); }), testing::HasSubstr("cannot be read"));
+}
+
+TEST_F(ConfigTest, ADrafterThatIsNoneIsRefused) {
+  const auto refusal = [&](const Json& json) { return without_path([&] { drafter(json); }); };
+  EXPECT_EQ(refusal(with_text(drafter_json, {{"num_kv_shared_layers", 2}})),
+            "num_kv_shared_layers is 2; all 3 layers of a drafter share");
+  EXPECT_EQ(refusal(with_text(drafter_json, {{"hidden_size_per_layer_input", 4}, {"vocab_size_per_layer_input", 96}})),
+            "hidden_size_per_layer_input is 4; a drafter has none");
+  EXPECT_EQ(refusal(with(drafter_json, {{"num_centroids", 10}})), "num_centroids 10 does not divide vocab_size 96");
+  EXPECT_EQ(refusal(with(drafter_json, {{"centroid_intermediate_top_k", 13}})),
+            "centroid_intermediate_top_k 13 is more than num_centroids 12");
+  EXPECT_EQ(refusal(with(drafter_json, {{"use_ordered_embeddings", false}, {"num_centroids", 10}})), "no error");
+}
+
+TEST_F(ConfigTest, APairThatDoesNotFitIsRefusedWithBothNumbers) {
+  EXPECT_EQ(misfit(base_json, drafter_json), "no error");
+  const std::string start = "base and drafter do not fit: ";
+  EXPECT_EQ(misfit(base_json, with(drafter_json, {{"backbone_hidden_size", 32}})),
+            start + "hidden_size and backbone_hidden_size: 24 in the base, 32 in the drafter");
+  EXPECT_EQ(misfit(base_json, with_text(drafter_json, {{"vocab_size", 192}})),
+            start + "vocab_size: 96 in the base, 192 in the drafter");
+  EXPECT_EQ(misfit(base_json, with_text(drafter_json, {{"global_head_dim", 32}})),
+            start + "full_attention head size: 16 in the base, 32 in the drafter");
+  EXPECT_EQ(misfit(base_json, with_text(drafter_json, {{"num_key_value_heads", 1}})),
+            start + "full_attention key/value heads: 2 in the base, 1 in the drafter");
+  EXPECT_EQ(
+      misfit(with_text(base_json, {{"layer_types", every_layer(5, "full_attention")}}), drafter_json),
+      start + "the drafter has sliding_attention layers, the base has no such layer with keys and values of its own");
+}
+
+}  // namespace
+}  // namespace mtp::hf

@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""Writes reference_values.json: what PyTorch and Hugging Face's Gemma 4 modules compute for small inputs.
+
+    tests/ops/make_reference_values.py > tests/ops/reference_values.json     (needs scripts/requirements-hf.txt)
+
+Every case holds inputs, an output, a gradient of the output and the gradients of the inputs that follow from it (null
+where there is none). Inputs are multiples of 1/64, so that they are exact in fp32 and short in the file. The tests
+build the same operation from the parameters that stand beside the case's name in their source.
+"""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import Gemma4AssistantForCausalLM
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
+from transformers.models.gemma4.configuration_gemma4 import Gemma4TextConfig
+from transformers.models.gemma4.modeling_gemma4 import (
+    Gemma4RMSNorm,
+    Gemma4TextRotaryEmbedding,
+    Gemma4TextScaledWordEmbedding,
+    apply_rotary_pos_emb,
+    eager_attention_forward,
+)
+from transformers.models.gemma4_assistant.modeling_gemma4_assistant import Gemma4AssistantMaskedEmbedder
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "reference"))
+from joint_reference import IGNORE, Recipe, causal_mask, cross_entropy_sum, round_loss_sum, shift_left  # noqa: E402
+
+CASES = {}
+
+
+def draw(*shape, scale=1.0):
+    """Normal deviates, rounded to multiples of 1/64."""
+    return torch.round(torch.randn(*shape, dtype=torch.float64) * scale * 64) / 64
+
+
+def array(x):
+    x = x.detach()
+    return {"shape": list(x.shape), "values": [float(f"{v:.8g}") for v in x.double().flatten().tolist()]}
+
+
+def case(name, inputs, function, output_gradient=None, **parameters):
+    """Records `function` of leaf tensors and, where its output has one, the gradient of every input."""
+    leaves = [x.clone().requires_grad_(True) for x in inputs]
+    output = function(*leaves)
+    gradient = draw(*output.shape) if output_gradient is None else output_gradient
+    output.backward(gradient)
+    CASES[name] = {
+        "inputs": [array(x) for x in inputs],
+        "output": array(output),
+        "output_gradient": array(gradient),
+        "gradients": [None if x.grad is None else array(x.grad) for x in leaves],
+        **parameters,
+    }
+
+
+# ---------------------------------------------------------------- layers
+
+
+def with_parameters(module, **parameters):
+    """`module` computing on the given tensors in place of its parameters."""
+    return lambda *args: torch.func.functional_call(module, parameters, args)
+
+
+def layers():
+    case("linear", [draw(5, 12), draw(7, 12)], F.linear)
+    norm = Gemma4RMSNorm(12, eps=1e-6)
+    case("rms_norm", [draw(5, 12), draw(12)], lambda x, w: with_parameters(norm, weight=w)(x))
+    case("rms_norm_without_weight", [draw(5, 12)], Gemma4RMSNorm(12, eps=1e-6, with_scale=False))
+    gelu = ACT2FN["gelu_pytorch_tanh"]
+    case("gated_gelu", [draw(4, 9, scale=2), draw(4, 9)], lambda gate, up: gelu(gate) * up)
+
+
+def embeddings():
+    ids = [3, 0, 5, 3, 3, 0, 6]
+    table = Gemma4TextScaledWordEmbedding(7, 6, padding_idx=0, embed_scale=1.75)
+    case("lookup", [draw(7, 6)], lambda w: with_parameters(table, weight=w)(torch.tensor(ids)), ids=ids)
+    for by in (2, 9):
+        case(f"shift_rows_by_{by}", [draw(5, 3), draw(1, 3)], lambda x, fill: shifted_rows(x, fill, by))
+
+
+def shifted_rows(x, fill, by):
+    rows = shift_left(torch.arange(x.shape[0]), by, x.shape[0])
+    return torch.cat([x, fill.detach()])[rows]
+
+
+def rope():
+    config = Gemma4TextConfig(
+        hidden_size=32,
+        head_dim=8,
+        global_head_dim=16,
+        num_hidden_layers=2,
+        layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.5},
+        },
+    )
+    embedding = Gemma4TextRotaryEmbedding(config)
+    for kind, width, offset in (("sliding_attention", 8, 0), ("full_attention", 16, 1)):
+        positions = torch.arange(offset, offset + 6)[None]
+        cos, sin = embedding(torch.zeros(1, dtype=torch.float64), positions, kind)
+        case(
+            f"rope_{kind}",
+            [draw(6, 2, width)],
+            lambda x: apply_rotary_pos_emb(x[None], cos, sin, unsqueeze_dim=2)[0],
+            inverse_frequencies=getattr(embedding, f"{kind}_inv_freq").tolist(),
+        )
+
+
+# ---------------------------------------------------------------- attention
+
+
+def attention_masks(length, window):
+    """Hugging Face's own masks: of the base and, mirrored, of the assistant's forward."""
+    config = Gemma4TextConfig(sliding_window=window, attn_implementation="eager")
+    x = torch.zeros(1, length, 1, dtype=torch.float64)
+    base = {"config": config, "inputs_embeds": x, "attention_mask": None, "past_key_values": None}
+    keys = torch.zeros(1, 1, length, 1, dtype=torch.float64)
+    assistant = Gemma4AssistantForCausalLM.create_attention_masks(
+        SimpleNamespace(config=config), x, torch.ones(1, length), {k: (keys, keys) for k in ("full_attention", "sliding_attention")}
+    )
+    return {
+        "causal": create_causal_mask(**base),
+        "sliding": create_sliding_window_causal_mask(**base),
+        "sliding_offset_1": causal_mask(length, window, 1),
+        "everything": assistant["full_attention"],
+        "mirrored": assistant["sliding_attention"],
+    }
+
+
+def attention():
+    length, window, heads, kv_heads, width = 9, 3, 4, 2, 6
+    module = SimpleNamespace(num_key_value_groups=heads // kv_heads, training=False)
+    for kind, mask in attention_masks(length, window).items():
+
+        def function(q, k, v):
+            q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+            return eager_attention_forward(module, q, k, v, mask, scaling=1.0)[0][0]
+
+        inputs = [draw(length, n, width, scale=0.7) for n in (heads, kv_heads, kv_heads)]
+        case(f"attention_{kind}", inputs, function)
+
+
+# ---------------------------------------------------------------- losses
+
+VOCABULARY, WIDTH, LENGTH = 24, 6, 8
+LABELS = [IGNORE, 3, 17, IGNORE, 0, 23, 3, 11]
+
+
+def capped(logits, cap):
+    return torch.tanh(logits / cap) * cap
+
+
+def losses():
+    labels = torch.tensor(LABELS)[None]
+    teacher_x, teacher_w = draw(LENGTH, 5), draw(VOCABULARY, 5)
+    teacher = capped(F.linear(teacher_x, teacher_w), 4.0)[None]
+    teacher_inputs = {"teacher_x": array(teacher_x), "teacher_w": array(teacher_w)}
+    recipe = Recipe(target="base")
+
+    centroids, top_k = 6, 2
+    text = SimpleNamespace(hidden_size=WIDTH, vocab_size=VOCABULARY)
+    masked = Gemma4AssistantMaskedEmbedder(
+        SimpleNamespace(get_text_config=lambda: text, num_centroids=centroids, centroid_intermediate_top_k=top_k)
+    ).double()
+    with torch.no_grad():
+        # Not rounded: among equal centroids torch.topk may choose any.
+        masked.centroids.weight.copy_(torch.randn(centroids, WIDTH))
+        masked.token_ordering.copy_(torch.randperm(VOCABULARY))
+    masked_head = {"centroids": array(masked.centroids.weight), "ordering": masked.token_ordering.tolist()}
+
+    heads = {
+        "projected": (lambda x, w: F.linear(x, w)[None], {}),
+        "capped": (lambda x, w: capped(F.linear(x, w), 2.0)[None], {}),
+        "masked": (lambda x, w: masked(x[None], w), masked_head),
+    }
+    for head, (logits, parameters) in heads.items():
+        inputs = [draw(LENGTH, WIDTH), draw(VOCABULARY, WIDTH)]
+        gradient = torch.tensor(0.375, dtype=torch.float64)
+        case(
+            f"{head}_cross_entropy",
+            inputs,
+            lambda x, w: cross_entropy_sum(logits(x, w), labels),
+            gradient,
+            labels=LABELS,
+            **parameters,
+        )
+        case(
+            f"{head}_distillation",
+            inputs,
+            lambda x, w: round_loss_sum(recipe, logits(x, w), teacher, labels, 0),
+            gradient,
+            labels=LABELS,
+            **teacher_inputs,
+            **parameters,
+        )
+
+
+# ---------------------------------------------------------------- optimizer
+
+
+def optimizer():
+    """Several AdamW steps, at another rate each, on gradients that a clip factor of 1/2 was multiplied into."""
+    weight = nn.Parameter(draw(10).float())
+    start = weight.detach().clone()
+    adamw = torch.optim.AdamW([weight], lr=0, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, foreach=False)
+    rates, gradients = [0.01, 0.02, 0.005, 0.001], []
+    for rate in rates:
+        gradients.append(draw(10, scale=0.5).float())
+        weight.grad = gradients[-1] * 0.5
+        adamw.param_groups[0]["lr"] = rate
+        adamw.step()
+    state = adamw.state[weight]
+    CASES["adamw"] = {
+        "rates": rates,
+        "start": array(start),
+        "gradients": [array(g) for g in gradients],
+        "weight": array(weight),
+        "moment1": array(state["exp_avg"]),
+        "moment2": array(state["exp_avg_sq"]),
+    }
+
+
+def write(out):
+    """One line for every field, so that a change shows what changed."""
+    entries = []
+    for name, fields in CASES.items():
+        lines = ",\n".join(f'  "{key}": {json.dumps(value, separators=(",", ":"))}' for key, value in fields.items())
+        entries.append(f'"{name}": {{\n{lines}\n}}')
+    out.write("{\n" + ",\n".join(entries) + "\n}\n")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    for family in (layers, embeddings, rope, attention, losses, optimizer):
+        family()
+    write(sys.stdout)
