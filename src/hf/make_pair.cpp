@@ -18,7 +18,7 @@ namespace {
 /// would make attention look at one position only.
 float constant_of(const TensorEntry& tensor) {
   const bool is_query_or_key = tensor.name.ends_with("q_norm.weight") || tensor.name.ends_with("k_norm.weight");
-  return is_query_or_key ? std::pow(static_cast<float>(tensor.shape[0]), -0.25f) : 1.0f;
+  return is_query_or_key ? 1.0f / std::sqrt(std::sqrt(static_cast<float>(tensor.shape[0]))) : 1.0f;
 }
 
 /// A matrix gives activations of the size of its inputs; a lookup, which its width scales, gives ones of size 1.
@@ -28,39 +28,37 @@ float deviation_of(const TensorEntry& tensor, const TextConfig& config) {
   return 1.0f / std::sqrt(static_cast<float>(width));
 }
 
-/// A model's tensors are numbered from `first_stream` on: no two of a pair share random numbers.
-class Weights {
- public:
-  Weights(const TextConfig& config, std::uint64_t seed, std::size_t first_stream)
-      : config_(config), seed_(seed), stream_(first_stream) {}
+template <typename T>
+void append(const std::vector<T>& values, SafetensorsWriter& writer) {
+  writer.append(std::as_bytes(std::span(values)));
+}
 
-  void append_next(const TensorEntry& tensor, SafetensorsWriter& writer) {
-    const Random random(seed_, Purpose::initialisation, stream_++);
+void append_matrix(std::int64_t elements, float deviation, const Random& random, SafetensorsWriter& writer) {
+  constexpr std::int64_t piece = std::int64_t{1} << 20;  // elements in memory
+  for (std::int64_t begin = 0; begin < elements; begin += piece) {
+    std::vector<float> values(std::min(piece, elements - begin));
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = deviation * static_cast<float>(random.normal(static_cast<std::uint64_t>(begin) + i));
+    append(values, writer);
+  }
+}
+
+/// Each tensor draws from a stream of its own, numbered from `first_stream` on.
+void write_weights(const fs::path& directory, const std::vector<TensorEntry>& tensors, const TextConfig& config,
+                   std::uint64_t seed, std::uint64_t first_stream) {
+  SafetensorsWriter writer(directory / "model.safetensors", tensors);
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const TensorEntry& tensor = tensors[i];
+    const Random random(seed, Purpose::initialisation, first_stream + i);
     if (tensor.dtype == "I64")
-      writer.append(std::as_bytes(std::span(permutation(random, tensor.shape[0]))));
+      append(permutation(random, tensor.shape[0]), writer);
     else if (tensor.shape.size() == 1)
-      writer.append(std::as_bytes(std::span(std::vector(num_elements(tensor.shape), constant_of(tensor)))));
+      append(std::vector<float>(tensor.shape[0], constant_of(tensor)), writer);
     else
-      append_matrix(tensor, random, writer);
+      append_matrix(num_elements(tensor.shape), deviation_of(tensor, config), random, writer);
   }
-
- private:
-  void append_matrix(const TensorEntry& tensor, const Random& random, SafetensorsWriter& writer) const {
-    constexpr std::int64_t piece = std::int64_t{1} << 20;
-    const std::int64_t elements = num_elements(tensor.shape);
-    const float deviation = deviation_of(tensor, config_);
-    for (std::int64_t begin = 0; begin < elements; begin += piece) {
-      std::vector<float> values(std::min(piece, elements - begin));
-      for (std::size_t i = 0; i < values.size(); ++i)
-        values[i] = deviation * static_cast<float>(random.normal(static_cast<std::uint64_t>(begin) + i));
-      writer.append(std::as_bytes(std::span(values)));
-    }
-  }
-
-  const TextConfig& config_;
-  std::uint64_t seed_;
-  std::size_t stream_;
-};
+  writer.finish();
+}
 
 void make_directories(const fs::path& path) {
   std::error_code error;
@@ -68,22 +66,16 @@ void make_directories(const fs::path& path) {
   if (error) throw Error("{}: cannot be made: {}", path.string(), error.message());
 }
 
-/// A directory's config.json, read back as a training would read it.
-template <typename Config>
-Config write_config(const fs::path& directory, const Json& json, Config (*read)(const fs::path&)) {
+/// `generation`: keys of generation_config.json beside the special tokens.
+void write_configs(const fs::path& directory, const Json& config, const Json& generation) {
   make_directories(directory);
-  write_json(directory / "config.json", json);
-  const Json& text = json["text_config"];
-  write_json(directory / "generation_config.json", {{"bos_token_id", text["bos_token_id"]},
-                                                    {"eos_token_id", {text["eos_token_id"]}},
-                                                    {"pad_token_id", text["pad_token_id"]}});
-  return read(directory);
-}
-
-void write_weights(const fs::path& directory, const std::vector<TensorEntry>& tensors, Weights weights) {
-  SafetensorsWriter writer(directory / "model.safetensors", tensors);
-  for (const TensorEntry& tensor : tensors) weights.append_next(tensor, writer);
-  writer.finish();
+  write_json(directory / "config.json", config);
+  const Json& text = config["text_config"];
+  Json special = {{"bos_token_id", text["bos_token_id"]},
+                  {"eos_token_id", {text["eos_token_id"]}},
+                  {"pad_token_id", text["pad_token_id"]}};
+  special.update(generation);
+  write_json(directory / "generation_config.json", special);
 }
 
 }  // namespace
@@ -94,12 +86,16 @@ void make_pair(const Preset& preset, std::uint64_t seed, const fs::path& out) {
   fs::path partial = target;
   partial += ".partial";
   fs::remove_all(partial);
-  const auto base = write_config(partial / "base", preset.base, read_base_config);
-  const auto drafter = write_config(partial / "drafter", preset.drafter, read_drafter_config);
+  write_configs(partial / "base", preset.base, Json::object());
+  // Without a number of drafts, Hugging Face cannot decode with a drafter.
+  write_configs(partial / "drafter", preset.drafter,
+                {{"num_assistant_tokens", 4}, {"num_assistant_tokens_schedule", "constant"}});
+  const BaseConfig base = read_base_config(partial / "base");
+  const DrafterConfig drafter = read_drafter_config(partial / "drafter");
   check_fit(base, drafter);
   const std::vector<TensorEntry> base_tensors = tensors_of(base);
-  write_weights(partial / "base", base_tensors, Weights(base.text, seed, 0));
-  write_weights(partial / "drafter", tensors_of(drafter), Weights(drafter.text, seed, base_tensors.size()));
+  write_weights(partial / "base", base_tensors, base.text, seed, 0);
+  write_weights(partial / "drafter", tensors_of(drafter), drafter.text, seed, base_tensors.size());
   fs::rename(partial, target);
 }
 

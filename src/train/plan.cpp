@@ -51,6 +51,11 @@ Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataF
   const data::Sampler sampler({.samples = data.samples(), .global_batch = settings.train.global_batch});
   plan.steps = sampler.total_steps(settings.train.max_steps, settings.train.max_epochs);
   plan.schedule = Schedule::from(settings, plan.steps);
+  // What the settings left open is fixed from here on: a resumed run reads it back.
+  plan.settings.schedule.warmup_steps = plan.schedule.warmup_steps;
+  plan.settings.schedule.decay_steps = plan.schedule.decay_steps;
+  plan.settings.schedule.init_lr = plan.schedule.init_lr;
+  plan.settings.schedule.min_lr = plan.schedule.min_lr;
   return plan;
 }
 

@@ -54,7 +54,7 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
   sharding_.micro_batches = plan_.micro_batches;
   if (communicator.is_first()) {
     run_directory_.emplace(settings.run.dir);
-    write_settings_file(settings);
+    write_settings_file(plan_.settings);
     checkpoint::store_source(*pair_, settings.run.dir);
   }
   communicator.barrier();  // nobody works for a run that another job holds

@@ -156,6 +156,17 @@ TEST_P(MaskedHeadTest, AmongEqualCentroidsTheFirstAreChosen) {
   EXPECT_NEAR(to_host(device, loss).values[0], std::log(2 * std::exp(1.0) + 2) - 1, 1e-6);
 }
 
+// One of two tokens is selected. The least score of the first sequence is -3, that of its row without a label.
+TEST_P(MaskedHeadTest, UnselectedLogitsFollowTheLeastScoreOfTheirOwnSequence) {
+  Device device = make_device(GetParam());
+  const MaskedHead head{device.from_host(std::vector{1.0f, -1.0f}, {2, 1}), device.from_host(Labels{0, 1}), 1};
+  const Tensor x = device.from_host(std::vector{2.0f, 3.0f, 7.0f}, {3, 1});
+  const Tensor w = device.from_host(std::vector{-1.0f, 0.0f}, {2, 1}), loss = device.zeros({1}, DType::f64);
+  masked_cross_entropy(device, {}, head, Sequences({2, 1}), x, w, device.from_host(Labels{0, no_label, no_label}), loss,
+                       {}, {});
+  EXPECT_NEAR(to_host(device, loss).values[0], std::log(std::exp(-2.0) + std::exp(-4.0)) + 2, 1e-6);
+}
+
 TEST_P(MaskedHeadTest, OnlySelectedScoresAreStored) {
   const std::int64_t rows = 1024, vocabulary = 16384, width = 4;
   Device device = make_device(GetParam());

@@ -32,10 +32,10 @@ Operation linear(const std::string& name, std::int64_t rows, std::int64_t in, st
           .added = {1}};
 }
 
-// The large ones take several tiles in one direction and then in the other.
+// The large ones take several tiles of each product in each direction.
 INSTANTIATE_TEST_SUITE_P(Linear, OperationTest,
                          on_every_device({linear("one_row", 1, 7, 3), linear("many_rows", 300, 20, 40),
-                                          linear("many_features", 30, 40, 600),
+                                          linear("many_outputs", 30, 40, 600), linear("many_inputs", 20, 600, 30),
                                           with_stored_values(linear("", 5, 12, 7), "linear")}),
                          operation_name);
 

@@ -29,7 +29,7 @@ class Variant:
     max_length: int = 0  # tokens a sample is cut to; 0: uncut
     dtype: str = "float32"  # of the stored weights
     as_written: bool = False  # config.json is the configuration above and nothing more, as on the Hub
-    weight_std: float = 0.1
+    weight_std: float = 0.08
     surplus: bool = False  # the files hold tensors that no one uses: K/V of shared layers, an explicit lm_head
 
     @property
@@ -115,7 +115,6 @@ ROPE = {
         FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 2000.0, "factor": 2.0},
     }
 }
-SOFT_TOKENS = (40, 41, 42)
 TOWERS = {
     "vision_config": {
         "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
@@ -125,7 +124,6 @@ TOWERS = {
         "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "subsampling_conv_channels": [4, 2],
         "output_proj_dims": 8,
     },
-    **dict(zip(("image_token_id", "video_token_id", "audio_token_id"), SOFT_TOKENS, strict=True)),
 }  # fmt: skip
 
 VARIANTS: dict[str, Variant] = {
@@ -190,7 +188,7 @@ def write_data(path: Path, pad: int, vocab: int, lengths: list[int], seed: int) 
     """Random tokens, pad and soft tokens among them; the first tokens of a sample and some more are no targets."""
     rng = np.random.default_rng(seed)
     tokens = [rng.integers(0, vocab, n) for n in lengths]
-    tokens[0][3:7] = [pad, *SOFT_TOKENS]
+    tokens[0][3] = pad
     masks = [(rng.random(n) < 0.85) & (np.arange(n) >= min(n // 4, 3)) for n in lengths]
     masks[0][-1] = True
     with h5py.File(path, "w") as f:

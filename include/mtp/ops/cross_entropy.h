@@ -40,10 +40,10 @@ void projected_distillation(Device& device, const CrossEntropy& ce, const Tensor
 
 /// The head of the E2B and E4B drafters: only the tokens of the `top_k` centroids with the largest x·centroid are
 /// scored. All other logits are the least scored logit of the sequence (rows without a label included) minus 1, a
-/// constant for the gradient.
+/// constant for the gradient. Among equally near centroids the first are chosen. Without a soft cap.
 ///
 ///   centroids  [C, H]
-///   ordering   [V] int64: tokens of centroid c are ordering[c·V/C … (c+1)·V/C - 1]
+///   ordering   [V] int64, a permutation: tokens of centroid c are ordering[c·V/C … (c+1)·V/C - 1]
 ///
 /// Source: Gemma4AssistantMaskedEmbedder, Hugging Face modeling_gemma4_assistant.py.
 struct MaskedHead {

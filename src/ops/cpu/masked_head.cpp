@@ -54,18 +54,32 @@ class MaskedScores {
     return softmax;
   }
 
-  /// With gradients in place of the scores of the first `rows` rows: writes dx [rows, H] and adds to dw; an empty one
-  /// is left out.
-  void backward(std::int64_t rows, const Tensor& dx, const Tensor& dw) const;
+  // With gradients in place of the scores of the first rows:
+  /// Writes the gradient of these rows.   dx [rows, H]
+  void backward_x(const Tensor& dx) const;
+  /// Adds the gradient through the first `rows` rows.   dw [V, H]
+  void backward_w(std::int64_t rows, const Tensor& dw) const;
 
  private:
   /// A row that chose a centroid, as the slot-th of its own.
   struct Member {
     std::int64_t row, slot;
   };
+  using Members = std::span<const Member>;
 
   void choose_centroids();
   void score();
+
+  /// body(tokens, members) in parallel for every centroid that some of the first `rows` rows chose: its tokens, which
+  /// no other has, and those rows.
+  template <typename Body>
+  void for_each_chosen(std::int64_t rows, const Body& body) const {
+    cpu::parallel_for(device_, head_.centroids.size(0), [&](std::int64_t centroid) {
+      const std::vector<Member>& all = members_[centroid];
+      const auto end = std::find_if(all.begin(), all.end(), [rows](const Member& m) { return m.row >= rows; });
+      if (end != all.begin()) body(tokens_of(centroid), Members(all.begin(), end));
+    });
+  }
 
   cpu::RowSpan tokens_of(std::int64_t centroid) const {
     return {head_.ordering.data<std::int64_t>() + centroid * tokens_per_centroid_,
@@ -74,13 +88,14 @@ class MaskedScores {
   float* scores_of(const Member& member) const {
     return scores_.f32() + member.row * scores_.size(1) + member.slot * tokens_per_centroid_;
   }
-  Tensor gather_x(std::span<const Member> members) const;
+  Tensor gather_x(Members members) const;
+  Tensor gather_scores(Members members) const;
 
   Device& device_;
   const MaskedHead& head_;
   const Tensor x_, w_;
   const std::int64_t tokens_per_centroid_;
-  std::vector<std::int64_t> chosen_;          // [n, top_k]: centroids of each row in ascending order
+  std::vector<std::int64_t> chosen_;          // [n, top_k]: centroids of each row, best first
   std::vector<std::vector<Member>> members_;  // of each centroid, by row
   Tensor scores_;                             // [n, top_k · V/C]
   float unselected_ = 0;
@@ -98,7 +113,6 @@ void MaskedScores::choose_centroids() {
     // Among equals the first is chosen; torch.topk leaves that open.
     std::partial_sort(order.begin(), order.begin() + top_k, order.end(),
                       [z](std::int64_t a, std::int64_t b) { return z[a] > z[b] || (z[a] == z[b] && a < b); });
-    std::sort(order.begin(), order.begin() + top_k);
     std::copy_n(order.begin(), top_k, chosen_.begin() + i * top_k);
   });
   members_.resize(centroids);
@@ -106,52 +120,43 @@ void MaskedScores::choose_centroids() {
     for (std::int64_t slot = 0; slot < top_k; ++slot) members_[chosen_[i * top_k + slot]].push_back({i, slot});
 }
 
-Tensor MaskedScores::gather_x(std::span<const Member> members) const {
+Tensor MaskedScores::gather_x(Members members) const {
   cpu::Rows rows;
   for (const Member& member : members) rows.push_back(member.row);
   return cpu::gather_rows(device_, x_, rows);
 }
 
+Tensor MaskedScores::gather_scores(Members members) const {
+  const Tensor z = device_.empty({static_cast<std::int64_t>(members.size()), tokens_per_centroid_});
+  float* out = z.f32();
+  for (const Member& member : members) out = std::copy_n(scores_of(member), tokens_per_centroid_, out);
+  return z;
+}
+
 void MaskedScores::score() {
   scores_ = device_.empty({x_.size(0), head_.top_k * tokens_per_centroid_});
-  const std::int64_t width = x_.size(1), tokens = tokens_per_centroid_;
-  cpu::parallel_for(device_, head_.centroids.size(0), [&](std::int64_t centroid) {
-    const std::vector<Member>& members = members_[centroid];
-    if (members.empty()) return;
-    const auto n = static_cast<std::int64_t>(members.size());
-    const Tensor x = gather_x(members), w = cpu::gather_rows(device_, w_, tokens_of(centroid));
-    const Tensor z = device_.empty({n, tokens});
-    cpu::gemm('n', 't', n, tokens, width, 1, x.f32(), width, w.f32(), width, 0, z.f32(), tokens);
-    for (std::int64_t i = 0; i < n; ++i) std::copy_n(z.f32() + i * tokens, tokens, scores_of(members[i]));
+  for_each_chosen(x_.size(0), [&](cpu::RowSpan tokens, Members members) {
+    const Tensor x = gather_x(members), w = cpu::gather_rows(device_, w_, tokens);
+    const std::int64_t n = x.size(0), count = w.size(0), width = x.size(1);
+    const Tensor z = device_.empty({n, count});
+    cpu::gemm('n', 't', n, count, width, 1, x.f32(), width, w.f32(), width, 0, z.f32(), count);
+    for (std::int64_t i = 0; i < n; ++i) std::copy_n(z.f32() + i * count, count, scores_of(members[i]));
   });
   unselected_ = *std::min_element(scores_.f32(), scores_.f32() + scores_.elements()) - 1.0f;
 }
 
-void MaskedScores::backward(std::int64_t rows, const Tensor& dx, const Tensor& dw) const {
-  const std::int64_t width = x_.size(1), tokens = tokens_per_centroid_, top_k = head_.top_k;
-  // A row's gradient through each of its centroids, which are added in order afterwards.
-  const Tensor parts = dx.empty() ? Tensor() : device_.empty({rows, top_k, width});
-  cpu::parallel_for(device_, head_.centroids.size(0), [&](std::int64_t centroid) {
-    const std::vector<Member>& all = members_[centroid];
-    const auto end = std::find_if(all.begin(), all.end(), [rows](const Member& member) { return member.row >= rows; });
-    const std::span<const Member> members(all.begin(), end);
-    if (members.empty()) return;
-    const auto n = static_cast<std::int64_t>(members.size());
-    const Tensor dz = device_.empty({n, tokens});
-    for (std::int64_t i = 0; i < n; ++i) std::copy_n(scores_of(members[i]), tokens, dz.f32() + i * tokens);
-    if (!dx.empty()) {
-      const Tensor w = cpu::gather_rows(device_, w_, tokens_of(centroid)), part = device_.empty({n, width});
-      cpu::gemm('n', 'n', n, width, tokens, 1, dz.f32(), tokens, w.f32(), width, 0, part.f32(), width);
-      for (std::int64_t i = 0; i < n; ++i)
-        std::copy_n(part.f32() + i * width, width, parts.f32() + (members[i].row * top_k + members[i].slot) * width);
-    }
-    if (!dw.empty()) {  // no other centroid has these tokens
-      const Tensor x = gather_x(members), part = device_.empty({tokens, width});
-      cpu::gemm('t', 'n', tokens, width, n, 1, dz.f32(), tokens, x.f32(), width, 0, part.f32(), width);
-      add_rows(part, tokens_of(centroid), dw);
-    }
+void MaskedScores::backward_x(const Tensor& dx) const {
+  const std::int64_t rows = dx.size(0), width = dx.size(1), top_k = head_.top_k;
+  // A row's gradient through each of its centroids; they are added in the order of its choice afterwards.
+  const Tensor parts = device_.empty({rows * top_k, width});
+  for_each_chosen(rows, [&](cpu::RowSpan tokens, Members members) {
+    const Tensor dz = gather_scores(members), w = cpu::gather_rows(device_, w_, tokens);
+    const std::int64_t n = dz.size(0), count = dz.size(1);
+    const Tensor part = device_.empty({n, width});
+    cpu::gemm('n', 'n', n, width, count, 1, dz.f32(), count, w.f32(), width, 0, part.f32(), width);
+    for (std::int64_t i = 0; i < n; ++i)
+      std::copy_n(part.f32() + i * width, width, parts.f32() + (members[i].row * top_k + members[i].slot) * width);
   });
-  if (dx.empty()) return;
   cpu::parallel_for(device_, rows, [&](std::int64_t i) {
     const float* in = parts.f32() + i * top_k * width;
     float* out = dx.f32() + i * width;
@@ -160,6 +165,16 @@ void MaskedScores::backward(std::int64_t rows, const Tensor& dx, const Tensor& d
 #pragma omp simd
       for (std::int64_t j = 0; j < width; ++j) out[j] += in[slot * width + j];
     }
+  });
+}
+
+void MaskedScores::backward_w(std::int64_t rows, const Tensor& dw) const {
+  for_each_chosen(rows, [&](cpu::RowSpan tokens, Members members) {
+    const Tensor dz = gather_scores(members), x = gather_x(members);
+    const std::int64_t n = dz.size(0), count = dz.size(1), width = x.size(1);
+    const Tensor part = device_.empty({count, width});
+    cpu::gemm('t', 'n', count, width, n, 1, dz.f32(), count, x.f32(), width, 0, part.f32(), width);
+    add_rows(part, tokens, dw);
   });
 }
 
@@ -216,10 +231,12 @@ void score_sequences(Device& device, const CrossEntropy& ce, const MaskedHead& h
       const auto row_loss = losses_of(cpu::RowSpan(rows).subspan(begin, end - begin));
       sum += cpu::sum_of_losses(device, end - begin, [&](std::int64_t i) { return row_loss(i, scores, begin + i); });
     });
-    if (dx.empty() && dw.empty()) continue;
-    const Tensor rows_dx = dx.empty() ? Tensor() : device.empty({n, x.size(1)});
-    scores.backward(n, rows_dx, dw);
-    if (!dx.empty()) cpu::scatter_rows(rows_dx, cpu::RowSpan(rows).first(n), dx);
+    if (!dx.empty()) {
+      const Tensor rows_dx = device.empty({n, x.size(1)});
+      scores.backward_x(rows_dx);
+      cpu::scatter_rows(rows_dx, cpu::RowSpan(rows).first(n), dx);
+    }
+    if (!dw.empty()) scores.backward_w(n, dw);
   }
   loss.data<double>()[0] = sum;
 }

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds everything and runs every test. What .ci/run runs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/install_deps.sh --tests
+scripts/python_env.sh
+scripts/python_env.sh hf
+cmake --preset ci >/dev/null
+cmake --build --preset ci
+ctest --preset ci
