@@ -29,6 +29,10 @@ def train_and_export(programs: Path, fixture: Path, folder: Path) -> Path:
     return export
 
 
+def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.flatten().view(torch.uint8)
+
+
 def faults_of(source: Path, exported: Path) -> list[str]:
     """Element types are the source's; tensors outside the text model are the source's bytes."""
     faults = []
@@ -40,7 +44,7 @@ def faults_of(source: Path, exported: Path) -> list[str]:
             if a.dtype != b.dtype or a.shape != b.shape:
                 faults.append(f"{name}: {a.dtype} {tuple(a.shape)} became {b.dtype} {tuple(b.shape)}")
             carried = "tower" in name or "embed_vision" in name or "embed_audio" in name or "token_ordering" in name
-            if (carried or "layer_scalar" in name) and not torch.equal(a.view(torch.uint8), b.view(torch.uint8)):
+            if (carried or "layer_scalar" in name) and not torch.equal(as_bytes(a), as_bytes(b)):
                 faults.append(f"{name}: changed")
     return faults
 
