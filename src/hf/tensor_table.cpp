@@ -137,9 +137,7 @@ class Accounts {
   void take(const std::vector<Expected>& expected, std::vector<TensorInfo>& tensors) {
     for (const Expected& parameter : expected) {
       const TensorEntry& found = files_.info(parameter.name);
-      if (found.shape != parameter.shape)
-        throw Error("{}: tensor {} has shape {}, the config needs {}", files_.where(), parameter.name,
-                    mtp::to_string(found.shape), mtp::to_string(parameter.shape));
+      check_shapes(files_, {{parameter.name, found.dtype, parameter.shape}});
       if (!is_floating(found.dtype))
         throw Error("{}: tensor {} has type {}; F32, BF16 or F16 is needed", files_.where(), parameter.name,
                     found.dtype);
@@ -191,6 +189,13 @@ std::vector<TensorEntry> tensors_of(const DrafterConfig& config) {
   if (config.use_ordered_embeddings)
     all.push_back({"masked_embedding.token_ordering", "I64", {config.text.vocab_size}});
   return all;
+}
+
+void check_shapes(const TensorFiles& files, const std::vector<TensorEntry>& needed) {
+  for (const TensorEntry& tensor : needed)
+    if (const Shape& found = files.info(tensor.name).shape; found != tensor.shape)
+      throw Error("{}: tensor {} has shape {}, the config needs {}", files.where(), tensor.name, mtp::to_string(found),
+                  mtp::to_string(tensor.shape));
 }
 
 TensorTable::TensorTable(const BaseConfig& base, const TensorFiles& base_files, const DrafterConfig& drafter,

@@ -13,6 +13,9 @@ namespace mtp::hf {
 std::vector<TensorEntry> tensors_of(const BaseConfig& config);
 std::vector<TensorEntry> tensors_of(const DrafterConfig& config);
 
+/// Throws Error that names a needed tensor which is missing or has another shape, with both shapes.
+void check_shapes(const TensorFiles& files, const std::vector<TensorEntry>& needed);
+
 enum class Role {
   trained,
   frozen,   // a parameter that is used, and never changes
