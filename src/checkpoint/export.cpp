@@ -108,12 +108,13 @@ void store_source(const hf::Pair& pair, const fs::path& run_dir) {
 void export_hf(const fs::path& checkpoint, const fs::path& out) {
   if (fs::exists(out)) throw Error("{}: already exists; choose another --out or remove it", out.string());
   const hdf5::File state = hdf5::File::open(checkpoint / "state.h5");
-  fs::path partial = out;
+  const fs::path target = out.has_filename() ? out : out.parent_path();  // "hf/" is "hf"
+  fs::path partial = target;
   partial += ".partial";
   fs::remove_all(partial);
   for (const char* model : {"base", "drafter"})
     export_model(model, checkpoint, state, partial / model / "model" / "consolidated");
-  fs::rename(partial, out);
+  fs::rename(partial, target);
 }
 
 }  // namespace mtp::checkpoint

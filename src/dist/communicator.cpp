@@ -25,6 +25,19 @@ class BlockType {
   MPI_Datatype type_ = MPI_DATATYPE_NULL;
 };
 
+/// Lengths of lists, and where each begins when they stand one after another.
+struct Counts {
+  explicit Counts(const std::vector<std::vector<std::int64_t>>& lists) {
+    for (const auto& list : lists) {
+      counts.push_back(static_cast<int>(list.size()));
+      offsets.push_back(total);
+      total += counts.back();
+    }
+  }
+  std::vector<int> counts, offsets;
+  int total = 0;
+};
+
 int count_of_blocks(std::int64_t elements, std::int64_t block) {
   MTP_ASSERT(elements % block == 0 && elements / block <= std::numeric_limits<int>::max());
   return static_cast<int>(elements / block);
@@ -98,6 +111,36 @@ void Communicator::reduce_scatter(const Tensor& slices, const Tensor& sum) const
   if (sum.elements() > std::numeric_limits<int>::max())  // a sum needs a basic type, and MPI counts with ints
     throw Error("dist.reduction fast: a shard of {} elements is too large for MPI; use ordered", sum.elements());
   MPI_Reduce_scatter_block(slices.f32(), sum.f32(), static_cast<int>(sum.elements()), MPI_FLOAT, MPI_SUM, comm_);
+}
+
+std::vector<std::vector<std::int64_t>> Communicator::exchange(
+    const std::vector<std::vector<std::int64_t>>& to_each) const {
+  const Counts sent(to_each);
+  std::vector<std::vector<std::int64_t>> from_each(to_each.size());
+  std::vector<int> counts(to_each.size());
+  MPI_Alltoall(sent.counts.data(), 1, MPI_INT, counts.data(), 1, MPI_INT, comm_);
+  for (std::size_t r = 0; r < from_each.size(); ++r) from_each[r].resize(counts[r]);
+  const Counts received(from_each);
+
+  std::vector<std::int64_t> out, in(static_cast<std::size_t>(received.total));
+  for (const auto& list : to_each) out.insert(out.end(), list.begin(), list.end());
+  MPI_Alltoallv(out.data(), sent.counts.data(), sent.offsets.data(), MPI_INT64_T, in.data(), received.counts.data(),
+                received.offsets.data(), MPI_INT64_T, comm_);
+  for (std::size_t r = 0; r < from_each.size(); ++r)
+    std::copy_n(in.begin() + received.offsets[r], counts[r], from_each[r].begin());
+  return from_each;
+}
+
+Tensor Communicator::exchange_rows(Device& device, const Tensor& sent,
+                                   const std::vector<std::vector<std::int64_t>>& to_each,
+                                   const std::vector<std::vector<std::int64_t>>& from_each) const {
+  const Counts out(to_each), in(from_each);
+  MTP_ASSERT(sent.size(0) == out.total);
+  const BlockType row(sent.size(1));
+  Tensor received = device.empty({in.total, sent.size(1)});
+  MPI_Alltoallv(sent.f32(), out.counts.data(), out.offsets.data(), row.get(), received.f32(), in.counts.data(),
+                in.offsets.data(), row.get(), comm_);
+  return received;
 }
 
 void Communicator::abort(int exit_code) const {

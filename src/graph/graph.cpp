@@ -88,24 +88,24 @@ std::vector<Value> Graph::segment(std::vector<Value> inputs, Segment run) {
   return outputs;
 }
 
-Graph::Scope::Scope(Graph& graph, ParameterGroup& group, Backward backward)
-    : graph_(&graph), group_(&group), backward_(backward), begin_(graph.tape_.size()) {
-  group.acquire();
+Graph::Scope::Scope(Graph& graph, ParameterGroup& group, Use use)
+    : graph_(&graph), group_(&group), use_(use), begin_(graph.tape_.size()) {
+  if (use != Use::rows) group.acquire();
   if (graph.options_.recording)
-    graph.tape_.push_back([&group, backward] {
+    graph.tape_.push_back([&group, use] {
       if (group.trained()) group.reduce_gradients();
-      if (backward == Backward::values) group.release();
+      if (use == Use::values) group.release();
     });
 }
 
 Graph::Scope::~Scope() {
   if (graph_ == nullptr) return;
-  group_->release();
+  if (use_ != Use::rows) group_->release();
   if (!graph_->options_.recording) return;
   const bool nothing_to_go_back_through = graph_->tape_.size() == begin_ + 1 && !group_->trained();
   if (nothing_to_go_back_through)
     graph_->tape_.pop_back();
-  else if (backward_ == Backward::values)
+  else if (use_ == Use::values)
     graph_->tape_.push_back([group = group_] { group->acquire(); });
 }
 

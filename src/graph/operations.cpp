@@ -141,13 +141,19 @@ Value Graph::attention(const Value& q, const Value& k, const Value& v, const ops
   return y;
 }
 
-Value Graph::lookup(const Parameter& table, const Tensor& ids, float factor, std::int64_t skip) {
-  Value y = output(device_.empty({ids.elements(), table.shape[1]}), table.trained());
-  ops::lookup_forward(device_, table.value(), ids, factor, y.data);
-  on_backward(y, [this, table, ids, factor, skip](const Tensor& dy) {
-    ops::lookup_backward(device_, dy, ids, factor, skip, table.gradient());
+Graph::Lookup Graph::lookup(const Parameter& table, std::span<const std::int64_t> ids, float factor,
+                            std::int64_t skip) {
+  const auto count = static_cast<std::int64_t>(ids.size()), width = table.shape[1];
+  std::vector<std::int64_t> with_skip(ids.begin(), ids.end());
+  with_skip.push_back(skip);
+  const Tensor wanted = device_.from_host(with_skip), rows = table.group->rows(wanted);
+  ops::scale(device_, rows, factor, rows);
+
+  const Value y = output(rows.slice(0, {count, width}), table.trained());
+  on_backward(y, [table, asked = wanted.slice(0, {count}), factor, skip](const Tensor& dy) {
+    table.group->add_row_gradients({.ids = asked, .gradients = dy, .factor = factor, .skip = skip});
   });
-  return y;
+  return {y, rows.slice(count * width, {1, width})};
 }
 
 Value Graph::shift_rows(const Value& x, const Tensor& fill, std::int64_t by, const ops::Sequences& sequences) {

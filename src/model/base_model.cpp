@@ -1,6 +1,5 @@
 #include "mtp/model/base_model.h"
 
-#include <array>
 #include <cmath>
 
 namespace mtp::model {
@@ -29,8 +28,8 @@ BaseModel::BaseModel(const hf::TextConfig& config, const std::vector<float>& lay
   }
 }
 
-Value BaseModel::per_layer_inputs(Graph& g, const Value& embeddings_TH, const Tensor& ids) const {
-  const std::int64_t rows = ids.elements(), width = config_.hidden_size_per_layer_input;
+Value BaseModel::per_layer_inputs(Graph& g, const Value& embeddings_TH, std::span<const std::int64_t> ids) const {
+  const std::int64_t rows = static_cast<std::int64_t>(ids.size()), width = config_.hidden_size_per_layer_input;
   const std::int64_t packed = config_.num_hidden_layers * width;
   const auto projection_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.hidden_size)));
   const auto table_scale = static_cast<float>(std::sqrt(static_cast<double>(width)));
@@ -38,18 +37,18 @@ Value BaseModel::per_layer_inputs(Graph& g, const Value& embeddings_TH, const Te
   Value context = g.scale(g.linear(embeddings_TH, *per_layer_model_projection_), projection_scale);
   context = g.rms_norm(g.view(context, {rows * config_.num_hidden_layers, width}), *per_layer_projection_norm_,
                        config_.rms_norm_eps);
-  const Graph::Scope table = g.scope(*per_layer_embedding_->group, Graph::Backward::gradients_only);
-  const Value identity = g.lookup(*per_layer_embedding_, ids, table_scale, config_.pad_token_id);
+  const Graph::Scope table = g.scope(*per_layer_embedding_->group, Graph::Use::rows);
+  const Value identity = g.lookup(*per_layer_embedding_, ids, table_scale, config_.pad_token_id).rows;
   return g.add_scaled(g.view(context, {rows, packed}), identity, static_cast<float>(std::sqrt(0.5)));
 }
 
-BaseOutput BaseModel::forward(Graph& g, const ops::Sequences& sequences, const Tensor& ids) const {
+BaseOutput BaseModel::forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids) const {
   const auto embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(config_.hidden_size)));
-  const Tensor pad = g.device().from_host(std::array<std::int64_t, 1>{config_.pad_token_id});
+  const auto [embeddings_TH, pad_row_1H] = g.lookup(embedding_, ids, embedding_scale, config_.pad_token_id);
 
   BaseOutput out;
-  out.pad_row_1H = g.lookup(embedding_, pad, embedding_scale, config_.pad_token_id).data;
-  out.embeddings_TH = g.lookup(embedding_, ids, embedding_scale, config_.pad_token_id);
+  out.embeddings_TH = embeddings_TH;
+  out.pad_row_1H = pad_row_1H;
 
   const Graph::Scope head = g.scope(*final_norm_.group);
   std::optional<Value> per_layer;

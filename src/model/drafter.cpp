@@ -33,7 +33,7 @@ std::vector<Graph::Scope> Drafter::open(Graph& g) const {
   std::vector<Graph::Scope> scopes;
   for (ParameterGroup* group : groups_) {
     const bool is_table = group == embedding_.group;  // its gradient is complete with the losses
-    scopes.push_back(g.scope(*group, is_table ? Graph::Backward::gradients_only : Graph::Backward::values));
+    scopes.push_back(g.scope(*group, is_table ? Graph::Use::forward_values : Graph::Use::values));
   }
   return scopes;
 }

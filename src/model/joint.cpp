@@ -54,12 +54,12 @@ LossSums Joint::forward_backward(const JointInput& input, std::int64_t label_tok
 }
 
 Joint::Losses Joint::forward(Graph& g, const JointInput& input, double label_tokens) const {
-  const Tensor ids = device_.from_host(input.ids), labels = device_.from_host(input.labels);
+  const Tensor labels = device_.from_host(input.labels);
   const Parameter& embedding = base_.embedding();
-  // The lookups' gradients need no values, and the output projection's gradient comes along with the loss.
-  const Graph::Scope base_table = g.scope(*embedding.group, Graph::Backward::gradients_only);
+  // Gathered for the output projection alone, whose gradient comes along with the loss.
+  const Graph::Scope base_table = g.scope(*embedding.group, Graph::Use::forward_values);
 
-  const BaseOutput base = base_.forward(g, input.sequences, ids);
+  const BaseOutput base = base_.forward(g, input.sequences, input.ids);
   Losses losses;
   losses.base = g.cross_entropy({.soft_cap = soft_cap_, .gradient_scale = static_cast<float>(1.0 / label_tokens)},
                                 base.hidden_TH, embedding, labels);

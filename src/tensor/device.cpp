@@ -100,6 +100,11 @@ void Device::to_host(const Tensor& tensor, std::span<double> values) const {
   std::copy_n(tensor.data<double>(), values.size(), values.begin());
 }
 
+void Device::to_host(const Tensor& tensor, std::span<std::int64_t> values) const {
+  MTP_ASSERT(tensor.dtype() == DType::i64 && tensor.elements() == static_cast<std::int64_t>(values.size()));
+  std::copy_n(tensor.data<std::int64_t>(), values.size(), values.begin());
+}
+
 void Device::copy(const Tensor& from, const Tensor& to) const {
   MTP_ASSERT(from.dtype() == to.dtype() && from.elements() == to.elements());
   std::memcpy(to.data<std::byte>(), from.data<std::byte>(),

@@ -30,7 +30,7 @@ from transformers.models.gemma4.modeling_gemma4 import (
 from transformers.models.gemma4_assistant.modeling_gemma4_assistant import Gemma4AssistantMaskedEmbedder
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "reference"))
-from joint_reference import IGNORE, Recipe, causal_mask, cross_entropy_sum, round_loss_sum, shift_left  # noqa: E402
+from joint_reference import IGNORE, Recipe, causal_mask, cross_entropy_sum, round_loss_sum, shift_left
 
 CASES = {}
 
@@ -82,7 +82,7 @@ def embeddings():
     table = Gemma4TextScaledWordEmbedding(7, 6, padding_idx=0, embed_scale=1.75)
     case("lookup", [draw(7, 6)], lambda w: with_parameters(table, weight=w)(torch.tensor(ids)), ids=ids)
     for by in (2, 9):
-        case(f"shift_rows_by_{by}", [draw(5, 3), draw(1, 3)], lambda x, fill: shifted_rows(x, fill, by))
+        case(f"shift_rows_by_{by}", [draw(5, 3), draw(1, 3)], lambda x, fill, by=by: shifted_rows(x, fill, by))
 
 
 def shifted_rows(x, fill, by):
@@ -109,7 +109,7 @@ def rope():
         case(
             f"rope_{kind}",
             [draw(6, 2, width)],
-            lambda x: apply_rotary_pos_emb(x[None], cos, sin, unsqueeze_dim=2)[0],
+            lambda x, cos=cos, sin=sin: apply_rotary_pos_emb(x[None], cos, sin, unsqueeze_dim=2)[0],
             inverse_frequencies=getattr(embedding, f"{kind}_inv_freq").tolist(),
         )
 
@@ -123,8 +123,9 @@ def attention_masks(length, window):
     x = torch.zeros(1, length, 1, dtype=torch.float64)
     base = {"config": config, "inputs_embeds": x, "attention_mask": None, "past_key_values": None}
     keys = torch.zeros(1, 1, length, 1, dtype=torch.float64)
+    shared = {"full_attention": (keys, keys), "sliding_attention": (keys, keys)}
     assistant = Gemma4AssistantForCausalLM.create_attention_masks(
-        SimpleNamespace(config=config), x, torch.ones(1, length), {k: (keys, keys) for k in ("full_attention", "sliding_attention")}
+        SimpleNamespace(config=config), x, torch.ones(1, length), shared
     )
     return {
         "causal": create_causal_mask(**base),
@@ -140,7 +141,7 @@ def attention():
     module = SimpleNamespace(num_key_value_groups=heads // kv_heads, training=False)
     for kind, mask in attention_masks(length, window).items():
 
-        def function(q, k, v):
+        def function(q, k, v, mask=mask):
             q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
             return eager_attention_forward(module, q, k, v, mask, scaling=1.0)[0][0]
 
@@ -187,7 +188,7 @@ def losses():
         case(
             f"{head}_cross_entropy",
             inputs,
-            lambda x, w: cross_entropy_sum(logits(x, w), labels),
+            lambda x, w, logits=logits: cross_entropy_sum(logits(x, w), labels),
             gradient,
             labels=LABELS,
             **parameters,
@@ -195,7 +196,7 @@ def losses():
         case(
             f"{head}_distillation",
             inputs,
-            lambda x, w: round_loss_sum(recipe, logits(x, w), teacher, labels, 0),
+            lambda x, w, logits=logits: round_loss_sum(recipe, logits(x, w), teacher, labels, 0),
             gradient,
             labels=LABELS,
             **teacher_inputs,

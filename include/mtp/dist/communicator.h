@@ -47,6 +47,13 @@ class Communicator {
   /// sum = Σ over ranks of their slice `rank`, in an order that MPI chooses.   slices [size · n], sum [n]
   void reduce_scatter(const Tensor& slices, const Tensor& sum) const;
 
+  /// Sends list q to rank q; result[r] came from rank r.
+  std::vector<std::vector<std::int64_t>> exchange(const std::vector<std::vector<std::int64_t>>& to_each) const;
+  /// The same for rows: `sent` holds the rows for rank 0, then 1, …, as many as the lists in `to_each`; the result
+  /// holds those from rank 0, 1, …, as many as in `from_each`.   [n, width]
+  Tensor exchange_rows(Device& device, const Tensor& sent, const std::vector<std::vector<std::int64_t>>& to_each,
+                       const std::vector<std::vector<std::int64_t>>& from_each) const;
+
   /// Ends the whole job at once with `exit_code`.
   [[noreturn]] void abort(int exit_code) const;
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 
+#include "mtp/graph/parameter.h"
 #include "mtp/tensor/device.h"
 
 namespace mtp::dist {
@@ -17,10 +18,14 @@ class OrderedSum {
  public:
   /// Adds leaf `index` of `count`; keeps its memory where nobody else holds it.
   void add(Device& device, Tensor leaf, std::int64_t index, std::int64_t count);
+  /// Adds leaf `index` of `count` of which only rows of a table [rows, width] are not zero.
+  void add_rows(Device& device, const RowGradients& leaf, const Shape& table, std::int64_t index, std::int64_t count);
   /// The sum, once leaf count - 1 has been added.
   const Tensor& total() const { return total_; }
 
  private:
+  void end_group(Device& device, std::int64_t index, std::int64_t count);
+
   Tensor total_, group_;
 };
 

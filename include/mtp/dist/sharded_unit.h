@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,8 @@ class UnitLayout {
   const std::string& name() const { return name_; }
   bool trained() const { return trained_; }
   const std::vector<Member>& members() const { return members_; }
+  /// One matrix and nothing else: its rows can be looked up.
+  bool is_table() const { return members_.size() == 1 && members_[0].shape.size() == 2; }
   /// Elements of a block: what a shard is a multiple of, and what the norm is summed over. A unit that is one table
   /// has blocks of whole rows.
   std::int64_t block() const { return block_; }
@@ -66,6 +69,10 @@ class ShardedUnit final : public ParameterGroup {
   void reduce_gradients() override;
   Tensor value(std::size_t index) const override;
   Tensor gradient(std::size_t index) override;
+  /// Collective, like what adds the gradients of rows in `reduce_gradients`: ids go to the rows' owners, rows come
+  /// back.
+  Tensor rows(const Tensor& ids) override;
+  void add_row_gradients(const RowGradients& rows) override;
 
   /// This rank's shard of the master weights; zero where the flat buffer is padding.
   const Tensor& master() const { return master_; }
@@ -89,12 +96,29 @@ class ShardedUnit final : public ParameterGroup {
   Tensor member(const Tensor& whole, std::size_t index) const;
 
  private:
+  using Ids = std::vector<std::int64_t>;
+  /// Ids by the rank that owns their rows, and where in the list each stood.
+  struct Routes {
+    std::vector<Ids> ids, positions;
+  };
+
+  void reduce_ordered(Tensor mine, const std::vector<RowGradients>& rows);
+  void reduce_fast(const Tensor& mine, const std::vector<RowGradients>& rows);
+  /// What each rank's micro-batch gives the rows of this shard; empty for a unit whose rows were not looked up.
+  std::vector<RowGradients> exchange_row_gradients();
+  void add(const RowGradients& rows, const Tensor& shard);
+  Tensor as_table(const Tensor& shard) const;
+  Routes route(const Tensor& ids, std::int64_t skip) const;
+  /// Ids of this rank's rows, counted from the first row of its shard.
+  Ids local(Ids ids) const;
+
   UnitLayout layout_;
   Sharding& sharding_;
   Tensor master_, moment1_, moment2_;
   int users_ = 0;
   Tensor values_;     // gathered, while in use
   Tensor gradients_;  // of this rank's micro-batch, until reduced
+  std::optional<RowGradients> row_gradients_;
   OrderedSum sum_;
 };
 

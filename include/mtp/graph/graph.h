@@ -70,8 +70,13 @@ class Graph {
   Value rope(const Value& x, const ops::Rope& rope, const ops::Sequences& sequences);
   Value attention(const Value& q, const Value& k, const Value& v, const ops::AttentionMask& mask,
                   const ops::Sequences& sequences);
-  /// factor · table[ids]; rows of id `skip` give the table no gradient.
-  Value lookup(const Parameter& table, const Tensor& ids, float factor, std::int64_t skip);
+  /// Rows of a table, which need not be acquired.
+  struct Lookup {
+    Value rows;       // factor · table[ids]   [n, width]
+    Tensor skip_row;  // factor · table[skip]  [1, width]
+  };
+  /// Rows of id `skip` give the table no gradient. At most once a micro-batch and table.
+  Lookup lookup(const Parameter& table, std::span<const std::int64_t> ids, float factor, std::int64_t skip);
   Value shift_rows(const Value& x, const Tensor& fill, std::int64_t by, const ops::Sequences& sequences);
   Value view(const Value& x, Shape shape);
 
@@ -93,8 +98,12 @@ class Graph {
   /// bits are the same.
   std::vector<Value> segment(std::vector<Value> inputs, Segment run);
 
-  /// What the backward needs of a group whose scope it enters again.
-  enum class Backward { values, gradients_only };
+  /// What is done with a group in its scope.
+  enum class Use {
+    values,          // its values are needed, in the backward again
+    forward_values,  // … in the forward only
+    rows,            // it is a table whose rows are looked up: it is never gathered
+  };
 
   /// Acquires a group for as long as the returned object lives; so does the backward, which reduces its gradients at
   /// the end.
@@ -102,24 +111,21 @@ class Graph {
    public:
     ~Scope();
     Scope(Scope&& other) noexcept
-        : graph_(std::exchange(other.graph_, nullptr)),
-          group_(other.group_),
-          backward_(other.backward_),
-          begin_(other.begin_) {}
+        : graph_(std::exchange(other.graph_, nullptr)), group_(other.group_), use_(other.use_), begin_(other.begin_) {}
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
     Scope& operator=(Scope&&) = delete;
 
    private:
     friend class Graph;
-    Scope(Graph& graph, ParameterGroup& group, Backward backward);
+    Scope(Graph& graph, ParameterGroup& group, Use use);
 
     Graph* graph_;
     ParameterGroup* group_;
-    Backward backward_;
+    Use use_;
     std::size_t begin_;
   };
-  Scope scope(ParameterGroup& group, Backward backward = Backward::values) { return Scope(*this, group, backward); }
+  Scope scope(ParameterGroup& group, Use use = Use::values) { return Scope(*this, group, use); }
 
   /// Runs back through everything recorded, and forgets it.
   void backward();

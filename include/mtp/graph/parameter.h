@@ -4,6 +4,14 @@
 
 namespace mtp {
 
+/// Gradients of a table's rows: row ids[i] gets factor · gradients[i], added in the order of i, but for the id `skip`.
+struct RowGradients {
+  Tensor ids;        // [n] int64
+  Tensor gradients;  // [n, width]
+  float factor = 1;
+  std::int64_t skip = -1;
+};
+
 /// Parameters that are gathered, used and released together. Their values are there between `acquire` and `release`
 /// only; a graph opens and closes them through `Graph::scope`, in the backward too.
 class ParameterGroup {
@@ -20,6 +28,11 @@ class ParameterGroup {
   /// Parameter `index` of the group; its gradient is added to and starts at zero in each micro-batch.
   virtual Tensor value(std::size_t index) const = 0;
   virtual Tensor gradient(std::size_t index) = 0;
+
+  /// Rows of the group's only parameter, a table, without acquiring it.   ids [n] int64, result [n, width]
+  virtual Tensor rows(const Tensor& ids) = 0;
+  /// Adds row gradients of this micro-batch, after what went into `gradient`. At most once a micro-batch.
+  virtual void add_row_gradients(const RowGradients& rows) = 0;
 };
 
 /// A named tensor of a group, as a model holds it.

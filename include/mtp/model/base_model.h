@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "mtp/model/decoder_layer.h"
@@ -27,11 +28,10 @@ class BaseModel {
   /// The token table, tied to the output projection. Its group's scope must be open.
   const Parameter& embedding() const { return embedding_; }
 
-  /// ids [T] int64
-  BaseOutput forward(Graph& g, const ops::Sequences& sequences, const Tensor& ids) const;
+  BaseOutput forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids) const;
 
  private:
-  Value per_layer_inputs(Graph& g, const Value& embeddings_TH, const Tensor& ids) const;
+  Value per_layer_inputs(Graph& g, const Value& embeddings_TH, std::span<const std::int64_t> ids) const;
 
   hf::TextConfig config_;
   AttentionTypes types_;

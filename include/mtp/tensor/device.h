@@ -31,6 +31,7 @@ class Device {
   Tensor from_host(std::span<const std::int64_t> values);
   void to_host(const Tensor& tensor, std::span<float> values) const;
   void to_host(const Tensor& tensor, std::span<double> values) const;
+  void to_host(const Tensor& tensor, std::span<std::int64_t> values) const;
   /// Both of one type and size.
   void copy(const Tensor& from, const Tensor& to) const;
 
