@@ -12,7 +12,7 @@ void adamw(Device& device, const AdamW& adamw, const Tensor& gradient, const Ten
   const double correction1 = 1.0 - std::pow(adamw.beta1, static_cast<double>(adamw.step));
   const double correction2 = 1.0 - std::pow(adamw.beta2, static_cast<double>(adamw.step));
   const auto decay = static_cast<float>(1.0 - adamw.lr * adamw.weight_decay);
-  const auto step_size = static_cast<float>(adamw.lr / correction1);
+  const auto step_size = static_cast<float>(-adamw.lr / correction1);
   const auto root_correction = static_cast<float>(std::sqrt(correction2));
   const auto beta2 = static_cast<float>(adamw.beta2);
   const auto keep1 = static_cast<float>(1.0 - adamw.beta1), keep2 = static_cast<float>(1.0 - adamw.beta2);
@@ -25,8 +25,8 @@ void adamw(Device& device, const AdamW& adamw, const Tensor& gradient, const Ten
     for (std::int64_t i = begin; i < end; ++i) {
       const float scaled = g[i] * factor;
       m[i] += keep1 * (scaled - m[i]);
-      v[i] = v[i] * beta2 + keep2 * (scaled * scaled);
-      w[i] = w[i] * decay - step_size * (m[i] / (std::sqrt(v[i]) / root_correction + eps));
+      v[i] = v[i] * beta2 + keep2 * scaled * scaled;
+      w[i] = w[i] * decay + step_size * m[i] / (std::sqrt(v[i]) / root_correction + eps);
     }
   });
 }
