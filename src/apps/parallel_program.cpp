@@ -1,13 +1,21 @@
 #include "parallel_program.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
+#include <iostream>
+#include <thread>
+
+#include "mtp/core/log.h"
+#include "mtp/core/version.h"
+#include "mtp/ops/cuda_devices.h"
 
 namespace mtp::apps {
 
 int run_parallel(const dist::Communicator& communicator, const std::function<int()>& work) {
   int exit_code = 1;
   try {
+    start_log(communicator.rank());
     return work();
   } catch (const AgreedError& error) {
     if (communicator.is_first()) std::fprintf(stderr, "error: %s\n", error.what());
@@ -20,6 +28,22 @@ int run_parallel(const dist::Communicator& communicator, const std::function<int
   }
   if (communicator.size() > 1) communicator.abort(exit_code);
   return exit_code;
+}
+
+int exit_code(train::Trainer::End end) { return end == train::Trainer::End::stopped ? 75 : 0; }
+
+int threads_of(const Settings& settings, const dist::Communicator& communicator) {
+  if (settings.run.threads > 0) return static_cast<int>(settings.run.threads);
+  if (const char* set = std::getenv("OMP_NUM_THREADS"); set != nullptr && std::atoi(set) > 0) return std::atoi(set);
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  return std::max(1, cores / communicator.ranks_on_this_node());
+}
+
+int print_version(const dist::Communicator& communicator, const std::string& program) {
+  if (!communicator.is_first()) return 0;
+  const ops::CudaDevices cuda = ops::find_cuda_devices();
+  std::cout << version_text(program) << "CUDA devices " << cuda.count << " (" << cuda.remark << ")\n";
+  return 0;
 }
 
 }  // namespace mtp::apps

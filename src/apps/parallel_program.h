@@ -2,7 +2,11 @@
 
 #include <functional>
 
+#include <string>
+
+#include "mtp/core/settings.h"
 #include "mtp/dist/communicator.h"
+#include "mtp/train/trainer.h"
 
 namespace mtp::apps {
 
@@ -10,5 +14,14 @@ namespace mtp::apps {
 /// line: a fault that all ranks agree on is printed by rank 0 and all leave; any other is printed by the rank that has
 /// it, which ends the whole job at once.
 int run_parallel(const dist::Communicator& communicator, const std::function<int()>& work);
+
+/// 0, or 75 for a run that a signal stopped with a checkpoint written: job scripts requeue on it.
+int exit_code(train::Trainer::End end);
+
+/// Threads of this rank: the setting, else OMP_NUM_THREADS, else this machine's cores shared by its ranks.
+int threads_of(const Settings& settings, const dist::Communicator& communicator);
+
+/// Rank 0 prints the program's version, revision, libraries and devices; returns the exit code.
+int print_version(const dist::Communicator& communicator, const std::string& program);
 
 }  // namespace mtp::apps

@@ -22,7 +22,7 @@ std::string step_name(std::int64_t step) { return fmt::format("step_{:08}", step
 
 /// Waits until a file, or a folder's list of names, is on the disk.
 void sync(const fs::path& path) {
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   const bool done = file >= 0 && fsync(file) == 0;
   if (file >= 0) close(file);
   if (!done) throw Error("{}: could not be written to the disk", path.string());
@@ -106,6 +106,66 @@ void save(const Settings& settings, std::int64_t step, const model::Parameters& 
     remove_old(checkpoints, settings.checkpoint.keep);
   }
   communicator.barrier();
+}
+
+namespace {
+
+hdf5::File open_state(const fs::path& checkpoint) {
+  const fs::path path = checkpoint / "state.h5";
+  hdf5::File file = hdf5::File::open(path);
+  if (!file.has_attribute("format") || file.attribute<std::string>("format") != "mtp-checkpoint")
+    throw Error("{}: is no checkpoint of this program", path.string());
+  const auto version = file.attribute<std::int64_t>("version");
+  if (version != 1) throw Error("{}: has version {}, this program reads version 1", path.string(), version);
+  const auto group_size = file.attribute<std::int64_t>("group_size");
+  if (group_size != dist::group_size)
+    throw Error("{}: micro-batches were added in groups of {}, this program adds {}; it would not go on alike",
+                path.string(), group_size, dist::group_size);
+  return file;
+}
+
+/// Elements begin … of a tensor. Datasets are read by rows: those that hold the elements, then cut.
+std::vector<float> read_elements(const hdf5::Dataset& dataset, std::int64_t begin, std::int64_t elements) {
+  const std::int64_t width = dataset.elements() / dataset.shape()[0];
+  const std::int64_t first = begin / width, last = (begin + elements + width - 1) / width;
+  std::vector<float> rows((last - first) * width);
+  dataset.read(first, std::span(rows));
+  const auto from = rows.begin() + (begin - first * width);
+  return {from, from + elements};
+}
+
+void restore_shard(const hdf5::File& state, const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard,
+                   Device& device) {
+  for (const dist::ShardedUnit::Piece& piece : unit.pieces()) {
+    const dist::UnitLayout::Member& member = unit.layout().members()[piece.member];
+    const hdf5::Dataset dataset = state.dataset(kind + "/" + member.name);
+    if (dataset.shape() != member.shape)
+      throw Error("checkpoint: {}/{} has shape {}, the pair needs {}", kind, member.name, to_string(dataset.shape()),
+                  to_string(member.shape));
+    const std::vector<float> values = read_elements(dataset, piece.begin, piece.elements);
+    device.copy(device.from_host(values, {piece.elements}), shard.slice(piece.position, {piece.elements}));
+  }
+}
+
+}  // namespace
+
+Position open(const fs::path& checkpoint) {
+  return {checkpoint, open_state(checkpoint).attribute<std::int64_t>("step")};
+}
+
+SavedRun saved_run(const Position& position) {
+  const fs::path run = fs::canonical(position.directory).parent_path().parent_path();  // RUN/checkpoints/step_…
+  return {open_state(position.directory).attribute<std::string>("settings"), run};
+}
+
+void restore(const Position& position, const model::Parameters& parameters, Device& device) {
+  const hdf5::File state = open_state(position.directory);
+  for (const auto& unit : parameters.units()) {
+    restore_shard(state, "parameters", *unit, unit->master(), device);
+    if (!unit->trained()) continue;
+    restore_shard(state, "exp_avg", *unit, unit->moment1(), device);
+    restore_shard(state, "exp_avg_sq", *unit, unit->moment2(), device);
+  }
 }
 
 }  // namespace mtp::checkpoint

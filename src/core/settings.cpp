@@ -5,6 +5,7 @@
 #include <fstream>
 #include <ostream>
 #include <set>
+#include <sstream>
 
 #include "mtp/core/error.h"
 #include "settings_table.h"
@@ -23,9 +24,12 @@ po::options_description describe(const Table& table) {
   return description;
 }
 
-std::vector<po::option> parse_command_line(const Table& table, int argc, const char* const argv[]) {
+/// `own`: options of the program beside the settings, each with a value.
+std::vector<po::option> parse_command_line(const Table& table, const std::vector<std::string>& own, int argc,
+                                           const char* const argv[]) {
   po::options_description description = describe(table);
-  description.add_options()("config", po::value<std::string>())("help", "")("version", "");
+  description.add_options()("help", "")("version", "");
+  for (const std::string& option : own) description.add_options()(option.c_str(), po::value<std::string>());
   using namespace po::command_line_style;
   try {
     return po::command_line_parser(argc, argv)
@@ -39,14 +43,18 @@ std::vector<po::option> parse_command_line(const Table& table, int argc, const c
   }
 }
 
-std::vector<po::option> parse_file(const Table& table, const std::string& path) {
-  std::ifstream in(path);
-  if (!in || std::filesystem::is_directory(path)) throw UsageError("setting config: cannot read the file {}", path);
+std::vector<po::option> parse_stream(const Table& table, std::istream& in, const std::string& source) {
   try {
     return po::parse_config_file(in, describe(table), true).options;
   } catch (const po::error& error) {
-    throw UsageError("setting config: {}: {}", path, error.what());
+    throw UsageError("setting config: {}: {}", source, error.what());
   }
+}
+
+std::vector<po::option> parse_file(const Table& table, const std::string& path) {
+  std::ifstream in(path);
+  if (!in || std::filesystem::is_directory(path)) throw UsageError("setting config: cannot read the file {}", path);
+  return parse_stream(table, in, path);
 }
 
 void check_names(const std::vector<po::option>& options, const std::string& source) {
@@ -56,7 +64,7 @@ void check_names(const std::vector<po::option>& options, const std::string& sour
       throw UsageError("{}: unexpected argument '{}', settings are given as --section.key value", source,
                        option.value.front());
     if (option.unregistered) throw UsageError("{}: unknown setting {}, see --help", source, option.string_key);
-    if (!seen.insert(option.string_key).second)
+    if (!seen.insert(option.string_key).second && option.string_key != "allow-change")
       throw UsageError("{}: setting {} is given twice", source, option.string_key);
     // Boost takes the next word for the value, whatever it looks like.
     if (option.original_tokens.size() == 2 && option.value.front().starts_with("--"))
@@ -107,6 +115,42 @@ void check_built(const Settings& s) {
   if (!s.freeze.audio) throw UsageError("setting freeze.audio: the audio tower cannot be trained yet, it must be true");
 }
 
+void check(const Settings& settings) {
+  check_required(settings);
+  check_contradictions(settings);
+  check_built(settings);
+}
+
+CommandLine::Action action_of(const std::vector<po::option>& options) {
+  if (find(options, "version")) return CommandLine::Action::version;
+  return find(options, "help") ? CommandLine::Action::help : CommandLine::Action::run;
+}
+
+/// Settings that say how a run is carried out or how long, not what it computes.
+bool may_change(const std::string& name) {
+  static const std::set<std::string> free = {
+      "model.base",      "model.drafter",       "data.train",        "data.validation",      "data.prefetch",
+      "train.max_steps", "train.max_epochs",    "train.recompute",   "dist.timeout_minutes", "run.dir",
+      "run.threads",     "run.log_every_steps", "run.dump_gradients"};
+  return free.contains(name) || name.starts_with("checkpoint.") || name.starts_with("validation.");
+}
+
+void check_changes(const Table& saved, const Table& now, const std::vector<po::option>& options) {
+  const auto is_allowed = [&](const std::string& name) {
+    return std::any_of(options.begin(), options.end(), [&](const po::option& option) {
+      return option.string_key == "allow-change" && option.value.front() == name;
+    });
+  };
+  for (std::size_t i = 0; i < saved.size(); ++i) {
+    const std::string& name = saved[i].name;
+    const std::string before = saved[i].text().value_or("unset"), after = now[i].text().value_or("unset");
+    if (before != after && !may_change(name) && !is_allowed(name))
+      throw UsageError(
+          "setting {}: the run has {}, and {} would make it another run; --allow-change {} if that is meant", name,
+          before, after, name);
+  }
+}
+
 std::string section_of(const SettingEntry& entry) { return entry.name.substr(0, entry.name.find('.')); }
 
 }  // namespace
@@ -114,10 +158,9 @@ std::string section_of(const SettingEntry& entry) { return entry.name.substr(0, 
 CommandLine parse_settings(int argc, const char* const argv[]) {
   CommandLine line;
   const Table table = settings_table(line.settings);
-  const auto options = parse_command_line(table, argc, argv);
+  const auto options = parse_command_line(table, {"config"}, argc, argv);
   check_names(options, "command line");
-  if (find(options, "help")) line.action = CommandLine::Action::help;
-  if (find(options, "version")) line.action = CommandLine::Action::version;
+  line.action = action_of(options);
   if (line.action != CommandLine::Action::run) return line;
 
   std::string name = "default";
@@ -131,20 +174,38 @@ CommandLine parse_settings(int argc, const char* const argv[]) {
   apply(options, table);  // after the file: the command line wins
   Settings& settings = line.settings;
   if (settings.run.dir.empty()) settings.run.dir = std::filesystem::path("runs") / name;
-  check_required(settings);
-  check_contradictions(settings);
-  check_built(settings);
+  check(settings);
   return line;
 }
 
-void print_help(std::ostream& out, const std::string& program) {
-  out << fmt::format(
-      "usage: {} [--config FILE] [--section.key value …]\n\n"
-      "  --config FILE   settings file: [section] and lines key = value; the command line wins over it\n"
-      "  --help          this text\n"
-      "  --version       version, revision and libraries\n\n"
-      "{:<34}  {:<20}  {:<30}  meaning\n",
-      program, "setting", "default", "type");
+ResumeLine parse_resume(int argc, const char* const argv[],
+                        const std::function<SavedRun(const std::filesystem::path&)>& saved) {
+  ResumeLine line;
+  const Table table = settings_table(line.settings);
+  const auto options = parse_command_line(table, {"from", "allow-change"}, argc, argv);
+  check_names(options, "command line");
+  line.action = action_of(options);
+  if (line.action != CommandLine::Action::run) return line;
+
+  const po::option* from = find(options, "from");
+  if (from == nullptr) throw UsageError("option --from is required: a run directory or a checkpoint");
+  line.from = from->value.front();
+  const SavedRun run = saved(line.from);
+  std::istringstream text(run.settings);
+  const auto saved_options = parse_stream(table, text, line.from.string());
+  apply(saved_options, table);
+  line.settings.run.dir = run.directory;
+  Settings before = line.settings;
+  apply(options, table);
+  check_changes(settings_table(before), table, options);
+  check(line.settings);
+  return line;
+}
+
+namespace {
+
+void print_settings(std::ostream& out) {
+  out << fmt::format("{:<34}  {:<20}  {:<30}  meaning\n", "setting", "default", "type");
   Settings defaults;
   std::string section;
   for (const SettingEntry& entry : settings_table(defaults)) {
@@ -153,6 +214,29 @@ void print_help(std::ostream& out, const std::string& program) {
     out << fmt::format("{:<34}  {:<20}  {:<30}  {}\n", entry.name, entry.text().value_or(entry.unset), entry.type,
                        entry.meaning);
   }
+}
+
+constexpr const char* common_options =
+    "  --help          this text\n"
+    "  --version       version, revision and libraries\n\n";
+
+}  // namespace
+
+void print_help(std::ostream& out, const std::string& program) {
+  out << fmt::format(
+      "usage: {} [--config FILE] [--section.key value …]\n\n"
+      "  --config FILE   settings file: [section] and lines key = value; the command line wins over it\n{}",
+      program, common_options);
+  print_settings(out);
+}
+
+void print_resume_help(std::ostream& out, const std::string& program) {
+  out << fmt::format(
+      "usage: {} --from RUN_OR_CHECKPOINT [--section.key value …] [--allow-change section.key …]\n\n"
+      "  --from          a run directory (its newest checkpoint) or a checkpoint, whose settings hold\n"
+      "  --allow-change  a setting that may differ although it makes this another run\n{}",
+      program, common_options);
+  print_settings(out);
 }
 
 void write_settings(std::ostream& out, const Settings& settings) {

@@ -17,6 +17,14 @@ std::string exact(const std::vector<double>& values) {
   return fmt::format("[{}]", fmt::join(texts, ", "));
 }
 
+std::vector<std::string> lines_up_to(const std::filesystem::path& path, std::int64_t last_step) {
+  std::vector<std::string> kept;
+  std::ifstream in(path);
+  for (std::string line; kept.size() < static_cast<std::size_t>(last_step) && std::getline(in, line);)
+    kept.push_back(line);
+  return kept;
+}
+
 std::string duration(double seconds) {
   const auto s = static_cast<std::int64_t>(seconds + 0.5);
   if (s < 3600) return fmt::format("{}:{:02}", s / 60, s % 60);
@@ -34,7 +42,10 @@ std::string to_json_line(const StepMetrics& m) {
                      m.memory_peak, m.ranks);
 }
 
-MetricsFile::MetricsFile(const std::filesystem::path& path) : path_(path), out_(path, std::ios::trunc) {
+MetricsFile::MetricsFile(const std::filesystem::path& path, std::int64_t last_step) : path_(path) {
+  const std::vector<std::string> kept = lines_up_to(path, last_step);
+  out_.open(path, std::ios::trunc);
+  for (const std::string& line : kept) out_ << line << '\n';
   if (!out_) throw Error("{}: cannot be written; check run.dir and the free space", path_.string());
 }
 
@@ -45,7 +56,7 @@ void MetricsFile::append(const StepMetrics& metrics) {
 
 std::string Progress::line(const StepMetrics& m) const {
   const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  const double left = elapsed / static_cast<double>(m.step) * static_cast<double>(total_steps_ - m.step);
+  const double left = elapsed / static_cast<double>(m.step - first_step_) * static_cast<double>(total_steps_ - m.step);
   return fmt::format(
       "step {}/{}  loss {:.4f}  base {:.4f}  drafter {:.3f}  norm {:.3g}  lr {:.2e}  {:.0f} tokens/s  {} left", m.step,
       total_steps_, m.loss, m.loss_base, fmt::join(m.loss_drafter, " "), m.grad_norm, m.lr, m.tokens_per_second(),

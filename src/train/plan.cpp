@@ -32,14 +32,17 @@ void check_settings(const Settings& settings, const hf::Pair& pair, std::int64_t
         "setting train.global_batch: {} micro-batches a step (global_batch / micro_batch) cannot be shared "
         "by {} ranks; the number of ranks must divide it",
         micro_batches, ranks);
+}
+
+}  // namespace
+
+void check_is_new(const Settings& settings) {
   if (checkpoint::has_complete_checkpoint(settings.run.dir))
     throw UsageError(
         "setting run.dir: {} already holds a checkpoint; go on with it by `mtp-resume --from {}`, or choose "
         "another folder",
         settings.run.dir.string(), settings.run.dir.string());
 }
-
-}  // namespace
 
 Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataFile& data, int ranks) {
   Plan plan{.settings = settings,

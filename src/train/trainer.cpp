@@ -6,9 +6,9 @@
 #include <cmath>
 #include <fstream>
 
-#include "mtp/checkpoint/checkpoint.h"
 #include "mtp/checkpoint/export.h"
 #include "mtp/core/log.h"
+#include "mtp/core/signals.h"
 #include "mtp/dist/ordered_sum.h"
 
 namespace mtp::train {
@@ -17,14 +17,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-data::Loader::Options loader_options(const Plan& plan, const hf::Pair& pair, const dist::Communicator& communicator) {
+data::Loader::Options loader_options(const Plan& plan, const hf::Pair& pair, const dist::Communicator& communicator,
+                                     std::int64_t first_step) {
   const Settings& settings = plan.settings;
   return {.micro_batch = settings.train.micro_batch,
           .batch = {.max_length = settings.data.max_length, .refused_ids = pair.base_config.special_ids},
           .prefetch = settings.data.prefetch,
           .rank = communicator.rank(),
           .ranks = communicator.size(),
-          .first_step = 0,
+          .first_step = first_step,
           .end_step = plan.steps};
 }
 
@@ -44,53 +45,80 @@ void write_settings_file(const Settings& settings) {
 
 }  // namespace
 
-Trainer::Trainer(const Settings& settings, Device& device, const dist::Communicator& communicator)
-    : device_(device), communicator_(communicator), sharding_{device, communicator, settings.dist.reduction, 1, 0} {
+Trainer::Trainer(const Settings& settings, Device& device, const dist::Communicator& communicator,
+                 std::optional<checkpoint::Position> from)
+    : device_(device),
+      communicator_(communicator),
+      from_(std::move(from)),
+      sharding_{device, communicator, settings.dist.reduction, 1, 0} {
   dist::agree(communicator, [&] {
     pair_ = std::make_unique<hf::Pair>(settings);
     data_ = std::make_unique<data::DataFile>(settings.data.train);
     plan_ = make_plan(settings, *pair_, *data_, communicator.size());
+    if (!from_) check_is_new(settings);
   });
   sharding_.micro_batches = plan_.micro_batches;
-  if (communicator.is_first()) {
+  if (!is_finished()) start();
+}
+
+void Trainer::start() {
+  const Settings& settings = plan_.settings;
+  if (communicator_.is_first()) {
     run_directory_.emplace(settings.run.dir);
-    write_settings_file(plan_.settings);
-    checkpoint::store_source(*pair_, settings.run.dir);
+    write_settings_file(settings);
+    if (!from_ || !std::filesystem::exists(settings.run.dir / "source"))
+      checkpoint::store_source(*pair_, settings.run.dir);
   }
-  communicator.barrier();  // nobody works for a run that another job holds
-  start_log(communicator.rank(), communicator.is_first() ? settings.run.dir : std::filesystem::path());
+  communicator_.barrier();  // nobody works for a run that another job holds
+  start_log(communicator_.rank(), communicator_.is_first() ? settings.run.dir : std::filesystem::path());
   for (const std::string& dropped : pair_->table.dropped()) spdlog::info("not used, dropped: {}", dropped);
 
   parameters_.emplace(pair_->table, sharding_);
-  dist::agree(communicator, [&] {
-    parameters_->load(*pair_, device);
-    if (settings.drafter.share_embedding_with_base) parameters_->share_embedding_with_base(device);
+  dist::agree(communicator_, [&] {
+    if (from_) return checkpoint::restore(*from_, *parameters_, device_);
+    parameters_->load(*pair_, device_);
+    if (settings.drafter.share_embedding_with_base) parameters_->share_embedding_with_base(device_);
   });
-  joint_.emplace(device, settings, *pair_, *parameters_);
-  optimizer_.emplace(settings.optimizer, device, communicator, parameters_->units());
-  loader_.emplace(*data_, sampler(settings, *data_), loader_options(plan_, *pair_, communicator));
+  joint_.emplace(device_, settings, *pair_, *parameters_);
+  optimizer_.emplace(settings.optimizer, device_, communicator_, parameters_->units());
+  order_.emplace(sampler(settings, *data_));
+  loader_.emplace(*data_, *order_, loader_options(plan_, *pair_, communicator_, first_step()));
 }
 
-void Trainer::run() {
+Trainer::End Trainer::run() {
+  if (is_finished()) {
+    spdlog::info("step {} of {}: nothing left to do", first_step(), plan_.steps);
+    return End::done;
+  }
+  const StopSignals signals;
   const Settings& settings = plan_.settings;
   std::optional<MetricsFile> metrics_file;
-  if (communicator_.is_first()) metrics_file.emplace(settings.run.dir / "metrics.jsonl");
+  if (communicator_.is_first()) metrics_file.emplace(settings.run.dir / "metrics.jsonl", first_step());
+  if (from_) spdlog::info("resumed after step {} from {}", from_->step, from_->directory.string());
   spdlog::info("{} steps of {} sequences on {} ranks, {} samples", plan_.steps, settings.train.global_batch,
                communicator_.size(), data_->samples());
-  const Progress progress(plan_.steps);
-  for (std::int64_t s = 0; s < plan_.steps; ++s) {
+  const Progress progress(first_step(), plan_.steps);
+  for (std::int64_t s = first_step(); s < plan_.steps; ++s) {
     const StepMetrics metrics = step(s);
     if (metrics_file) metrics_file->append(metrics);
     if (metrics.step % settings.run.log_every_steps == 0 || metrics.step == plan_.steps)
       spdlog::info("{}", progress.line(metrics));
     const std::int64_t every = settings.checkpoint.every_steps;
     const bool is_last = metrics.step == plan_.steps;
-    if (is_last || (every > 0 && metrics.step % every == 0))
+    // A signal may have reached any one rank: all stop after the same step.
+    const bool stops = communicator_.max(signals.received()) > 0;
+    if (is_last || stops || (every > 0 && metrics.step % every == 0))
       checkpoint::save(settings, metrics.step, *parameters_, device_, communicator_);
+    if (stops && !is_last) {
+      spdlog::info("stopped by a signal after step {}; go on by mtp-resume --from {}", metrics.step,
+                   settings.run.dir.string());
+      return End::stopped;
+    }
   }
   if (settings.checkpoint.export_at_end && communicator_.is_first())
     checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf");
   communicator_.barrier();
+  return End::done;
 }
 
 StepMetrics Trainer::step(std::int64_t step) {
@@ -98,7 +126,7 @@ StepMetrics Trainer::step(std::int64_t step) {
   const std::vector<data::MicroBatch> batches = loader_->next();
   StepMetrics metrics;
   metrics.step = step + 1;
-  metrics.epoch = sampler(plan_.settings, *data_).epoch(step);
+  metrics.epoch = order_->epoch(step);
   for (const data::MicroBatch& batch : batches) {
     metrics.label_tokens += batch.label_tokens();
     metrics.tokens += batch.sequences.rows();

@@ -32,4 +32,17 @@ void store_source(const hf::Pair& pair, const std::filesystem::path& run_dir);
 void save(const Settings& settings, std::int64_t step, const model::Parameters& parameters, const Device& device,
           const dist::Communicator& communicator);
 
+/// A checkpoint that a run goes on from.
+struct Position {
+  std::filesystem::path directory;
+  std::int64_t step = 0;  // optimizer steps done
+};
+
+Position open(const std::filesystem::path& checkpoint);
+/// Its settings, and the run that it is in.
+SavedRun saved_run(const Position& position);
+
+/// Reads this rank's shards of all parameters and moments; on any number of ranks.
+void restore(const Position& position, const model::Parameters& parameters, Device& device);
+
 }  // namespace mtp::checkpoint

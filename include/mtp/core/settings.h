@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <iosfwd>
 #include <optional>
 #include <string>
@@ -89,8 +90,28 @@ struct CommandLine {
 /// a missing required setting, a contradiction that settings alone show.
 CommandLine parse_settings(int argc, const char* const argv[]);
 
+/// What a command line that resumes asked for.
+struct ResumeLine {
+  CommandLine::Action action = CommandLine::Action::run;
+  std::filesystem::path from;
+  Settings settings;
+};
+
+/// What a checkpoint says of its run.
+struct SavedRun {
+  std::string settings;             // as write_settings wrote them
+  std::filesystem::path directory;  // where the run is now
+};
+
+/// Parses `--from RUN_OR_CHECKPOINT [--section.key value …] [--allow-change section.key …]`. The command line wins over
+/// the settings that `saved(from)` returns. Throws UsageError like parse_settings, and
+/// where a setting that is part of the run's mathematics would change without being allowed to.
+ResumeLine parse_resume(int argc, const char* const argv[],
+                        const std::function<SavedRun(const std::filesystem::path&)>& saved);
+
 /// The table of every setting: name, type, default, unit and meaning.
 void print_help(std::ostream& out, const std::string& program);
+void print_resume_help(std::ostream& out, const std::string& program);
 
 /// Writes settings as a file that `--config` reads back to the same values.
 void write_settings(std::ostream& out, const Settings& settings);

@@ -33,8 +33,9 @@ std::string to_json_line(const StepMetrics& metrics);
 /// metrics.jsonl, flushed after each line.
 class MetricsFile {
  public:
-  /// Starts an empty file. Throws Error where it cannot be written.
-  explicit MetricsFile(const std::filesystem::path& path);
+  /// Keeps the lines up to `last_step`, which a resumed run goes on from, and no other. Throws Error where it cannot be
+  /// written.
+  MetricsFile(const std::filesystem::path& path, std::int64_t last_step);
   void append(const StepMetrics& metrics);
 
  private:
@@ -45,11 +46,13 @@ class MetricsFile {
 /// The line that the screen and the log show, with the time left at the mean pace so far.
 class Progress {
  public:
-  explicit Progress(std::int64_t total_steps) : total_steps_(total_steps), start_(std::chrono::steady_clock::now()) {}
+  /// Of steps first_step + 1 … total_steps.
+  Progress(std::int64_t first_step, std::int64_t total_steps)
+      : first_step_(first_step), total_steps_(total_steps), start_(std::chrono::steady_clock::now()) {}
   std::string line(const StepMetrics& metrics) const;
 
  private:
-  std::int64_t total_steps_;
+  std::int64_t first_step_, total_steps_;
   std::chrono::steady_clock::time_point start_;
 };
 

@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "mtp/checkpoint/checkpoint.h"
 #include "mtp/checkpoint/run_directory.h"
 #include "mtp/core/settings.h"
 #include "mtp/data/loader.h"
@@ -29,15 +30,26 @@ struct Plan {
 /// Throws UsageError or Error in one line for what does not fit together.
 Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataFile& data, int ranks);
 
-/// Trains a pair from its source to its last step, and writes a checkpoint of that. Collective.
+/// Throws UsageError where a new run would write over a checkpoint.
+void check_is_new(const Settings& settings);
+
+/// Trains a pair from its source, or on from a checkpoint, to its last step, and writes a checkpoint of that.
+/// Collective.
 class Trainer {
  public:
   /// Opens and checks everything, loads the pair and takes the run directory.
-  Trainer(const Settings& settings, Device& device, const dist::Communicator& communicator);
+  Trainer(const Settings& settings, Device& device, const dist::Communicator& communicator,
+          std::optional<checkpoint::Position> from = std::nullopt);
 
-  void run();
+  enum class End { done, stopped };
+  /// `stopped`: on a signal, with a checkpoint written.
+  End run();
 
  private:
+  /// Optimizer steps done before this start.
+  std::int64_t first_step() const { return from_ ? from_->step : 0; }
+  bool is_finished() const { return first_step() >= plan_.steps; }
+  void start();
   StepMetrics step(std::int64_t step);
   /// Σ over the step's micro-batches, in their order, of what each rank's micro-batches gave: base, rounds.
   std::vector<double> sum_losses(const std::vector<model::LossSums>& mine) const;
@@ -48,11 +60,13 @@ class Trainer {
   std::unique_ptr<hf::Pair> pair_;
   std::unique_ptr<data::DataFile> data_;
   Plan plan_;
+  std::optional<checkpoint::Position> from_;
   std::optional<checkpoint::RunDirectory> run_directory_;  // rank 0
   dist::Sharding sharding_;
   std::optional<model::Parameters> parameters_;
   std::optional<model::Joint> joint_;
   std::optional<Optimizer> optimizer_;
+  std::optional<data::Sampler> order_;
   std::optional<data::Loader> loader_;
 };
 

@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""A run that is killed and resumed, on other numbers of ranks, ends with the bits of one that was left alone.
+
+    .venv/bin/python tests/check_resume.py PROGRAMS [--seed N]
+
+Compared are metrics.jsonl (but for times, memory and ranks) and every tensor of the last checkpoint: weights and moments.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+
+FIXTURE = Path(__file__).parent / "fixtures" / "e4b"
+MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+VARYING = {"step_time", "tokens_per_second", "memory_peak", "ranks"}
+STEPS = 40
+
+
+class Run:
+    def __init__(self, programs: Path, directory: Path):
+        self.programs, self.directory = programs, directory
+
+    def train(self, ranks: int, *extra: str) -> subprocess.Popen:
+        settings = ["--config", FIXTURE / "settings.cfg", "--model.base", FIXTURE / "base", "--model.drafter"]
+        settings += [FIXTURE / "drafter", "--data.train", FIXTURE / "data.h5", "--data.shuffle", "true"]
+        settings += ["--train.global_batch", "12", "--train.micro_batch", "1", "--train.max_steps", str(STEPS)]
+        settings += ["--checkpoint.every_steps", "2", "--run.dir", self.directory, "--run.threads", "1"]
+        return self.start(ranks, "mtp-train", *settings, *extra)
+
+    def resume(self, ranks: int, *extra: str) -> subprocess.Popen:
+        return self.start(ranks, "mtp-resume", "--from", self.directory, *extra)
+
+    def start(self, ranks: int, program: str, *words: object) -> subprocess.Popen:
+        command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks), self.programs / program, *words]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, env=os.environ | MPI, text=True, start_new_session=True, **pipes)
+
+    @property
+    def steps_done(self) -> int:
+        path = self.directory / "metrics.jsonl"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def kill_after(self, job: subprocess.Popen, steps: int, delay: float) -> bool:
+        """kill -9 of every process of the job, some time after it has done `steps` steps; whether it was running."""
+        while self.steps_done < steps and job.poll() is None:
+            time.sleep(0.01)
+        time.sleep(delay)
+        was_running = job.poll() is None
+        pids = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True).stdout.split()
+        for pid in [job.pid, *map(int, pids)]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        job.communicate()
+        return was_running
+
+    def metrics(self) -> list[dict]:
+        lines = [json.loads(line) for line in (self.directory / "metrics.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key not in VARYING} for line in lines]
+
+    def tensors(self) -> dict[str, bytes]:
+        found = {}
+        with h5py.File(self.directory / "checkpoints" / "latest" / "state.h5") as state:
+            state.visititems(lambda name, item: found.update({name: item[()].tobytes()}) if hasattr(item, "shape") else None)
+        return found
+
+
+def finish(job: subprocess.Popen, code: int = 0) -> str:
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode == code, f"exit code {job.returncode}, not {code}:\n{output}"
+    return output
+
+
+def expect_same(got: Run, want: Run) -> None:
+    assert got.metrics() == want.metrics(), "metrics.jsonl differs"
+    ours, theirs = got.tensors(), want.tensors()
+    assert ours.keys() == theirs.keys() and len(theirs) > 100
+    different = [name for name in theirs if ours[name] != theirs[name]]
+    assert not different, f"{len(different)} tensors differ, the first is {different[0]}"
+
+
+def killed_at_random(programs: Path, folder: Path, whole: Run, rng: random.Random) -> None:
+    run = Run(programs, folder / "killed")
+    job, killed = run.train(1), 0
+    for ranks in (2, 3, 4, 1):
+        killed += run.kill_after(job, run.steps_done + rng.randint(3, 6), rng.random() * 0.1)
+        job = run.resume(ranks, "--train.recompute", rng.choice(("true", "false")))
+    finish(job)
+    assert killed >= 2, "the run was too short to be killed"
+    expect_same(run, whole)
+
+
+def stopped_by_signals(programs: Path, folder: Path, whole: Run) -> None:
+    """A signal to mpirun, which passes it on to all ranks, or to one rank alone: exit code 75, nothing lost."""
+    run = Run(programs, folder / "signalled")
+    job = run.train(2)
+    for number, ranks, to_one in ((signal.SIGUSR1, 3, False), (signal.SIGUSR1, 4, True), (signal.SIGTERM, 2, True)):
+        wanted = run.steps_done + 3
+        while run.steps_done < wanted:
+            assert job.poll() is None, job.communicate()[0]
+            time.sleep(0.01)
+        children = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True).stdout.split()
+        os.kill(int(children[-1]) if to_one else job.pid, number)
+        assert "stopped by a signal after step" in finish(job, 75)
+        job = run.resume(ranks)
+    finish(job)
+    expect_same(run, whole)
+
+
+def a_finished_run_changes_nothing(whole: Run) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.directory.rglob("*")}
+    assert "nothing left to do" in finish(whole.resume(2))
+    assert before == {path: path.stat().st_mtime_ns for path in whole.directory.rglob("*")}
+
+
+def another_run_is_refused(whole: Run) -> None:
+    output = finish(whole.resume(2, "--optimizer.lr", "0.5"), 2)
+    assert output.count("error: ") == 1 and "optimizer.lr" in output and "--allow-change" in output, output
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("programs", type=Path)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
+    rng = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder, programs = Path(name), arguments.programs.resolve()
+        whole = Run(programs, folder / "whole")
+        finish(whole.train(2))
+        killed_at_random(programs, folder, whole, rng)
+        stopped_by_signals(programs, folder, whole)
+        a_finished_run_changes_nothing(whole)
+        another_run_is_refused(whole)
+        moved = Run(programs, folder / "moved")
+        shutil.move(whole.directory, moved.directory)
+        finish(moved.resume(1, "--train.max_steps", str(STEPS + 2)))
+        assert len(moved.metrics()) == STEPS + 2
+    print("5 passed, 0 failed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
