@@ -14,7 +14,8 @@ from pathlib import Path
 import huggingface_hub  # comes with transformers
 import pyarrow.parquet
 
-Message = dict[str, object]
+from chat_tokenizer import Message
+
 Record = dict[str, object]
 
 ROWS = 128  # of a Parquet file in memory at once
