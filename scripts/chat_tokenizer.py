@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # or it warns that PyTorch is not installed, as intended
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a tokenizer is a directory, never a name on the Hub
 
 import jinja2
 from transformers import AutoTokenizer
@@ -51,7 +50,7 @@ class ChatTokenizer:
         self.vocab_size: int = text_config["vocab_size"]
         self.pad_token_id: int = text_config.get("pad_token_id", 0)
         self.directory = directory
-        self.tokenizer = AutoTokenizer.from_pretrained(directory)
+        self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         if not self.tokenizer.chat_template:
             raise SystemExit(f"{directory}: no chat template (chat_template.jinja)")
         self.special = tuple(t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special)

@@ -24,6 +24,11 @@ class SettingsTest : public testing::Test {
     all.insert(all.end(), words.begin(), words.end());
     return parse_line(all).settings;
   }
+  /// A file of configs/, without the validation it asks for: that is refused until it is built.
+  static Settings parse_published(const std::string& file) {
+    const std::string path = MTP_SOURCE_DIR "/configs/" + file;
+    return parse_line({"--config", path.c_str(), "--validation.every_steps", "0", "--data.validation", ""}).settings;
+  }
   static std::string refusal(const std::vector<const char*>& words) {
     return test::error_of<UsageError>([&] { parse(words); });
   }
@@ -208,6 +213,25 @@ TEST_F(SettingsTest, FaultsOfTheFileNameTheFile) {
   EXPECT_EQ(refusal({"--config", "none.cfg"}), "setting config: cannot read the file none.cfg");
   const std::string folder = dir.path().string();
   EXPECT_EQ(refusal({"--config", folder.c_str()}), "setting config: cannot read the file " + folder);
+}
+
+TEST_F(SettingsTest, EveryFileInConfigsParses) {
+  for (const auto& entry : std::filesystem::directory_iterator(MTP_SOURCE_DIR "/configs"))
+    EXPECT_EQ(test::error_of<UsageError>([&] { parse_published(entry.path().filename()); }), "no error")
+        << entry.path();
+}
+
+TEST_F(SettingsTest, TheE4bRecipeIsThePublishedOne) {
+  const Settings s = parse_published("e4b_tulu_magicoder.cfg");
+  EXPECT_EQ(s.drafter.loss_weight, 0.01);
+  EXPECT_EQ(s.drafter.rounds, 4);
+  EXPECT_EQ(s.train.global_batch, 8);
+  EXPECT_EQ(s.train.max_steps, 2000);
+  EXPECT_TRUE(s.train.recompute);
+  EXPECT_EQ(s.data.max_length, 2048);
+  EXPECT_EQ(s.optimizer.lr, 1e-5);
+  EXPECT_EQ(s.optimizer.max_grad_norm, 0.5);
+  EXPECT_EQ(s.checkpoint.every_steps, 250);
 }
 
 TEST_F(SettingsTest, HelpAndVersionNeedNoRun) {

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <regex>
+#include <set>
 
 #include "mtp/hf/pair.h"
 #include "support/error_of.h"
@@ -31,17 +33,99 @@ class MakePairTest : public testing::Test {
     return std::sqrt(std::inner_product(all.begin(), all.end(), all.begin(), 0.0) / static_cast<double>(all.size()));
   }
 
+  struct Shapes {
+    BaseConfig base;
+    DrafterConfig drafter;
+  };
+  /// A preset as it is read back, without its weights.
+  Shapes shapes(const std::string& name) {
+    const auto preset = std::ranges::find(presets(), name, &Preset::name);
+    for (const auto& [part, json] : {std::pair("base", preset->base), {"drafter", preset->drafter}}) {
+      std::filesystem::create_directories(dir.path() / name / part);
+      write_json(dir.path() / name / part / "config.json", json);
+    }
+    Shapes shapes{read_base_config(dir.path() / name / "base"), read_drafter_config(dir.path() / name / "drafter")};
+    check_fit(shapes.base, shapes.drafter);
+    return shapes;
+  }
+  static bool is_of_real_shape(const Preset& preset) { return preset.base["text_config"]["vocab_size"] == 262144; }
+  /// Buffers are left out.
+  static std::int64_t parameters(const std::vector<TensorEntry>& tensors) {
+    std::int64_t sum = 0;
+    for (const TensorEntry& tensor : tensors)
+      if (tensor.dtype == "F32" && !tensor.name.ends_with("layer_scalar")) sum += num_elements(tensor.shape);
+    return sum;
+  }
+  static Shape shape_of(const std::vector<TensorEntry>& tensors, const std::string& name) {
+    return std::ranges::find(tensors, name, &TensorEntry::name)->shape;
+  }
+  /// Names without layer numbers.
+  static std::set<std::string> tensor_kinds(const auto& config) {
+    std::set<std::string> kinds;
+    for (const TensorEntry& tensor : tensors_of(config))
+      kinds.insert(std::regex_replace(tensor.name, std::regex("[0-9]+"), "N"));
+    return kinds;
+  }
+
   test::TempDir dir;
 };
 
-TEST_F(MakePairTest, EveryPresetIsAPairThatFits) {
+TEST_F(MakePairTest, EverySmallPresetIsAPairThatFits) {
   for (const Preset& preset : presets()) {
+    if (is_of_real_shape(preset)) continue;
     make_pair(preset, 0, dir.path() / preset.name);
     Settings settings;
     settings.model = {.base = dir.path() / preset.name / "base", .drafter = dir.path() / preset.name / "drafter"};
     const Pair pair(settings);
+    const std::int64_t ordered = pair.drafter_config.use_ordered_embeddings ? pair.base_config.text.vocab_size : 0;
     EXPECT_TRUE(pair.table.dropped().empty()) << preset.name;
-    EXPECT_EQ(pair.token_ordering.size(), static_cast<std::size_t>(pair.base_config.text.vocab_size)) << preset.name;
+    EXPECT_EQ(static_cast<std::int64_t>(pair.token_ordering.size()), ordered) << preset.name;
+  }
+}
+
+// What the published checkpoints hold in their text decoders (towers for images and sound are not part of a preset).
+TEST_F(MakePairTest, RealShapesHaveTheParametersOfThePublishedPairs) {
+  const Shapes e2b = shapes("e2b"), e4b = shapes("e4b"), dense = shapes("31b");
+  EXPECT_EQ(parameters(tensors_of(e4b.base)), 7'463'013'376);
+  EXPECT_EQ(parameters(tensors_of(e4b.drafter)), 78'517'760);
+  EXPECT_EQ(parameters(tensors_of(e2b.base)), 4'628'569'344);
+  EXPECT_EQ(parameters(tensors_of(e2b.drafter)), 77'731'328);
+  EXPECT_EQ(parameters(tensors_of(dense.base)), 30'697'345'280);
+  EXPECT_EQ(parameters(tensors_of(dense.drafter)), 427'575'552);
+  EXPECT_EQ(shape_of(tensors_of(e4b.base), "model.language_model.embed_tokens_per_layer.weight"),
+            (Shape{262144, 42 * 256}));
+}
+
+TEST_F(MakePairTest, RealShapesHaveTheLayersOfThePublishedPairs) {
+  const TextConfig e2b = shapes("e2b").base.text, e4b = shapes("e4b").base.text, dense = shapes("31b").base.text;
+  const auto describe = [](const TextConfig& text) {
+    std::string
+        layers;  // s, f: a layer with keys and values; S, F: a layer that shares them; a bar after a store layer
+    for (const LayerShape& layer : text.layers) {
+      layers += layer.is_sliding ? (layer.shares_kv ? 'S' : 's') : (layer.shares_kv ? 'F' : 'f');
+      if (layer.is_store) layers += '|';
+    }
+    return layers;
+  };
+  EXPECT_EQ(describe(e4b), "sssssfsssssfsssssfsssss|f|SSSSSFSSSSSFSSSSSF");
+  EXPECT_EQ(describe(e2b), "ssssfssssfssss|f|SSSSFSSSSFSSSSFSSSSF");
+  EXPECT_EQ(describe(dense), "sssssfsssssfsssssfsssssfsssssfsssssfsssssfsssssfsssssfsssss|f|");
+  EXPECT_EQ(e2b.layers.front().intermediate_size, 6144);
+  EXPECT_EQ(e2b.layers.back().intermediate_size, 2 * 6144);  // double-wide
+  EXPECT_EQ(e4b.layers.back().intermediate_size, 10240);
+  EXPECT_EQ(dense.layers.front().kv_heads, 16);
+  EXPECT_EQ(dense.layers.back().kv_heads, 4);
+  EXPECT_TRUE(dense.layers.back().k_eq_v);
+  EXPECT_EQ(dense.hidden_size_per_layer_input, 0);
+}
+
+TEST_F(MakePairTest, AMiniHasTheStructureOfItsModel) {
+  for (const std::string name : {"e2b", "e4b", "31b"}) {
+    const Shapes real = shapes(name), mini = shapes(name + "-mini");
+    EXPECT_EQ(mini.base.text.hidden_size, real.base.text.hidden_size / 32) << name;
+    EXPECT_EQ(mini.drafter.use_ordered_embeddings, real.drafter.use_ordered_embeddings) << name;
+    EXPECT_EQ(tensor_kinds(mini.base), tensor_kinds(real.base)) << name;
+    EXPECT_EQ(tensor_kinds(mini.drafter), tensor_kinds(real.drafter)) << name;
   }
 }
 

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import pyarrow
@@ -18,8 +20,10 @@ import pyarrow.parquet
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+import conversation_sources
 import small_tokenizer
 from chat_tokenizer import ChatTokenizer, RefusedConversation
+from conversation_sources import PRESETS, Source
 
 CHAT = [
     {"role": "user", "content": "What is up?"},
@@ -97,19 +101,166 @@ class Targets(TestCase):
             self.targets(STRICT, CHAT[1:])
 
 
-class Files(TestCase):
+def question(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}, {"role": "assistant", "content": "."}]
+
+
+class FileCase(TestCase):
     def prepare(self, *arguments: object) -> subprocess.CompletedProcess:
         command = [sys.executable, SCRIPTS / "prepare_data.py", *arguments]
         return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
 
     def write(self, name: str, chats: list) -> Path:
+        return self.write_records(name, [{"messages": c} for c in chats])
+
+    def write_records(self, name: str, records: list[dict[str, object]]) -> Path:
         path = self.dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".parquet":
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"messages": c} for c in chats]), path)
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
         else:
-            path.write_text("".join(json.dumps({"messages": c}) + "\n" for c in chats))
+            path.write_text("".join(json.dumps(r) + "\n" for r in records))
         return path
 
+    def samples(self, path: Path) -> list[tuple[int, ...]]:
+        with h5py.File(path) as f:
+            offsets = f["offsets"][:]
+            return [tuple(f["tokens"][a:b].tolist()) for a, b in zip(offsets, offsets[1:])]
+
+
+class Mixes(FileCase):
+    def drawn(self, *sources: Source, max_turns: int = 0, seed: int = 0) -> tuple[list[str], Counter[str]]:
+        """The first word of each conversation, and what was left out."""
+        skipped: Counter[str] = Counter()
+        found = conversation_sources.conversations(sources, max_turns, seed, skipped)
+        return [messages[0]["content"].split()[0] for messages in found], skipped
+
+    def test_have_the_proportions_of_the_weights_until_one_source_ends_and_then_the_rest(self):
+        a = self.write("a.jsonl", [question("a") for _ in range(2000)])
+        b = self.write("b.parquet", [question("b") for _ in range(2000)])
+        words, _ = self.drawn(Source(str(a), 0.8), Source(str(b), 0.2))
+        self.assertEqual(Counter(words), {"a": 2000, "b": 2000})
+        end_of_a = max(i for i, word in enumerate(words) if word == "a")
+        self.assertAlmostEqual(2000 / (end_of_a + 1), 0.8, delta=0.03)
+        self.assertEqual(set(words[end_of_a + 1 :]), {"b"})
+
+    def test_are_the_same_for_the_same_seed_and_keep_each_source_in_order(self):
+        a = Source(str(self.write("a.jsonl", [question(f"a{i}") for i in range(50)])), 1)
+        b = Source(str(self.write("b.jsonl", [question(f"b{i}") for i in range(50)])), 3)
+        first, again, other = (self.drawn(a, b, seed=seed)[0] for seed in (1, 1, 2))
+        self.assertEqual(first, again)
+        self.assertNotEqual(first, other)
+        self.assertEqual([word for word in first if word[0] == "a"], [f"a{i}" for i in range(50)])
+
+    def test_without_weights_are_one_source_after_the_other(self):
+        paths = [self.write(f"{name}.jsonl", [question(name)] * 2) for name in "ab"]
+        self.assertEqual(self.drawn(*(Source(str(p)) for p in paths))[0], ["a", "a", "b", "b"])
+
+    def test_leave_out_long_conversations_before_drawing(self):
+        system = [{"role": "system", "content": "s"}]
+        path = self.write("a.jsonl", [system + question("q") * 8, question("q") * 9, question("q")])
+        words, skipped = self.drawn(Source(str(path)), max_turns=16)
+        self.assertEqual((words, skipped), (["s", "q"], {"of more than 16 turns": 1}))
+
+    def test_take_problem_and_solution_for_question_and_answer(self):
+        records = [{"lang": "python", "problem": "p", "solution": "s"}]
+        for name in ("m.jsonl", "m.parquet"):
+            chats = list(conversation_sources.read(str(self.write_records(name, records))))
+            self.assertEqual(chats, [[{"role": "user", "content": "p"}, {"role": "assistant", "content": "s"}]])
+
+    def test_read_a_directory_in_the_order_of_its_names(self):
+        self.write("d/2.jsonl", [question("second")])
+        self.write("d/1.parquet", [question("first")])
+        (self.dir / "d" / "README.md").write_text("no data")
+        self.assertEqual(self.drawn(Source(str(self.dir / "d")))[0], ["first", "second"])
+
+    # The Hub itself is replaced: what is tested is which data set is asked for and what is made of its files.
+    def test_read_data_sets_on_the_hub(self):
+        self.write("hub/data/train.jsonl", [question("q")])
+        with mock.patch("huggingface_hub.snapshot_download", return_value=str(self.dir / "hub")) as download:
+            self.assertEqual(self.drawn(Source("owner/name"))[0], ["q"])
+        download.assert_called_once_with("owner/name", repo_type="dataset", allow_patterns=["*.jsonl", "*.parquet"])
+
+    def test_say_in_one_line_that_the_hub_cannot_be_reached(self):
+        with (
+            mock.patch("huggingface_hub.snapshot_download", side_effect=OSError("no route\nmore")),
+            self.assertRaisesRegex(SystemExit, "^owner/name: cannot be downloaded from the Hub: no route$"),
+        ):
+            self.drawn(Source("owner/name"))
+
+    def test_are_written_as_places_with_weights(self):
+        self.assertEqual(Source.parse("a/b:0.8"), Source("a/b", 0.8))
+        self.assertEqual(Source.parse("a.jsonl"), Source("a.jsonl"))
+        self.assertEqual(Source.parse("odd:name.jsonl"), Source("odd:name.jsonl"))
+
+    def test_of_the_preset_take_local_copies(self):
+        preset = PRESETS["tulu-magicoder"]
+        self.assertEqual([s.weight for s in preset.sources], [0.8, 0.2])
+        self.assertEqual((preset.max_turns, preset.seed), (16, 42))
+        self.assertEqual(preset.at([Source("t"), Source("m")]), (Source("t", 0.8), Source("m", 0.2)))
+
+    def test_that_contradict_themselves_are_wrong_usage(self):
+        model = ["--tokenizer", self.dir, "--out", self.dir / "o.h5"]
+        for arguments, said in (
+            (["a.jsonl:1", "b.jsonl"], "either every source has a weight"),
+            (["a.jsonl:1", "b.jsonl:0"], "either every source has a weight"),
+            (["--preset", "tulu-magicoder", "a.jsonl"], "takes 2 sources without weights"),
+            (["--preset", "tulu-magicoder", "a.jsonl:1", "b.jsonl:2"], "takes 2 sources without weights"),
+            ([], "give sources or --preset"),
+        ):
+            with self.subTest(said):
+                result = self.prepare(*arguments, *model)
+                self.assertEqual(result.returncode, 2)
+                self.assertIn(said, result.stderr)
+
+
+class Processes(FileCase):
+    def prepare_measured(self, *arguments: object) -> int:
+        """Peak memory of the largest of the processes, in MiB."""
+        measure = (
+            "import resource, subprocess, sys\n"
+            "subprocess.run(sys.argv[1:], check=True, capture_output=True)\n"
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10)"
+        )
+        command = [sys.executable, "-c", measure, sys.executable, SCRIPTS / "prepare_data.py", *arguments]
+        result = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True)
+        return int(result.stdout)
+
+    def test_write_the_same_bytes_whatever_their_number(self):
+        model = make_tokenizer(self.dir / "m")
+        tulu = self.write("tulu.jsonl", [question(f"{i}?") * (1 + i % 12) for i in range(1000)])
+        magicoder = self.write_records("magicoder.jsonl", [{"problem": f"{i}", "solution": "."} for i in range(300)])
+        written = []
+        for processes in (1, 2, 3):
+            outs = self.dir / f"t{processes}.h5", self.dir / f"v{processes}.h5"
+            options = ["--out", outs[0], "--validation-out", outs[1], "--validation-fraction", 0.1]
+            options += ["--tokenizer", model, "--processes", processes, "--preset", "tulu-magicoder"]
+            result = self.prepare(*options, tulu, magicoder)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn("skipped: 332 of more than 16 turns", result.stdout)
+            written.append([out.read_bytes() for out in outs])
+        self.assertEqual(written[0], written[1])
+        self.assertEqual(written[0], written[2])
+
+    def test_take_no_more_memory_for_more_data(self):
+        model, chat = make_tokenizer(self.dir / "m"), question("x" * 300)
+        few, many = (self.write(f"{n}.parquet", [chat] * n) for n in (2000, 20000))
+        peaks = [self.prepare_measured(f, "--tokenizer", model, "--out", self.dir / "o.h5") for f in (few, many)]
+        self.assertLess(peaks[1] - peaks[0], 8, f"{peaks} MiB for 2000 and 20000 samples")
+
+    def test_report_progress(self):
+        source, model = self.write("a.jsonl", [question(f"{i}") for i in range(600)]), make_tokenizer(self.dir / "m")
+        result = self.prepare(source, "--tokenizer", model, "--out", self.dir / "o.h5", "--progress-seconds", 0)
+        self.assertRegex(result.stderr.splitlines()[-1], r"^600 samples, \d+ tokens, \d+ samples/s$")
+
+    def test_pass_on_what_ends_a_worker(self):
+        model = make_tokenizer(self.dir / "m", REWRITING)
+        result = self.prepare(self.write("a.jsonl", [CHAT]), "--tokenizer", model, "--out", self.dir / "o.h5")
+        self.assertEqual(result.returncode, 1)
+        self.assertRegex(result.stderr, "^[^\n]*rewrites earlier turns[^\n]*\n$")
+
+
+class Files(FileCase):
     def test_jsonl_and_parquet_give_the_same_samples(self):
         model = make_tokenizer(self.dir / "model")
         for name in ("a.jsonl", "a.parquet"):
@@ -148,11 +299,6 @@ class Files(TestCase):
         self.assertEqual(len(train) + len(validation), 120)
         self.assertGreater(len(validation), 10)
         self.assertFalse(set(train) & set(validation))
-
-    def samples(self, path: Path) -> list[tuple[int, ...]]:
-        with h5py.File(path) as f:
-            offsets = f["offsets"][:]
-            return [tuple(f["tokens"][a:b].tolist()) for a, b in zip(offsets, offsets[1:])]
 
     def test_a_fault_is_one_line_and_leaves_no_file(self):
         model = make_tokenizer(self.dir / "m")

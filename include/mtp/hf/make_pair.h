@@ -16,7 +16,7 @@ struct Preset {
   Json base, drafter;
 };
 
-/// Every preset, smallest first.
+/// Every preset: the small ones, the published pairs' structures at small widths (…-mini), and their real shapes.
 const std::vector<Preset>& presets();
 
 /// Writes OUT/base and OUT/drafter with random fp32 weights that a training from nothing can start from; the same seed
