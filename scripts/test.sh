@@ -8,4 +8,5 @@ scripts/python_env.sh
 scripts/python_env.sh hf
 cmake --preset ci >/dev/null
 cmake --build --preset ci
+scripts/fuzz.sh
 ctest --preset ci

@@ -237,7 +237,7 @@ TEST_F(ConfigTest, ATieIsTheOuterConfigurationsMatterAsInHuggingFace) {
 TEST_F(ConfigTest, ContradictionsAreNamedWithBothNumbers) {
   EXPECT_EQ(base_refusal({{"num_hidden_layers", 6}}), "layer_types names 5 layers, num_hidden_layers is 6");
   EXPECT_EQ(base_refusal({{"layer_types", every_layer(5, "chunked_attention")}}),
-            "layer_types has the unknown type chunked_attention");
+            "layer_types has the unknown type \"chunked_attention\"");
   EXPECT_EQ(base_refusal({{"num_kv_shared_layers", 6}}), "num_kv_shared_layers is 6, there are 5 layers");
   EXPECT_EQ(without_path([&] {
               base(with_text(base_json, {{"num_kv_shared_layers", 3}}));
@@ -285,7 +285,7 @@ TEST_F(ConfigTest, ADrafterThatIsNoneIsRefused) {
 
 TEST_F(ConfigTest, APairThatDoesNotFitIsRefusedWithBothNumbers) {
   EXPECT_EQ(misfit(base_json, drafter_json), "no error");
-  const std::string start = "base and drafter do not fit: ";
+  const std::string file = (dir.path() / "config.json").string(), start = file + " does not fit " + file + ": ";
   EXPECT_EQ(misfit(base_json, with(drafter_json, {{"backbone_hidden_size", 32}})),
             start + "hidden_size and backbone_hidden_size: 24 in the base, 32 in the drafter");
   EXPECT_EQ(misfit(base_json, with_text(drafter_json, {{"vocab_size", 192}})),
