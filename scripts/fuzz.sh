@@ -12,15 +12,13 @@ targets=("${@:2}")
 cmake --preset fuzz >/dev/null
 cmake --build --preset fuzz
 
-# Seeds: the fixtures' files. What a target finds on the way is kept in corpus/ for the next run.
-collect_seeds() {
-  local target=$1 folder=build/fuzz/seeds/$1 file
-  mkdir -p "$folder" "build/fuzz/corpus/$target" build/fuzz/findings
-  for file in tests/fixtures/*/$2; do cp "$file" "$folder/$(tr / _ <<<"${file#tests/fixtures/}")"; done
-}
-collect_seeds safetensors 'drafter/model.safetensors'
-collect_seeds config '*/config.json'
-collect_seeds data 'data.h5'
+# Seeds: small files of the fixtures; the data target makes its files itself. What a target finds on the way is kept in
+# corpus/ for the next run.
+mkdir -p build/fuzz/{findings,corpus/{safetensors,config,data},seeds/{safetensors,config,data}}
+for file in tests/fixtures/*/{base/config.json,drafter/config.json,drafter/model.safetensors}; do
+  [[ $file == *config.json ]] && target=config || target=safetensors
+  cp "$file" "build/fuzz/seeds/$target/$(tr / _ <<<"${file#tests/fixtures/}")"
+done
 
 for target in "${targets[@]}"; do
   echo "fuzzing $target for $seconds s"

@@ -91,7 +91,7 @@ def add_unknown(entries: dict) -> None:
 
 
 def config(model: str, **changes: object) -> Damage:
-    """Changes keys of a config.json, `text_…` keys in its text_config; None removes."""
+    """Changes keys of a config.json; those that begin with text_ are keys of its text_config."""
 
     def damage(fixture: Path) -> None:
         path = fixture / model / "config.json"

@@ -262,6 +262,12 @@ TEST_F(ConfigTest, WrongValuesAreNamed) {
   EXPECT_EQ(base_refusal({{"hidden_size", 0}}), "hidden_size is 0, it must be at least 1");
   EXPECT_EQ(base_refusal({{"hidden_size", "24"}}), "hidden_size has the wrong type: \"24\"");
   EXPECT_EQ(base_refusal({{"hidden_size", 24.5}}), "hidden_size has the wrong type: 24.5");
+  EXPECT_EQ(base_refusal({{"hidden_size", true}}), "hidden_size has the wrong type: true");
+  EXPECT_EQ(base_refusal({{"hidden_size", std::uint64_t{1} << 63}}),
+            "hidden_size has the wrong type: 9223372036854775808");
+  EXPECT_EQ(base_refusal({{"hidden_size", std::int64_t{1} << 40}}),
+            "hidden_size is 1099511627776, it must be at most 2147483647");
+  EXPECT_EQ(base_refusal({{"layer_types", "full_attention"}}), "layer_types is no list");
   EXPECT_EQ(base_refusal({{"sliding_window", 1}}), "sliding_window is 1, it must be at least 2");
   EXPECT_EQ(base_refusal({{"attention_k_eq_v", 1}}), "attention_k_eq_v has the wrong type: 1");
   EXPECT_EQ(base_refusal({{"rope_parameters", 3}}), "rope_parameters: is no JSON object");
