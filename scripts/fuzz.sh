@@ -22,7 +22,8 @@ done
 
 for target in "${targets[@]}"; do
   echo "fuzzing $target for $seconds s"
-  options=(-max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 -verbosity=0)
+  options=(-max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536)
+  options+=(-verbosity=0 -print_funcs=0 -print_final_stats=1)
   [[ $target == data ]] || options+=(-dict=tests/fuzz/json.dict)
   build/fuzz/tests/fuzz/fuzz-"$target" "${options[@]}" -artifact_prefix=build/fuzz/findings/"$target"- \
     build/fuzz/corpus/"$target" build/fuzz/seeds/"$target"
