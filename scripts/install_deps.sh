@@ -12,7 +12,7 @@ packages=(
 )
 case "${1:-}" in
   "") ;;
-  --tests) packages+=(clang-format libgmock-dev libgtest-dev) ;;
+  --tests) packages+=(clang clang-format libclang-rt-14-dev libgmock-dev libgtest-dev libomp-dev) ;;
   *) echo "usage: scripts/install_deps.sh [--tests]" >&2; exit 2 ;;
 esac
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds everything and runs every test. What .ci/run runs.
+# Installs what is missing, builds everything, runs every test and fuzzes the readers. What .ci/run runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,4 +8,5 @@ scripts/python_env.sh
 scripts/python_env.sh hf
 cmake --preset ci >/dev/null
 cmake --build --preset ci
+scripts/fuzz.sh
 ctest --preset ci

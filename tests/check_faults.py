@@ -4,75 +4,18 @@
     .venv/bin/python tests/check_faults.py PROGRAMS
 """
 
-import argparse
 import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 
-FIXTURE = Path(__file__).parent / "fixtures" / "e4b"
-MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-LIMIT = 20  # seconds within which a job that failed must be gone
-
-
-@dataclass
-class Result:
-    code: int
-    text: str
-    seconds: float
-
-    @property
-    def errors(self) -> list[str]:
-        return [line for line in self.text.splitlines() if line.startswith("error: ")]
-
-
-class Job:
-    """mtp-train on a copy of the fixture, which a case may damage first."""
-
-    def __init__(self, programs: Path, folder: Path):
-        self.programs, self.folder = programs, folder
-        self.fixture = folder / "fixture"
-        self.run_dir = folder / "run"
-        shutil.copytree(FIXTURE, self.fixture)
-
-    def start(self, ranks: int, *extra: str) -> subprocess.Popen:
-        command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks), self.programs / "mtp-train"]
-        command += ["--config", self.fixture / "settings.cfg", "--model.base", self.fixture / "base"]
-        command += ["--model.drafter", self.fixture / "drafter", "--data.train", self.fixture / "data.h5"]
-        command += ["--run.dir", self.run_dir, "--train.global_batch", "12", "--train.micro_batch", "1", *extra]
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(command, env=os.environ | MPI, text=True, **pipes)
-
-    def run(self, ranks: int, *extra: str) -> Result:
-        return self.wait(self.start(ranks, *extra))
-
-    def wait(self, process: subprocess.Popen) -> Result:
-        begin = time.monotonic()
-        try:
-            text, _ = process.communicate(timeout=LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise AssertionError(f"still running after {LIMIT} s") from None
-        return Result(process.returncode, text, time.monotonic() - begin)
-
-    def ranks_of(self, mpirun: subprocess.Popen) -> list[int]:
-        found = subprocess.run(["pgrep", "-P", str(mpirun.pid)], capture_output=True, text=True)
-        return [int(pid) for pid in found.stdout.split()]
-
-
-def expect(result: Result, code: int, line: str, times: int = 1) -> None:
-    assert result.code == code, f"exit code {result.code}, not {code}:\n{result.text}"
-    matching = [error for error in result.errors if re.search(line, error)]
-    assert len(matching) == times and len(result.errors) == times, f"expected {times} × {line!r}:\n{result.text}"
+from job import Job, expect, run_cases
 
 
 def all_ranks_miss_a_file(job: Job) -> None:
@@ -178,25 +121,5 @@ CASES: list[Callable[[Job], None]] = [
 ]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("programs", type=Path)
-    parser.add_argument("cases", nargs="*", help="names of cases; default: all")
-    arguments = parser.parse_args()
-    failed = []
-    cases = [case for case in CASES if not arguments.cases or case.__name__ in arguments.cases]
-    for case in cases:
-        with tempfile.TemporaryDirectory() as folder:
-            begin = time.monotonic()
-            try:
-                case(Job(arguments.programs.resolve(), Path(folder)))
-                print(f"passed  {case.__name__}  {time.monotonic() - begin:.1f} s", flush=True)
-            except AssertionError as error:
-                failed.append(case.__name__)
-                print(f"FAILED  {case.__name__}: {error}", flush=True)
-    print(f"{len(cases) - len(failed)} passed, {len(failed)} failed")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_cases(__doc__, {case.__name__: case for case in CASES}))

@@ -8,9 +8,12 @@
 #include <utility>
 
 #include "mtp/core/error.h"
+#include "mtp/core/file.h"
 
 namespace mtp::hdf5 {
 namespace {
+
+constexpr hsize_t most_elements = hsize_t{1} << 48;
 
 // Held by whoever calls HDF5. Recursive, because closing a handle inside an operation takes it again.
 std::recursive_mutex mutex;
@@ -165,10 +168,31 @@ Handle link_creation(const std::string& where) {
   return creation;
 }
 
+// Whether all of a dataset's storage exists. HDF5's own space status takes a last chunk that sticks out for a hole.
+bool is_written(const Handle& dataset, const Handle& creation, const std::vector<std::int64_t>& shape,
+                const std::string& where) {
+  if (H5Pget_layout(creation.id()) != H5D_CHUNKED) {
+    H5D_space_status_t status{};
+    check(H5Dget_space_status(dataset.id(), &status), where, "read the layout");
+    return status == H5D_SPACE_STATUS_ALLOCATED;
+  }
+  std::vector<hsize_t> chunk(shape.size(), 1);
+  check(H5Pget_chunk(creation.id(), static_cast<int>(chunk.size()), chunk.data()), where, "read the layout");
+  hsize_t needed = 1, written = 0;
+  for (std::size_t i = 0; i < shape.size(); ++i) needed *= (static_cast<hsize_t>(shape[i]) - 1) / chunk[i] + 1;
+  const Handle space = owned(H5Dget_space(dataset.id()), where, "read the shape");
+  check(H5Dget_num_chunks(dataset.id(), space.id(), &written), where, "count the chunks");
+  return written == needed;
+}
+
 std::vector<std::int64_t> shape_of(const Handle& dataset, const std::string& where) {
   const Handle space = owned(H5Dget_space(dataset.id()), where, "read the shape");
   std::vector<hsize_t> dims(check(H5Sget_simple_extent_ndims(space.id()), where, "read the shape"));
   check(H5Sget_simple_extent_dims(space.id(), dims.data(), nullptr), where, "read the shape");
+  hsize_t elements = 1;
+  for (const hsize_t size : dims)
+    if (__builtin_mul_overflow(elements, size, &elements) || elements > most_elements)
+      throw Error("{} has more elements than any file can", where);
   return {dims.begin(), dims.end()};
 }
 
@@ -261,6 +285,21 @@ std::int64_t Dataset::elements() const {
   return std::accumulate(shape_.begin(), shape_.end(), std::int64_t{1}, std::multiplies());
 }
 
+void Dataset::check_is_stored() const {
+  const Lock lock;
+  const Handle creation = owned(H5Dget_create_plist(handle_.id()), where_, "read the layout");
+  if (check(H5Pget_layout(creation.id()), where_, "read the layout") == H5D_VIRTUAL)
+    throw Error("{} is virtual, its elements must lie in the file itself", where_);
+  if (check(H5Pget_external_count(creation.id()), where_, "read the layout") > 0)
+    throw Error("{} has its elements in another file, they must lie in the file itself", where_);
+  hsize_t file_size = 0;
+  const Handle file = owned(H5Iget_file_id(handle_.id()), where_, "find the file");
+  check(H5Fget_filesize(file.id(), &file_size), where_, "read the file's size");
+  if (H5Dget_storage_size(handle_.id()) > file_size) throw Error("{} is larger than its file", where_);
+  if (elements() > 0 && !is_written(handle_, creation, shape_, where_))
+    throw Error("{} was never written as a whole", where_);
+}
+
 void Dataset::read_rows(std::int64_t first, hid_t type, std::size_t count, void* values) const {
   const Lock lock;
   check_type(handle_, type, where_);
@@ -279,6 +318,7 @@ void Dataset::write_rows(std::int64_t first, hid_t type, std::size_t count, cons
 
 File File::open(const std::filesystem::path& path) {
   const Lock lock;
+  check_is_file(path);
   const std::string where = path.string();
   return {owned(H5Fopen(where.c_str(), H5F_ACC_RDONLY, file_access(where).id()), where, "open as an HDF5 file"), where};
 }

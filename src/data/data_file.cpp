@@ -19,15 +19,21 @@ hdf5::File open_checked(const std::filesystem::path& path) {
   return file;
 }
 
+hdf5::Dataset open_list(const hdf5::File& file, const std::string& where, const std::string& name) {
+  hdf5::Dataset dataset = file.dataset(name);
+  if (dataset.shape().size() != 1) throw Error("{}: dataset {} must have one dimension", where, name);
+  dataset.check_is_stored();
+  return dataset;
+}
+
 void check_length(const hdf5::Dataset& dataset, const std::string& where, const std::string& name,
                   std::int64_t tokens) {
-  if (dataset.shape().size() != 1) throw Error("{}: dataset {} must have one dimension", where, name);
   if (dataset.elements() != tokens)
     throw Error("{}: dataset {} has {} elements, offsets end at {}", where, name, dataset.elements(), tokens);
 }
 
 std::vector<std::int64_t> read_offsets(const hdf5::File& file, const std::string& where) {
-  auto offsets = file.dataset("offsets").read_all<std::int64_t>();
+  auto offsets = open_list(file, where, "offsets").read_all<std::int64_t>();
   if (offsets.size() < 2) throw Error("{} has no samples", where);
   if (offsets.front() != 0) throw Error("{}: offsets start at {}, not at 0", where, offsets.front());
   for (std::size_t i = 0; i + 1 < offsets.size(); ++i)
@@ -44,8 +50,8 @@ DataFile::DataFile(const std::filesystem::path& path)
       file_(open_checked(path)),
       vocab_size_(file_.attribute<std::int64_t>("vocab_size")),
       pad_token_id_(file_.attribute<std::int64_t>("pad_token_id")),
-      tokens_(file_.dataset("tokens")),
-      loss_mask_(file_.dataset("loss_mask")),
+      tokens_(open_list(file_, path.string(), "tokens")),
+      loss_mask_(open_list(file_, path.string(), "loss_mask")),
       offsets_(read_offsets(file_, path.string())) {
   if (file_.has_attribute("tokenizer")) tokenizer_ = file_.attribute<std::string>("tokenizer");
   if (vocab_size_ < 1) throw Error("{}: attribute vocab_size is {}, it must be at least 1", path.string(), vocab_size_);

@@ -158,13 +158,18 @@ void agree(const Communicator& communicator, const std::function<void()>& work) 
     failure = std::current_exception();
     message = error.what();
     exit_code = error.exit_code();
+  } catch (const std::exception& error) {
+    failure = std::current_exception();
+    message = std::string("unexpected: ") + error.what();
+    exit_code = 1;
   }
   const std::vector<std::string> messages = communicator.all_gather(message);
-  if (std::all_of(messages.begin(), messages.end(), [](const std::string& text) { return text.empty(); })) return;
+  const auto first = std::find_if(messages.begin(), messages.end(), [](const auto& text) { return !text.empty(); });
+  if (first == messages.end()) return;
   if (std::all_of(messages.begin(), messages.end(), [&](const std::string& text) { return text == message; }))
     throw AgreedError(message, exit_code);
-  if (failure != nullptr) std::rethrow_exception(failure);
-  communicator.barrier();  // which the failed ranks never reach: they end the job
+  if (first - messages.begin() == communicator.rank()) std::rethrow_exception(failure);
+  communicator.barrier();  // which that rank never reaches: it says what is wrong and ends the job
 }
 
 }  // namespace mtp::dist

@@ -1,14 +1,19 @@
 #include "mtp/hf/config.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
-#include <type_traits>
+#include <limits>
+#include <optional>
 
 #include "mtp/core/error.h"
 
 namespace mtp::hf {
 
 namespace {
+
+constexpr std::int64_t largest_size = std::numeric_limits<std::int32_t>::max();  // a product of two fits 64 bits
+constexpr std::int64_t most_layers = 10'000;
 
 /// An object of a configuration file, whose path and key every message names.
 class Section {
@@ -26,6 +31,11 @@ class Section {
     return Section(where_ + ": " + key, json_[key]);
   }
 
+  const Json& list(const char* key) const {
+    if (!json_[key].is_array()) throw Error("{}: {} is no list", where_, key);
+    return json_[key];
+  }
+
   /// The value, or `missing` where the key is absent or null.
   template <typename T>
   T get(const char* key, T missing) const {
@@ -35,19 +45,15 @@ class Section {
   std::int64_t at_least(std::int64_t least, const char* key, std::int64_t missing) const {
     const auto number = get<std::int64_t>(key, missing);
     if (number < least) throw Error("{}: {} is {}, it must be at least {}", where_, key, number, least);
+    if (number > largest_size) throw Error("{}: {} is {}, it must be at most {}", where_, key, number, largest_size);
     return number;
   }
 
  private:
   template <typename T>
   T value(const char* key) const {
-    const Json& json = json_[key];
-    const bool would_be_cut = std::is_integral_v<T> && json.is_number_float();
-    try {
-      if (!would_be_cut) return json.get<T>();
-    } catch (const Json::exception&) {  // said below
-    }
-    throw Error("{}: {} has the wrong type: {}", where_, key, json.dump());
+    if (const std::optional<T> read = exact<T>(json_[key])) return *read;
+    throw Error("{}: {} has the wrong type: {}", where_, key, brief(json_[key]));
   }
 
   std::string where_;
@@ -59,9 +65,9 @@ std::vector<LayerType> layer_types(const Section& text, std::int64_t layers) {
   if (!text.has("layer_types"))
     for (std::int64_t i = 0; i < layers; ++i) types.push_back((i + 1) % 6 != 0 ? LayerType::sliding : LayerType::full);
   else
-    for (const auto& name : text.get<std::vector<std::string>>("layer_types", {})) {
+    for (const Json& name : text.list("layer_types")) {
       if (name != "full_attention" && name != "sliding_attention")
-        throw Error("{}: layer_types has the unknown type {}", text.where(), name);
+        throw Error("{}: layer_types has the unknown type {}", text.where(), brief(name));
       types.push_back(name == "full_attention" ? LayerType::full : LayerType::sliding);
     }
   if (static_cast<std::int64_t>(types.size()) != layers)
@@ -86,8 +92,9 @@ void read_heads(const Section& text, std::vector<LayerShape>& layers) {
   if (!text.has("per_layer_config")) return;
   const Section overrides = text.section("per_layer_config");
   for (const auto& [number, unused] : overrides.json().items()) {
-    const bool is_number =
-        !number.empty() && std::all_of(number.begin(), number.end(), ::isdigit) && number.size() < 10;
+    const bool is_number = !number.empty() && std::all_of(number.begin(), number.end(), [](unsigned char c) {
+      return std::isdigit(c) != 0;
+    }) && number.size() < 10;
     if (!is_number || std::stoul(number) >= layers.size())
       throw Error("{}: {} is no layer of this model", overrides.where(), number);
     LayerShape& layer = layers[std::stoul(number)];
@@ -128,6 +135,11 @@ RopeParameters read_rope(const Section& text, LayerType type) {
   if (parameters.rope_type != "default" && parameters.rope_type != "proportional")
     throw Error("{}: rope_type {} is not supported; it must be default or proportional", rope.where(),
                 parameters.rope_type);
+  if (parameters.rope_theta <= 0 || parameters.factor <= 0)
+    throw Error("{}: rope_theta {} and factor {} must be above 0", rope.where(), parameters.rope_theta,
+                parameters.factor);
+  if (parameters.partial_rotary_factor < 0 || parameters.partial_rotary_factor > 1)
+    throw Error("{}: partial_rotary_factor is {}, it must be 0 to 1", rope.where(), parameters.partial_rotary_factor);
   return parameters;
 }
 
@@ -158,6 +170,8 @@ void check_sizes(const Section& text, const TextConfig& config) {
       throw Error("{}: layers {} and {} are both {} and differ in head size or key/value heads", text.where(),
                   &first - config.layers.data(), i, to_string(type));
   }
+  if (config.rms_norm_eps < 0)
+    throw Error("{}: rms_norm_eps is {}, it must be at least 0", text.where(), config.rms_norm_eps);
   if (config.final_logit_softcapping && *config.final_logit_softcapping <= 0)
     throw Error("{}: final_logit_softcapping is {}, it must be above 0", text.where(), *config.final_logit_softcapping);
   if (config.pad_token_id < 0 || config.pad_token_id >= config.vocab_size)
@@ -175,6 +189,9 @@ TextConfig read_text(const Section& text, bool share_all_by_default) {
   config.hidden_size = text.positive("hidden_size", config.hidden_size);
   config.intermediate_size = text.positive("intermediate_size", config.intermediate_size);
   config.num_hidden_layers = text.positive("num_hidden_layers", config.num_hidden_layers);
+  if (config.num_hidden_layers > most_layers)
+    throw Error("{}: num_hidden_layers is {}, it must be at most {}", text.where(), config.num_hidden_layers,
+                most_layers);
   config.num_attention_heads = text.positive("num_attention_heads", config.num_attention_heads);
   config.rms_norm_eps = text.get("rms_norm_eps", config.rms_norm_eps);
   config.max_position_embeddings = text.positive("max_position_embeddings", config.max_position_embeddings);
@@ -244,11 +261,14 @@ std::vector<float> TextConfig::rope_inverse_frequencies(LayerType type) const {
 
 BaseConfig read_base_config(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
-  const Json json = read_json(path);
-  const Section file(path.string(), json);
+  return parse_base_config(read_json(path), path.string());
+}
+
+BaseConfig parse_base_config(const Json& json, const std::string& name) {
+  const Section file(name, json);
   check_model(file, "gemma4");
-  BaseConfig config{.text = read_text(file.section("text_config"), false), .special_ids = {}};
-  check_stores(path.string(), config.text);
+  BaseConfig config{.file = name, .text = read_text(file.section("text_config"), false), .special_ids = {}};
+  check_stores(name, config.text);
   const std::pair<const char*, std::int64_t> ids[] = {
       {"image_token_id", 258880}, {"video_token_id", 258884}, {"audio_token_id", 258881}};
   for (const auto& [key, id] : ids) config.special_ids.push_back(file.get(key, id));
@@ -257,34 +277,39 @@ BaseConfig read_base_config(const std::filesystem::path& directory) {
 
 DrafterConfig read_drafter_config(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
-  const Json json = read_json(path);
-  const Section file(path.string(), json);
+  return parse_drafter_config(read_json(path), path.string());
+}
+
+DrafterConfig parse_drafter_config(const Json& json, const std::string& name) {
+  const Section file(name, json);
   check_model(file, "gemma4_assistant");
   DrafterConfig config;
+  config.file = name;
   config.text = read_text(file.section("text_config"), true);
   config.backbone_hidden_size = file.positive("backbone_hidden_size", config.backbone_hidden_size);
   config.use_ordered_embeddings = file.get("use_ordered_embeddings", false);
   config.num_centroids = file.positive("num_centroids", config.num_centroids);
   config.centroid_intermediate_top_k = file.positive("centroid_intermediate_top_k", config.centroid_intermediate_top_k);
   if (config.text.num_kv_shared_layers != config.text.num_hidden_layers)
-    throw Error("{}: num_kv_shared_layers is {}; all {} layers of a drafter share", path.string(),
+    throw Error("{}: num_kv_shared_layers is {}; all {} layers of a drafter share", name,
                 config.text.num_kv_shared_layers, config.text.num_hidden_layers);
   if (config.text.hidden_size_per_layer_input != 0)
-    throw Error("{}: hidden_size_per_layer_input is {}; a drafter has none", path.string(),
+    throw Error("{}: hidden_size_per_layer_input is {}; a drafter has none", name,
                 config.text.hidden_size_per_layer_input);
   if (config.use_ordered_embeddings && config.text.vocab_size % config.num_centroids != 0)
-    throw Error("{}: num_centroids {} does not divide vocab_size {}", path.string(), config.num_centroids,
+    throw Error("{}: num_centroids {} does not divide vocab_size {}", name, config.num_centroids,
                 config.text.vocab_size);
   if (config.use_ordered_embeddings && config.centroid_intermediate_top_k > config.num_centroids)
-    throw Error("{}: centroid_intermediate_top_k {} is more than num_centroids {}", path.string(),
+    throw Error("{}: centroid_intermediate_top_k {} is more than num_centroids {}", name,
                 config.centroid_intermediate_top_k, config.num_centroids);
   return config;
 }
 
 void check_fit(const BaseConfig& base, const DrafterConfig& drafter) {
-  const auto expect_equal = [](const std::string& what, std::int64_t of_base, std::int64_t of_drafter) {
+  const std::string misfit = fmt::format("{} does not fit {}", drafter.file, base.file);
+  const auto expect_equal = [&](const std::string& what, std::int64_t of_base, std::int64_t of_drafter) {
     if (of_base != of_drafter)
-      throw Error("base and drafter do not fit: {}: {} in the base, {} in the drafter", what, of_base, of_drafter);
+      throw Error("{}: {}: {} in the base, {} in the drafter", misfit, what, of_base, of_drafter);
   };
   expect_equal("hidden_size and backbone_hidden_size", base.text.hidden_size, drafter.backbone_hidden_size);
   expect_equal("vocab_size", base.text.vocab_size, drafter.text.vocab_size);
@@ -295,10 +320,8 @@ void check_fit(const BaseConfig& base, const DrafterConfig& drafter) {
       return layer.is_store && layer.is_sliding == (type == LayerType::sliding);
     });
     if (store == base.text.layers.end())
-      throw Error(
-          "base and drafter do not fit: the drafter has {} layers, the base has no such layer with keys and "
-          "values of its own",
-          to_string(type));
+      throw Error("{}: the drafter has {} layers, the base has no such layer with keys and values of its own", misfit,
+                  to_string(type));
     expect_equal(to_string(type) + " head size", store->head_dim, needed->head_dim);
     expect_equal(to_string(type) + " key/value heads", store->kv_heads, needed->kv_heads);
   }

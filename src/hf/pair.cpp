@@ -8,6 +8,12 @@ namespace mtp::hf {
 
 namespace {
 
+DrafterConfig read_fitting_drafter(const std::filesystem::path& directory, const BaseConfig& base) {
+  DrafterConfig drafter = read_drafter_config(directory);
+  check_fit(base, drafter);
+  return drafter;
+}
+
 std::vector<float> layer_scalars(const TensorFiles& files, const std::string& prefix, std::int64_t layers) {
   std::vector<float> scalars;
   for (std::int64_t i = 0; i < layers; ++i) {
@@ -37,11 +43,10 @@ Pair::Pair(const Settings& settings)
     : base_directory(settings.model.base),
       drafter_directory(settings.model.drafter),
       base_config(read_base_config(base_directory)),
-      drafter_config(read_drafter_config(drafter_directory)),
+      drafter_config(read_fitting_drafter(drafter_directory, base_config)),
       base_files(TensorFiles::open(base_directory)),
       drafter_files(TensorFiles::open(drafter_directory)),
       table(base_config, base_files, drafter_config, drafter_files, settings) {
-  check_fit(base_config, drafter_config);
   base_layer_scalars = layer_scalars(base_files, "model.language_model.", base_config.text.num_hidden_layers);
   drafter_layer_scalars = layer_scalars(drafter_files, "model.", drafter_config.text.num_hidden_layers);
   if (drafter_config.use_ordered_embeddings)

@@ -14,6 +14,7 @@
 #include <set>
 
 #include "mtp/core/error.h"
+#include "mtp/core/file.h"
 #include "mtp/core/json.h"
 
 namespace mtp::hf {
@@ -26,6 +27,7 @@ static_assert(std::endian::native == std::endian::little, "safetensors files are
 class MappedFile {
  public:
   explicit MappedFile(const fs::path& path) {
+    check_is_file(path);
     const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (file < 0) throw Error("{}: cannot be read: {}", path.string(), std::strerror(errno));
     struct stat status {};
@@ -108,13 +110,9 @@ std::pair<Json, std::size_t> read_header(const fs::path& path, std::span<const s
       throw Error("{}: tensor {} stands twice in the header", path.string(), parsed.get<std::string>());
     return true;
   };
-  try {
-    Json header = Json::parse(text, text + length, refuse_duplicates);
-    if (!header.is_object()) throw Error("{}: the header is no JSON object", path.string());
-    return {std::move(header), sizeof(length) + length};
-  } catch (const Json::exception& error) {
-    throw Error("{}: the header is no valid JSON: {}", path.string(), error.what());
-  }
+  Json header = parse_json({text, length}, path.string() + ": the header", refuse_duplicates);
+  if (!header.is_object()) throw Error("{}: the header is no JSON object", path.string());
+  return {std::move(header), sizeof(length) + length};
 }
 
 const std::map<std::string, std::size_t>& element_sizes() {
@@ -140,15 +138,29 @@ struct Placed {
   std::uint64_t begin = 0, end = 0;
 };
 
-Placed read_entry(const std::string& file, const std::string& name, const Json& json) {
-  Placed placed;
-  try {
-    placed.entry = {name, json.at("dtype").get<std::string>(), json.at("shape").get<Shape>()};
-    placed.begin = json.at("data_offsets").at(0).get<std::uint64_t>();
-    placed.end = json.at("data_offsets").at(1).get<std::uint64_t>();
-  } catch (const Json::exception& error) {
-    throw Error("{}: tensor {}: {}", file, name, error.what());
+/// The array of integers under a key of a tensor's entry.
+template <typename T>
+std::vector<T> read_integers(const std::string& where, const Json& json, const char* key) {
+  if (!json.contains(key) || !json[key].is_array()) throw Error("{}: {} is no array", where, key);
+  std::vector<T> values;
+  for (const Json& value : json[key]) {
+    const std::optional<T> integer = exact<T>(value);
+    if (!integer) throw Error("{}: {} has no integer but {}", where, key, brief(value));
+    values.push_back(*integer);
   }
+  return values;
+}
+
+Placed read_entry(const std::string& file, const std::string& name, const Json& json) {
+  const std::string where = fmt::format("{}: tensor {}", file, name);
+  if (!json.is_object() || !json.contains("dtype") || !json["dtype"].is_string())
+    throw Error("{}: dtype is no string", where);
+  const auto offsets = read_integers<std::uint64_t>(where, json, "data_offsets");
+  if (offsets.size() != 2) throw Error("{}: data_offsets has {} numbers, not 2", where, offsets.size());
+  const Placed placed{
+      .entry = {name, json["dtype"].get<std::string>(), read_integers<std::int64_t>(where, json, "shape")},
+      .begin = offsets[0],
+      .end = offsets[1]};
   if (!element_sizes().contains(placed.entry.dtype))
     throw Error("{}: tensor {} has the unknown element type {}", file, name, placed.entry.dtype);
   const std::optional<std::uint64_t> elements = checked_elements(placed.entry.shape);
@@ -184,7 +196,7 @@ TensorFiles TensorFiles::open(const fs::path& directory) {
   for (const auto& [name, shard] : map.items()) {
     const auto file = shard.is_string() ? shard.get<std::string>() : std::string();
     if (file.empty() || fs::path(file).filename() != file)
-      throw Error("{}: tensor {} has no file name but {}", index.string(), name, shard.dump());
+      throw Error("{}: tensor {} has no file name but {}", index.string(), name, brief(shard));
     shards.insert(file);
   }
   for (const std::string& shard : shards) files.add_file(directory / shard);
@@ -260,7 +272,7 @@ std::vector<std::int64_t> TensorFiles::read_int64(const std::string& name) const
   if (tensor.entry.dtype != "I64")
     throw Error("{}: tensor {} has type {}; I64 is needed", where_, name, tensor.entry.dtype);
   std::vector<std::int64_t> values(tensor.bytes.size() / sizeof(std::int64_t));
-  std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
+  if (!values.empty()) std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
   return values;
 }
 

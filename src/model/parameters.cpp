@@ -69,9 +69,7 @@ void Parameters::load(const hf::Pair& pair, Device& device) {
 
 void Parameters::share_embedding_with_base(Device& device) {
   const Parameter base = get(base_embedding), drafter = get(drafter_embedding);
-  if (base.shape != drafter.shape)
-    throw UsageError("setting drafter.share_embedding_with_base: the base's token table is {}, the drafter's {}",
-                     to_string(base.shape), to_string(drafter.shape));
+  MTP_ASSERT(base.shape == drafter.shape);
   const auto shard = [](const Parameter& p) { return static_cast<dist::ShardedUnit*>(p.group)->master(); };
   device.copy(shard(base), shard(drafter));
 }

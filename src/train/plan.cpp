@@ -1,4 +1,8 @@
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 #include "mtp/train/trainer.h"
 
@@ -24,6 +28,17 @@ void check_data(const Settings& settings, const hf::Pair& pair, const data::Data
         file, longest, most, most + 1);
 }
 
+/// The folder may be the run directory, which is not there yet.
+void check_gradient_file(const Settings& settings) {
+  namespace fs = std::filesystem;
+  const fs::path file = fs::absolute(settings.run.dump_gradients).lexically_normal(), folder = file.parent_path();
+  if (fs::is_directory(file))
+    throw UsageError("setting run.dump_gradients: {} is a folder, name a file", file.string());
+  const bool is_in_run_dir = folder == fs::absolute(settings.run.dir / "").lexically_normal().parent_path();
+  if (!is_in_run_dir && access(folder.c_str(), W_OK | X_OK) != 0)
+    throw UsageError("setting run.dump_gradients: {} cannot be written: {}", file.string(), std::strerror(errno));
+}
+
 void check_settings(const Settings& settings, const hf::Pair& pair, std::int64_t micro_batches, int ranks) {
   if (settings.drafter.head == Head::masked && !pair.drafter_config.use_ordered_embeddings)
     throw UsageError("setting drafter.head: masked needs a drafter with centroids (use_ordered_embeddings)");
@@ -32,11 +47,17 @@ void check_settings(const Settings& settings, const hf::Pair& pair, std::int64_t
         "setting train.global_batch: {} micro-batches a step (global_batch / micro_batch) cannot be shared "
         "by {} ranks; the number of ranks must divide it",
         micro_batches, ranks);
+  const std::int64_t of_base = pair.base_config.text.hidden_size, of_drafter = pair.drafter_config.text.hidden_size;
+  if (settings.drafter.share_embedding_with_base && of_base != of_drafter)
+    throw UsageError(
+        "setting drafter.share_embedding_with_base: the base's token table has a width of {}, the drafter's {}",
+        of_base, of_drafter);
 }
 
 }  // namespace
 
 void check_is_new(const Settings& settings) {
+  if (!settings.run.dump_gradients.empty()) check_gradient_file(settings);
   if (checkpoint::has_complete_checkpoint(settings.run.dir))
     throw UsageError(
         "setting run.dir: {} already holds a checkpoint; go on with it by `mtp-resume --from {}`, or choose "

@@ -36,6 +36,12 @@ data::Sampler sampler(const Settings& settings, const data::DataFile& data) {
                         .seed = settings.data.seed});
 }
 
+/// Reads the samples of a rank's share: a bad one ends the run here, not after hours.
+void check_samples(const data::DataFile& data, const data::Loader::Options& options) {
+  for (std::int64_t i = options.rank; i < data.samples(); i += options.ranks)
+    data::make_micro_batch(data, {&i, 1}, options.batch);
+}
+
 void write_settings_file(const Settings& settings) {
   const std::filesystem::path path = settings.run.dir / "settings.cfg";
   std::ofstream out(path);
@@ -57,6 +63,7 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
     plan_ = make_plan(settings, *pair_, *data_, communicator.size());
     if (!from_) check_is_new(settings);
   });
+  dist::agree(communicator, [&] { check_samples(*data_, loader_options(plan_, *pair_, communicator)); });
   sharding_.micro_batches = plan_.micro_batches;
   if (!is_finished()) start();
 }

@@ -158,6 +158,27 @@ TEST_F(Hdf5Test, ADatasetReadWronglyIsNamed) {
   EXPECT_THAT(error_of([&] { file.create_dataset<float>("ids", {1}); }), HasSubstr("dataset ids: cannot create: "));
 }
 
+// What h5py writes and this program does not.
+void write_chunked(const std::filesystem::path& path) {
+  const hsize_t size = 10, chunk = 4;  // the last chunk sticks out
+  const std::vector<int> values(size);
+  const Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT)),
+      space(H5Screate_simple(1, &size, nullptr)), creation(H5Pcreate(H5P_DATASET_CREATE));
+  H5Pset_chunk(creation.id(), 1, &chunk);
+  const auto create = [&](const char* name) {
+    return Handle(H5Dcreate2(file.id(), name, H5T_NATIVE_INT, space.id(), H5P_DEFAULT, creation.id(), H5P_DEFAULT));
+  };
+  H5Dwrite(create("whole").id(), H5T_NATIVE_INT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+  create("empty");
+}
+
+TEST_F(Hdf5Test, AChunkedDatasetIsStoredOnceEveryChunkIsWritten) {
+  write_chunked(path);
+  const File file = File::open(path);
+  EXPECT_EQ(error_of([&] { file.dataset("whole").check_is_stored(); }), "no error");
+  EXPECT_THAT(error_of([&] { file.dataset("empty").check_is_stored(); }), HasSubstr("dataset empty was never written"));
+}
+
 TEST_F(Hdf5Test, AFullDiskIsAnErrorThatNamesTheFile) {
   File file = File::create(path);
   Dataset dataset = file.create_dataset<float>("x", {1 << 20});

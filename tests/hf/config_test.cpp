@@ -237,7 +237,7 @@ TEST_F(ConfigTest, ATieIsTheOuterConfigurationsMatterAsInHuggingFace) {
 TEST_F(ConfigTest, ContradictionsAreNamedWithBothNumbers) {
   EXPECT_EQ(base_refusal({{"num_hidden_layers", 6}}), "layer_types names 5 layers, num_hidden_layers is 6");
   EXPECT_EQ(base_refusal({{"layer_types", every_layer(5, "chunked_attention")}}),
-            "layer_types has the unknown type chunked_attention");
+            "layer_types has the unknown type \"chunked_attention\"");
   EXPECT_EQ(base_refusal({{"num_kv_shared_layers", 6}}), "num_kv_shared_layers is 6, there are 5 layers");
   EXPECT_EQ(without_path([&] {
               base(with_text(base_json, {{"num_kv_shared_layers", 3}}));
@@ -262,6 +262,12 @@ TEST_F(ConfigTest, WrongValuesAreNamed) {
   EXPECT_EQ(base_refusal({{"hidden_size", 0}}), "hidden_size is 0, it must be at least 1");
   EXPECT_EQ(base_refusal({{"hidden_size", "24"}}), "hidden_size has the wrong type: \"24\"");
   EXPECT_EQ(base_refusal({{"hidden_size", 24.5}}), "hidden_size has the wrong type: 24.5");
+  EXPECT_EQ(base_refusal({{"hidden_size", true}}), "hidden_size has the wrong type: true");
+  EXPECT_EQ(base_refusal({{"hidden_size", std::uint64_t{1} << 63}}),
+            "hidden_size has the wrong type: 9223372036854775808");
+  EXPECT_EQ(base_refusal({{"hidden_size", std::int64_t{1} << 40}}),
+            "hidden_size is 1099511627776, it must be at most 2147483647");
+  EXPECT_EQ(base_refusal({{"layer_types", "full_attention"}}), "layer_types is no list");
   EXPECT_EQ(base_refusal({{"sliding_window", 1}}), "sliding_window is 1, it must be at least 2");
   EXPECT_EQ(base_refusal({{"attention_k_eq_v", 1}}), "attention_k_eq_v has the wrong type: 1");
   EXPECT_EQ(base_refusal({{"rope_parameters", 3}}), "rope_parameters: is no JSON object");
@@ -285,7 +291,7 @@ TEST_F(ConfigTest, ADrafterThatIsNoneIsRefused) {
 
 TEST_F(ConfigTest, APairThatDoesNotFitIsRefusedWithBothNumbers) {
   EXPECT_EQ(misfit(base_json, drafter_json), "no error");
-  const std::string start = "base and drafter do not fit: ";
+  const std::string file = (dir.path() / "config.json").string(), start = file + " does not fit " + file + ": ";
   EXPECT_EQ(misfit(base_json, with(drafter_json, {{"backbone_hidden_size", 32}})),
             start + "hidden_size and backbone_hidden_size: 24 in the base, 32 in the drafter");
   EXPECT_EQ(misfit(base_json, with_text(drafter_json, {{"vocab_size", 192}})),

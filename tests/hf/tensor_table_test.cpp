@@ -228,6 +228,10 @@ TEST_F(TensorTableTest, AnExplicitHeadIsAcceptedOnlyWhereItSaysWhatTheTieSays) {
   base_tensors.push_back({{"lm_head.weight", "F32", {12, 6}}, values});
   EXPECT_THAT(names_of(table()), Not(Contains("base.lm_head.weight")));
 
+  base_tensors.back().entry.dtype = "BF16";  // holds these values, too
+  EXPECT_THAT(names_of(table()), Not(Contains("base.lm_head.weight")));
+  base_tensors.back().entry.dtype = "F32";
+
   base_tensors.back().values[70] += 1;
   const std::string differs =
       "base: lm_head.weight differs from model.language_model.embed_tokens.weight; an untied output projection is not "

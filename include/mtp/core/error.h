@@ -8,13 +8,17 @@
 
 namespace mtp {
 
+/// A message as it may be printed: what comes from a file can hold line breaks, other control characters, and any
+/// length.
+std::string one_line(std::string message);
+
 /// What the world did: a file, a setting, a peer, a disk, a device. The message is one line that names what, where and
 /// what to do; `main` prints it. Ends the program with `exit_code`.
 class Error : public std::runtime_error {
  public:
   template <typename... Args>
   explicit Error(fmt::format_string<Args...> format, Args&&... args)
-      : std::runtime_error(fmt::format(format, std::forward<Args>(args)...)) {}
+      : std::runtime_error(one_line(fmt::format(format, std::forward<Args>(args)...))) {}
 
   int exit_code() const { return exit_code_; }
 

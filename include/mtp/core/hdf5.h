@@ -61,12 +61,15 @@ class Object {
   std::string where_;  // "data.h5" or "data.h5: dataset tokens", the start of every message
 };
 
-/// An array of any number of dimensions, contiguous in the file. Parts are ranges of its rows, the indices of the first
+/// An array of any number of dimensions. Parts are ranges of its rows, the indices of the first
 /// dimension, so of a 1-D dataset its elements; a dataset of shape [] has one row.
 class Dataset : public Object {
  public:
   const std::vector<std::int64_t>& shape() const { return shape_; }
   std::int64_t elements() const;
+  /// Throws Error unless every element lies in this file. HDF5 reads what was never written, and what a virtual or
+  /// external dataset's missing source should have given, as zeros.
+  void check_is_stored() const;
 
   /// Reads or writes whole rows from row `first` on. `values` must fill them exactly. The stored type must be T up to
   /// byte order: nothing is converted or clipped.

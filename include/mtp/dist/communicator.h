@@ -63,7 +63,7 @@ class Communicator {
 };
 
 /// Runs `work` on every rank and compares how it went. Where all ranks fail with the same message, each throws
-/// AgreedError. Where only some fail, those throw their own error, which ends the job, and the others wait for the end.
+/// AgreedError. Else the first rank that failed throws its own error, which ends the job, and the others wait for it.
 void agree(const Communicator& communicator, const std::function<void()>& work);
 
 }  // namespace mtp::dist

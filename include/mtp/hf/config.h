@@ -54,12 +54,14 @@ struct TextConfig {
 
 /// config.json of a Gemma4ForConditionalGeneration.
 struct BaseConfig {
+  std::string file;  // for messages
   TextConfig text;
   std::vector<std::int64_t> special_ids;  // image, video and audio tokens
 };
 
 /// config.json of a Gemma4AssistantForCausalLM.
 struct DrafterConfig {
+  std::string file;  // for messages
   TextConfig text;
   std::int64_t backbone_hidden_size = 1536;
   bool use_ordered_embeddings = false;  // has centroids
@@ -71,6 +73,10 @@ struct DrafterConfig {
 /// other variants that are not implemented are refused by name.
 BaseConfig read_base_config(const std::filesystem::path& directory);
 DrafterConfig read_drafter_config(const std::filesystem::path& directory);
+
+/// The same from what a file holds; messages call it `name`.
+BaseConfig parse_base_config(const Json& json, const std::string& name);
+DrafterConfig parse_drafter_config(const Json& json, const std::string& name);
 
 /// Throws Error, naming both numbers, where a drafter cannot work on a base.
 void check_fit(const BaseConfig& base, const DrafterConfig& drafter);

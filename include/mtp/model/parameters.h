@@ -24,8 +24,8 @@ class Parameters {
 
   /// Reads this rank's shards from the source pair.
   void load(const hf::Pair& pair, Device& device);
-  /// Copies the base's token table into the drafter's (`drafter.share_embedding_with_base`). Throws UsageError where
-  /// their shapes differ.
+  /// Copies the base's token table into the drafter's (`drafter.share_embedding_with_base`); their shapes
+  /// must be the same.
   void share_embedding_with_base(Device& device);
 
  private:

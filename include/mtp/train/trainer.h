@@ -30,7 +30,7 @@ struct Plan {
 /// Throws UsageError or Error in one line for what does not fit together.
 Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataFile& data, int ranks);
 
-/// Throws UsageError where a new run would write over a checkpoint.
+/// Throws UsageError where a new run would write over a checkpoint, or could not write its gradients.
 void check_is_new(const Settings& settings);
 
 /// Trains a pair from its source, or on from a checkpoint, to its last step, and writes a checkpoint of that.

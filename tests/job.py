@@ -1,0 +1,97 @@
+"""mtp-train under mpirun on a fixture that a case damages first; for the checks of faults and of bad input."""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+FIXTURE = Path(__file__).parent / "fixtures" / "e4b"
+MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+LIMIT = 20  # seconds within which a job that failed must be gone
+
+
+@dataclass
+class Result:
+    code: int
+    text: str
+    seconds: float
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.text.splitlines() if line.startswith("error: ")]
+
+
+class Job:
+    """mtp-train on a copy of the fixture, which a case may damage first."""
+
+    def __init__(self, programs: Path, folder: Path):
+        self.programs, self.folder = programs, folder
+        self.fixture = folder / "fixture"
+        self.run_dir = folder / "run"
+        shutil.copytree(FIXTURE, self.fixture)
+
+    def start(self, ranks: int, *extra: str) -> subprocess.Popen:
+        settings = {
+            "--config": self.fixture / "settings.cfg",
+            "--model.base": self.fixture / "base",
+            "--model.drafter": self.fixture / "drafter",
+            "--data.train": self.fixture / "data.h5",
+            "--run.dir": self.run_dir,
+            "--train.global_batch": "12",
+            "--train.micro_batch": "1",
+        }
+        settings |= dict(zip(extra[::2], extra[1::2], strict=True))
+        # One rank needs no mpirun, which takes two seconds to notice that it has failed.
+        command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks > 1 else []
+        command += [self.programs / "mtp-train"]
+        command += [word for pair in settings.items() for word in pair]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, env=os.environ | MPI, text=True, **pipes)
+
+    def run(self, ranks: int, *extra: str) -> Result:
+        return self.wait(self.start(ranks, *extra))
+
+    def wait(self, process: subprocess.Popen) -> Result:
+        begin = time.monotonic()
+        try:
+            text, _ = process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise AssertionError(f"still running after {LIMIT} s") from None
+        return Result(process.returncode, text, time.monotonic() - begin)
+
+    def ranks_of(self, mpirun: subprocess.Popen) -> list[int]:
+        found = subprocess.run(["pgrep", "-P", str(mpirun.pid)], capture_output=True, text=True)
+        return [int(pid) for pid in found.stdout.split()]
+
+
+def expect(result: Result, code: int, line: str, times: int = 1) -> None:
+    assert result.code == code, f"exit code {result.code}, not {code}:\n{result.text}"
+    matching = [error for error in result.errors if re.search(line, error)]
+    assert len(matching) == times and len(result.errors) == times, f"expected {times} × {line!r}:\n{result.text}"
+
+
+def run_cases(description: str, cases: dict[str, Callable[[Job], None]]) -> int:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("programs", type=Path)
+    parser.add_argument("cases", nargs="*", help="names of cases; default: all")
+    arguments = parser.parse_args()
+    chosen = {name: case for name, case in cases.items() if not arguments.cases or name in arguments.cases}
+    failed = 0
+    for name, case in chosen.items():
+        with tempfile.TemporaryDirectory() as folder:
+            begin = time.monotonic()
+            try:
+                case(Job(arguments.programs.resolve(), Path(folder)))
+                print(f"passed  {name}  {time.monotonic() - begin:.1f} s", flush=True)
+            except AssertionError as error:
+                failed += 1
+                print(f"FAILED  {name}: {error}", flush=True)
+    print(f"{len(chosen) - failed} passed, {failed} failed")
+    return 1 if failed else 0
