@@ -27,9 +27,9 @@ void print_version() {
   std::cout << version_text("mtp-train") << "CUDA devices " << cuda.count << " (" << cuda.remark << ")\n";
 }
 
-int run(int argc, char** argv, const dist::Communicator& communicator) {
+int run(int argc, char** argv, dist::Communicator& communicator) {
   CommandLine command;
-  dist::agree(communicator, [&] { command = parse_settings(argc, argv); });
+  dist::agree(communicator, "the settings", [&] { command = parse_settings(argc, argv); });
   if (command.action != CommandLine::Action::run) {
     if (!communicator.is_first()) return 0;
     if (command.action == CommandLine::Action::help) print_help(std::cout, "mtp-train");
@@ -37,6 +37,7 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
     return 0;
   }
   start_log(communicator.rank());
+  communicator.set_timeout(command.settings.dist.timeout_minutes);
   Device device(threads_of(command.settings, communicator));
   train::Trainer trainer(command.settings, device, communicator);
   trainer.run();
@@ -47,6 +48,6 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
 
 int main(int argc, char** argv) {
   const mtp::dist::MpiSession session(argc, argv);
-  const mtp::dist::Communicator communicator;
+  mtp::dist::Communicator communicator;
   return mtp::apps::run_parallel(communicator, [&] { return run(argc, argv, communicator); });
 }

@@ -46,7 +46,8 @@ void write_settings_file(const Settings& settings) {
 
 Trainer::Trainer(const Settings& settings, Device& device, const dist::Communicator& communicator)
     : device_(device), communicator_(communicator), sharding_{device, communicator, settings.dist.reduction, 1, 0} {
-  dist::agree(communicator, [&] {
+  const dist::Patience patience(communicator);
+  dist::agree(communicator, "the check of the pair and the data", [&] {
     pair_ = std::make_unique<hf::Pair>(settings);
     data_ = std::make_unique<data::DataFile>(settings.data.train);
     plan_ = make_plan(settings, *pair_, *data_, communicator.size());
@@ -57,12 +58,12 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
     write_settings_file(plan_.settings);
     checkpoint::store_source(*pair_, settings.run.dir);
   }
-  communicator.barrier();  // nobody works for a run that another job holds
+  communicator.barrier("the making of run.dir");  // nobody works for a run that another job holds
   start_log(communicator.rank(), communicator.is_first() ? settings.run.dir : std::filesystem::path());
   for (const std::string& dropped : pair_->table.dropped()) spdlog::info("not used, dropped: {}", dropped);
 
   parameters_.emplace(pair_->table, sharding_);
-  dist::agree(communicator, [&] {
+  dist::agree(communicator, "the loading of the pair", [&] {
     parameters_->load(*pair_, device);
     if (settings.drafter.share_embedding_with_base) parameters_->share_embedding_with_base(device);
   });
@@ -90,7 +91,8 @@ void Trainer::run() {
   }
   if (settings.checkpoint.export_at_end && communicator_.is_first())
     checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf");
-  communicator_.barrier();
+  const dist::Patience patience(communicator_);
+  communicator_.barrier("the end of the run");
 }
 
 StepMetrics Trainer::step(std::int64_t step) {
@@ -103,8 +105,8 @@ StepMetrics Trainer::step(std::int64_t step) {
     metrics.label_tokens += batch.label_tokens();
     metrics.tokens += batch.sequences.rows();
   }
-  metrics.label_tokens = communicator_.sum(metrics.label_tokens);
-  metrics.tokens = communicator_.sum(metrics.tokens);
+  metrics.label_tokens = communicator_.sum(metrics.label_tokens, "the step's labels");
+  metrics.tokens = communicator_.sum(metrics.tokens, "the step's tokens");
   if (metrics.label_tokens == 0)
     throw AgreedError(fmt::format("step {}: none of its samples has a label; check the data file", metrics.step), 1);
 
@@ -145,7 +147,7 @@ std::vector<double> Trainer::sum_losses(const std::vector<model::LossSums>& mine
     flat.push_back(sums.base);
     flat.insert(flat.end(), sums.rounds.begin(), sums.rounds.end());
   }
-  const std::vector<double> all = communicator_.all_gather(flat);
+  const std::vector<double> all = communicator_.all_gather(flat, "the losses");
   const std::size_t parts = flat.size() / mine.size(), ranks = communicator_.size();
   std::vector<double> sums;
   for (std::size_t part = 0; part < parts; ++part) {
