@@ -248,7 +248,7 @@ Error Communicator::waited_in_vain(const std::vector<int>& missing, const Collec
   const std::string limit =
       patience_ > 0 ? fmt::format("{} × dist.timeout_minutes", Patience::factor) : "dist.timeout_minutes";
   return Error(
-      "{} for {:.3g} minutes ({}) in the {} of {}; see whether they were stopped and their machines and disks answer, "
+      "{} for {:.6g} minutes ({}) in the {} of {}; see whether they were stopped and their machines and disks answer, "
       "or raise the setting",
       who, limit_minutes(), limit, collective.kind, collective.what);
 }

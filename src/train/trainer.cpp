@@ -46,7 +46,7 @@ void write_settings_file(const Settings& settings) {
 
 Trainer::Trainer(const Settings& settings, Device& device, const dist::Communicator& communicator)
     : device_(device), communicator_(communicator), sharding_{device, communicator, settings.dist.reduction, 1, 0} {
-  const dist::Patience patience(communicator);
+  const dist::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
   dist::agree(communicator, "the check of the pair and the data", [&] {
     pair_ = std::make_unique<hf::Pair>(settings);
     data_ = std::make_unique<data::DataFile>(settings.data.train);
@@ -91,7 +91,7 @@ void Trainer::run() {
   }
   if (settings.checkpoint.export_at_end && communicator_.is_first())
     checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf");
-  const dist::Patience patience(communicator_);
+  const dist::Patience patience(communicator_);  // with rank 0, which exports
   communicator_.barrier("the end of the run");
 }
 

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "mtp/core/error.h"
@@ -14,7 +15,8 @@
 
 namespace mtp::dist {
 
-/// Starts MPI for the life of the program's `main`; one thread makes all calls.
+/// Starts MPI for the life of the program's `main`; one thread makes all calls. MPI waits for all ranks without a limit
+/// when it starts and when it ends; in between, `Communicator` has one.
 class MpiSession {
  public:
   MpiSession(int& argc, char**& argv);
