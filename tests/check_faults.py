@@ -53,21 +53,29 @@ def one_rank_reads_a_damaged_sample(job: Job) -> None:
     assert not (job.run_dir / "checkpoints").exists(), "a checkpoint was written"
 
 
+def expect_gone(pids: list[int]) -> None:
+    time.sleep(1)
+    assert not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "a rank lives on"
+
+
 def a_rank_is_killed(job: Job) -> None:
     for ranks in (2, 4):
-        shutil.rmtree(job.run_dir, ignore_errors=True)
-        mpirun = job.start(ranks, "--train.max_steps", "1000000")
-        metrics = job.run_dir / "metrics.jsonl"
-        while not (metrics.exists() and metrics.stat().st_size > 0):
-            assert mpirun.poll() is None, mpirun.communicate()[0]
-            time.sleep(0.05)
-        pids = job.ranks_of(mpirun)
-        assert len(pids) == ranks, pids
+        mpirun, pids = job.start_training(ranks)
         os.kill(pids[-1], signal.SIGKILL)
         result = job.wait(mpirun)
         assert result.code != 0 and result.seconds < 10, result
-        time.sleep(1)
-        assert not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), "a rank lives on"
+        expect_gone(pids)
+
+
+def a_rank_is_stopped(job: Job) -> None:
+    for ranks, stopped, reporter in ((2, 1, 0), (2, 0, 1), (4, 2, 0)):
+        mpirun, pids = job.start_training(ranks, "--dist.timeout_minutes", "0.05")
+        os.kill(pids[stopped], signal.SIGSTOP)
+        result = job.wait(mpirun)
+        line = f"rank {reporter}: no answer from rank {stopped} for 0.05 minutes .*timeout_minutes.* of [a-z]+"
+        expect(result, 1, line)
+        assert result.seconds < 15, result
+        expect_gone(pids)
 
 
 def a_loss_that_is_not_finite(job: Job) -> None:
@@ -113,6 +121,7 @@ CASES: list[Callable[[Job], None]] = [
     too_long_samples,
     one_rank_reads_a_damaged_sample,
     a_rank_is_killed,
+    a_rank_is_stopped,
     a_loss_that_is_not_finite,
     a_step_without_a_label,
     a_run_that_is_finished,

@@ -66,6 +66,18 @@ class Job:
             raise AssertionError(f"still running after {LIMIT} s") from None
         return Result(process.returncode, text, time.monotonic() - begin)
 
+    def start_training(self, ranks: int, *extra: str) -> tuple[subprocess.Popen, list[int]]:
+        """mpirun and its ranks' processes, once a step is done of a run without an end."""
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        mpirun = self.start(ranks, "--train.max_steps", "1000000", *extra)
+        metrics = self.run_dir / "metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size > 0):
+            assert mpirun.poll() is None, mpirun.communicate()[0]
+            time.sleep(0.05)
+        pids = self.ranks_of(mpirun)
+        assert len(pids) == ranks, pids
+        return mpirun, pids
+
     def ranks_of(self, mpirun: subprocess.Popen) -> list[int]:
         found = subprocess.run(["pgrep", "-P", str(mpirun.pid)], capture_output=True, text=True)
         return [int(pid) for pid in found.stdout.split()]

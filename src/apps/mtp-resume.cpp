@@ -10,10 +10,10 @@ namespace {
 
 using namespace mtp;
 
-int run(int argc, char** argv, const dist::Communicator& communicator) {
+int run(int argc, char** argv, dist::Communicator& communicator) {
   ResumeLine command;
   checkpoint::Position position;
-  dist::agree(communicator, [&] {
+  dist::agree(communicator, "the settings", [&] {
     command = parse_resume(argc, argv, [&](const std::filesystem::path& from) {
       position = checkpoint::open(checkpoint::resolve_checkpoint(from));
       return checkpoint::saved_run(position);
@@ -24,6 +24,7 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
     if (communicator.is_first()) print_resume_help(std::cout, "mtp-resume");
     return 0;
   }
+  communicator.set_timeout(command.settings.dist.timeout_minutes);
   Device device(apps::threads_of(command.settings, communicator));
   return apps::exit_code(train::Trainer(command.settings, device, communicator, position).run());
 }
@@ -32,6 +33,6 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
 
 int main(int argc, char** argv) {
   const mtp::dist::MpiSession session(argc, argv);
-  const mtp::dist::Communicator communicator;
+  mtp::dist::Communicator communicator;
   return mtp::apps::run_parallel(communicator, [&] { return run(argc, argv, communicator); });
 }

@@ -9,14 +9,15 @@ namespace {
 
 using namespace mtp;
 
-int run(int argc, char** argv, const dist::Communicator& communicator) {
+int run(int argc, char** argv, dist::Communicator& communicator) {
   CommandLine command;
-  dist::agree(communicator, [&] { command = parse_settings(argc, argv); });
+  dist::agree(communicator, "the settings", [&] { command = parse_settings(argc, argv); });
   if (command.action == CommandLine::Action::version) return apps::print_version(communicator, "mtp-train");
   if (command.action == CommandLine::Action::help) {
     if (communicator.is_first()) print_help(std::cout, "mtp-train");
     return 0;
   }
+  communicator.set_timeout(command.settings.dist.timeout_minutes);
   Device device(apps::threads_of(command.settings, communicator));
   return apps::exit_code(train::Trainer(command.settings, device, communicator).run());
 }
@@ -25,6 +26,6 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
 
 int main(int argc, char** argv) {
   const mtp::dist::MpiSession session(argc, argv);
-  const mtp::dist::Communicator communicator;
+  mtp::dist::Communicator communicator;
   return mtp::apps::run_parallel(communicator, [&] { return run(argc, argv, communicator); });
 }

@@ -80,6 +80,7 @@ void remove_old(const fs::path& checkpoints, std::int64_t keep) {
 
 void save(const Settings& settings, std::int64_t step, const model::Parameters& parameters, const Device& device,
           const dist::Communicator& communicator) {
+  const dist::Patience patience(communicator);  // rank 0 writes between the gathers
   const fs::path checkpoints = settings.run.dir / "checkpoints", name = step_name(step);
   const fs::path partial = checkpoints / ("." + name.string() + ".partial");
   std::optional<hdf5::File> file;
@@ -105,7 +106,7 @@ void save(const Settings& settings, std::int64_t step, const model::Parameters& 
     point_latest_at(checkpoints, name.string());
     remove_old(checkpoints, settings.checkpoint.keep);
   }
-  communicator.barrier();
+  communicator.barrier("the end of a checkpoint");
 }
 
 namespace {

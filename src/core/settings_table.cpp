@@ -187,7 +187,8 @@ std::vector<SettingEntry> settings_table(Settings& s) {
 
       choice("dist.reduction", s.dist.reduction, {{"ordered", Reduction::ordered}, {"fast", Reduction::fast}},
              "gradients: the same bits on any number of ranks, or plain reduce-scatter"),
-      number("dist.timeout_minutes", s.dist.timeout_minutes, positive, "minutes to wait for other ranks"),
+      number("dist.timeout_minutes", s.dist.timeout_minutes, positive,
+             "minutes to wait for other ranks; 6 times as long while models are read or written"),
 
       path("run.dir", s.run.dir, "runs/<config's name>", "run directory"),
       choice("run.device", s.run.device,

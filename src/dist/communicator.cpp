@@ -1,9 +1,14 @@
 #include "mtp/dist/communicator.h"
 
+#include <fmt/ranges.h>
+#include <sched.h>
+
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <limits>
+#include <thread>
 
 namespace mtp::dist {
 
@@ -38,6 +43,35 @@ struct Counts {
   int total = 0;
 };
 
+using Clock = std::chrono::steady_clock;
+using Seconds = std::chrono::duration<double>;
+
+constexpr int roll_call_tag = 1;
+constexpr Seconds roll_call_time{3};    // to hear from all ranks that are there
+constexpr Seconds end_of_job_time{10};  // for another rank to report and end the job
+
+/// Passes the time between two looks at what a rank waits for: looks at once at first, then leaves the core to others.
+/// It sleeps only in long waits: ranks that sleep between the collectives of a step are slower by far on busy cores.
+class Pause {
+ public:
+  void operator()() {
+    if (is_long())
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    else if (waited_ > Seconds(20e-6))
+      sched_yield();
+    const Clock::time_point now = Clock::now();
+    // One look takes no longer than this unless the whole job was suspended, which is no time waited.
+    waited_ += std::min<Seconds>(now - last_, Seconds(1));
+    last_ = now;
+  }
+  Seconds waited() const { return waited_; }
+  bool is_long() const { return waited_ > Seconds(1); }
+
+ private:
+  Clock::time_point last_ = Clock::now();
+  Seconds waited_{0};
+};
+
 int count_of_blocks(std::int64_t elements, std::int64_t block) {
   MTP_ASSERT(elements % block == 0 && elements / block <= std::numeric_limits<int>::max());
   return static_cast<int>(elements / block);
@@ -54,6 +88,7 @@ MpiSession::MpiSession(int& argc, char**& argv) {
 MpiSession::~MpiSession() { MPI_Finalize(); }
 
 Communicator::Communicator() {
+  MPI_Comm_dup(MPI_COMM_WORLD, &comm_);  // lives as long as MPI: a collective that was given up may still use it
   MPI_Comm_rank(comm_, &rank_);
   MPI_Comm_size(comm_, &size_);
   MPI_Comm node = MPI_COMM_NULL;
@@ -62,70 +97,93 @@ Communicator::Communicator() {
   MPI_Comm_free(&node);
 }
 
-void Communicator::barrier() const { MPI_Barrier(comm_); }
+void Communicator::barrier(std::string_view what) const {
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Ibarrier(comm_, &request);
+  wait(request, {"barrier", what});
+}
 
-std::int64_t Communicator::sum(std::int64_t value) const {
-  MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_SUM, comm_);
+std::int64_t Communicator::sum(std::int64_t value, std::string_view what) const {
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_SUM, comm_, &request);
+  wait(request, {"sum", what});
   return value;
 }
 
-std::int64_t Communicator::max(std::int64_t value) const {
-  MPI_Allreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_MAX, comm_);
+std::int64_t Communicator::max(std::int64_t value, std::string_view what) const {
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_MAX, comm_, &request);
+  wait(request, {"maximum", what});
   return value;
 }
 
-std::vector<double> Communicator::all_gather(std::span<const double> values) const {
+std::vector<double> Communicator::all_gather(std::span<const double> values, std::string_view what) const {
   std::vector<double> all(values.size() * static_cast<std::size_t>(size_));
   const int count = static_cast<int>(values.size());
-  MPI_Allgather(values.data(), count, MPI_DOUBLE, all.data(), count, MPI_DOUBLE, comm_);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallgather(values.data(), count, MPI_DOUBLE, all.data(), count, MPI_DOUBLE, comm_, &request);
+  wait(request, {"gather", what});
   return all;
 }
 
-std::vector<std::string> Communicator::all_gather(const std::string& text) const {
-  const auto longest = static_cast<int>(max(static_cast<std::int64_t>(text.size())) + 1);
+std::vector<std::string> Communicator::all_gather(const std::string& text, std::string_view what) const {
+  const auto longest = static_cast<int>(max(static_cast<std::int64_t>(text.size()), what) + 1);
   std::string padded = text;
   padded.resize(static_cast<std::size_t>(longest), '\0');
   std::string all(static_cast<std::size_t>(longest) * static_cast<std::size_t>(size_), '\0');
-  MPI_Allgather(padded.data(), longest, MPI_CHAR, all.data(), longest, MPI_CHAR, comm_);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallgather(padded.data(), longest, MPI_CHAR, all.data(), longest, MPI_CHAR, comm_, &request);
+  wait(request, {"gather", what});
   std::vector<std::string> texts;
   for (int r = 0; r < size_; ++r) texts.emplace_back(all.data() + static_cast<std::size_t>(r) * padded.size());
   return texts;
 }
 
-void Communicator::gather(const Tensor& shard, const Tensor& whole, std::int64_t block) const {
+void Communicator::gather(const Tensor& shard, const Tensor& whole, std::int64_t block, std::string_view what) const {
   MTP_ASSERT(whole.elements() == shard.elements() * size_);
   const BlockType type(block);
   const int count = count_of_blocks(shard.elements(), block);
-  MPI_Allgather(shard.f32(), count, type.get(), whole.f32(), count, type.get(), comm_);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallgather(shard.f32(), count, type.get(), whole.f32(), count, type.get(), comm_, &request);
+  wait(request, {"gather", what});
 }
 
-void Communicator::exchange(const Tensor& slices, const Tensor& received, std::int64_t block) const {
+void Communicator::exchange(const Tensor& slices, const Tensor& received, std::int64_t block,
+                            std::string_view what) const {
   MTP_ASSERT(slices.elements() == received.elements() && slices.elements() % size_ == 0);
   const BlockType type(block);
   const int count = count_of_blocks(slices.elements() / size_, block);
-  MPI_Alltoall(slices.f32(), count, type.get(), received.f32(), count, type.get(), comm_);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Ialltoall(slices.f32(), count, type.get(), received.f32(), count, type.get(), comm_, &request);
+  wait(request, {"exchange", what});
 }
 
-void Communicator::reduce_scatter(const Tensor& slices, const Tensor& sum) const {
+void Communicator::reduce_scatter(const Tensor& slices, const Tensor& sum, std::string_view what) const {
   MTP_ASSERT(slices.elements() == sum.elements() * size_);
   if (sum.elements() > std::numeric_limits<int>::max())  // a sum needs a basic type, and MPI counts with ints
     throw Error("dist.reduction fast: a shard of {} elements is too large for MPI; use ordered", sum.elements());
-  MPI_Reduce_scatter_block(slices.f32(), sum.f32(), static_cast<int>(sum.elements()), MPI_FLOAT, MPI_SUM, comm_);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Ireduce_scatter_block(slices.f32(), sum.f32(), static_cast<int>(sum.elements()), MPI_FLOAT, MPI_SUM, comm_,
+                            &request);
+  wait(request, {"sum", what});
 }
 
-std::vector<std::vector<std::int64_t>> Communicator::exchange(
-    const std::vector<std::vector<std::int64_t>>& to_each) const {
+std::vector<std::vector<std::int64_t>> Communicator::exchange(const std::vector<std::vector<std::int64_t>>& to_each,
+                                                              std::string_view what) const {
   const Counts sent(to_each);
   std::vector<std::vector<std::int64_t>> from_each(to_each.size());
   std::vector<int> counts(to_each.size());
-  MPI_Alltoall(sent.counts.data(), 1, MPI_INT, counts.data(), 1, MPI_INT, comm_);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Ialltoall(sent.counts.data(), 1, MPI_INT, counts.data(), 1, MPI_INT, comm_, &request);
+  wait(request, {"exchange", what});
   for (std::size_t r = 0; r < from_each.size(); ++r) from_each[r].resize(counts[r]);
   const Counts received(from_each);
 
   std::vector<std::int64_t> out, in(static_cast<std::size_t>(received.total));
   for (const auto& list : to_each) out.insert(out.end(), list.begin(), list.end());
-  MPI_Alltoallv(out.data(), sent.counts.data(), sent.offsets.data(), MPI_INT64_T, in.data(), received.counts.data(),
-                received.offsets.data(), MPI_INT64_T, comm_);
+  MPI_Ialltoallv(out.data(), sent.counts.data(), sent.offsets.data(), MPI_INT64_T, in.data(), received.counts.data(),
+                 received.offsets.data(), MPI_INT64_T, comm_, &request);
+  wait(request, {"exchange", what});
   for (std::size_t r = 0; r < from_each.size(); ++r)
     std::copy_n(in.begin() + received.offsets[r], counts[r], from_each[r].begin());
   return from_each;
@@ -133,14 +191,76 @@ std::vector<std::vector<std::int64_t>> Communicator::exchange(
 
 Tensor Communicator::exchange_rows(Device& device, const Tensor& sent,
                                    const std::vector<std::vector<std::int64_t>>& to_each,
-                                   const std::vector<std::vector<std::int64_t>>& from_each) const {
+                                   const std::vector<std::vector<std::int64_t>>& from_each,
+                                   std::string_view what) const {
   const Counts out(to_each), in(from_each);
   MTP_ASSERT(sent.size(0) == out.total);
   const BlockType row(sent.size(1));
   Tensor received = device.empty({in.total, sent.size(1)});
-  MPI_Alltoallv(sent.f32(), out.counts.data(), out.offsets.data(), row.get(), received.f32(), in.counts.data(),
-                in.offsets.data(), row.get(), comm_);
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Ialltoallv(sent.f32(), out.counts.data(), out.offsets.data(), row.get(), received.f32(), in.counts.data(),
+                 in.offsets.data(), row.get(), comm_, &request);
+  wait(request, {"exchange", what});
   return received;
+}
+
+void Communicator::wait(MPI_Request request, const Collective& collective) const {
+  const Seconds limit = std::chrono::duration<double, std::ratio<60>>(limit_minutes());
+  Pause pause;
+  for (int done = 0; MPI_Test(&request, &done, MPI_STATUS_IGNORE), done == 0; pause())
+    if (pause.waited() > limit || (pause.is_long() && roll_is_called())) give_up(collective);
+}
+
+double Communicator::limit_minutes() const { return timeout_minutes_ * (patience_ > 0 ? Patience::factor : 1); }
+
+bool Communicator::roll_is_called() const {
+  int called = 0;
+  MPI_Iprobe(MPI_ANY_SOURCE, roll_call_tag, comm_, &called, MPI_STATUS_IGNORE);
+  return called != 0;
+}
+
+std::vector<int> Communicator::missing_ranks() const {
+  std::vector<bool> answered(size_);
+  answered[rank_] = true;
+  for (int r = 0; r < size_; ++r) {
+    if (r == rank_) continue;
+    MPI_Request sent = MPI_REQUEST_NULL;
+    MPI_Isend(nullptr, 0, MPI_BYTE, r, roll_call_tag, comm_, &sent);
+    MPI_Request_free(&sent);  // nobody waits for its end: it may have none
+  }
+  for (Pause pause; pause.waited() < roll_call_time; pause()) {
+    while (roll_is_called()) {
+      MPI_Status status;
+      MPI_Recv(nullptr, 0, MPI_BYTE, MPI_ANY_SOURCE, roll_call_tag, comm_, &status);
+      answered[status.MPI_SOURCE] = true;
+    }
+  }
+  std::vector<int> missing;
+  for (int r = 0; r < size_; ++r)
+    if (!answered[r]) missing.push_back(r);
+  return missing;
+}
+
+Error Communicator::waited_in_vain(const std::vector<int>& missing, const Collective& collective) const {
+  const std::string who = missing.empty() ? "all ranks answer now, but there was nothing"
+                                          : fmt::format("no answer from rank{} {}", missing.size() > 1 ? "s" : "",
+                                                        fmt::join(missing, ", "));
+  const std::string limit =
+      patience_ > 0 ? fmt::format("{} × dist.timeout_minutes", Patience::factor) : "dist.timeout_minutes";
+  return Error(
+      "{} for {:.6g} minutes ({}) in the {} of {}; see whether they were stopped and their machines and disks answer, "
+      "or raise the setting",
+      who, limit_minutes(), limit, collective.kind, collective.what);
+}
+
+void Communicator::give_up(const Collective& collective) const {
+  const std::vector<int> missing = missing_ranks();
+  int reporter = 0;
+  while (std::ranges::count(missing, reporter) > 0) ++reporter;
+  if (reporter != rank_) std::this_thread::sleep_for(end_of_job_time);
+  const Error error = waited_in_vain(missing, collective);
+  if (missing_ranks_) missing_ranks_(error);
+  throw error;
 }
 
 void Communicator::abort(int exit_code) const {
@@ -148,7 +268,7 @@ void Communicator::abort(int exit_code) const {
   std::abort();  // MPI_Abort does not return
 }
 
-void agree(const Communicator& communicator, const std::function<void()>& work) {
+void agree(const Communicator& communicator, std::string_view what, const std::function<void()>& work) {
   std::exception_ptr failure;
   std::string message;
   int exit_code = 0;
@@ -163,13 +283,13 @@ void agree(const Communicator& communicator, const std::function<void()>& work) 
     message = std::string("unexpected: ") + error.what();
     exit_code = 1;
   }
-  const std::vector<std::string> messages = communicator.all_gather(message);
+  const std::vector<std::string> messages = communicator.all_gather(message, what);
   const auto first = std::find_if(messages.begin(), messages.end(), [](const auto& text) { return !text.empty(); });
   if (first == messages.end()) return;
   if (std::all_of(messages.begin(), messages.end(), [&](const std::string& text) { return text == message; }))
     throw AgreedError(message, exit_code);
   if (first - messages.begin() == communicator.rank()) std::rethrow_exception(failure);
-  communicator.barrier();  // which that rank never reaches: it says what is wrong and ends the job
+  communicator.barrier(what);  // which that rank never reaches: it says what is wrong and ends the job
 }
 
 }  // namespace mtp::dist

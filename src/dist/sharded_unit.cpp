@@ -77,11 +77,11 @@ Tensor ShardedUnit::rows(const Tensor& ids) {
     return result;
   }
   const Routes routes = route(ids, -1);
-  const std::vector<Ids> wanted = sharding_.communicator.exchange(routes.ids);
+  const std::vector<Ids> wanted = sharding_.communicator.exchange(routes.ids, layout_.name());
   const Ids wanted_here = joined(wanted);
   const Tensor mine = device.empty({static_cast<std::int64_t>(wanted_here.size()), table.size(1)});
   ops::lookup_forward(device, table, device.from_host(local(wanted_here)), 1, mine);
-  const Tensor answers = sharding_.communicator.exchange_rows(device, mine, wanted, routes.ids);
+  const Tensor answers = sharding_.communicator.exchange_rows(device, mine, wanted, routes.ids, layout_.name());
   // Answers come owner by owner: back to the order of the ids.
   Ids answer_of(static_cast<std::size_t>(ids.elements()));
   std::int64_t answer = 0;
@@ -108,7 +108,7 @@ void ShardedUnit::reduce_ordered(Tensor mine, const std::vector<RowGradients>& r
   const bool dense = !mine.empty();
   if (dense && ranks > 1) {
     const Tensor slices = device.empty(mine.shape());
-    sharding_.communicator.exchange(mine, slices, layout_.block());
+    sharding_.communicator.exchange(mine, slices, layout_.block(), layout_.name());
     mine = slices;
   }
   for (std::int64_t r = 0; r < ranks; ++r) {
@@ -125,7 +125,7 @@ void ShardedUnit::reduce_ordered(Tensor mine, const std::vector<RowGradients>& r
 void ShardedUnit::reduce_fast(const Tensor& mine, const std::vector<RowGradients>& rows) {
   const std::int64_t ranks = sharding_.communicator.size();
   Tensor sum = sharding_.device.zeros(master_.shape());
-  if (!mine.empty()) sharding_.communicator.reduce_scatter(mine, sum);
+  if (!mine.empty()) sharding_.communicator.reduce_scatter(mine, sum, layout_.name());
   for (const RowGradients& from_rank : rows) add(from_rank, sum);
   sum_.add(sharding_.device, std::move(sum), sharding_.first_micro_batch / ranks, sharding_.micro_batches / ranks);
 }
@@ -139,8 +139,10 @@ std::vector<RowGradients> ShardedUnit::exchange_row_gradients() {
   const Tensor sent = device.empty({static_cast<std::int64_t>(positions.size()), mine.gradients.size(1)});
   ops::lookup_forward(device, mine.gradients, device.from_host(positions), mine.factor, sent);
 
-  const std::vector<Ids> ids = routes.ids.size() == 1 ? routes.ids : sharding_.communicator.exchange(routes.ids);
-  const Tensor received = ids.size() == 1 ? sent : sharding_.communicator.exchange_rows(device, sent, routes.ids, ids);
+  const std::vector<Ids> ids =
+      routes.ids.size() == 1 ? routes.ids : sharding_.communicator.exchange(routes.ids, layout_.name());
+  const Tensor received =
+      ids.size() == 1 ? sent : sharding_.communicator.exchange_rows(device, sent, routes.ids, ids, layout_.name());
   std::vector<RowGradients> by_rank;
   std::int64_t begin = 0;
   for (const Ids& from_rank : ids) {
@@ -196,7 +198,7 @@ std::vector<ShardedUnit::Piece> ShardedUnit::pieces() const {
 Tensor ShardedUnit::gather(const Tensor& shard) const {
   if (sharding_.communicator.size() == 1) return shard;
   const Tensor whole = sharding_.device.empty({shard.elements() * sharding_.communicator.size()});
-  sharding_.communicator.gather(shard, whole, layout_.block());
+  sharding_.communicator.gather(shard, whole, layout_.block(), layout_.name());
   return whole;
 }
 

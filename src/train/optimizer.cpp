@@ -22,7 +22,7 @@ double Optimizer::gradient_norm() const {
     ops::sum_of_squares(device_, unit->gradient_sum(), block, shard_sums);
     std::vector<double> mine(static_cast<std::size_t>(shard_sums.elements()));
     device_.to_host(shard_sums, mine);
-    for (const double block_sum : communicator_.all_gather(mine)) sum += block_sum;
+    for (const double block_sum : communicator_.all_gather(mine, unit->layout().name())) sum += block_sum;
   }
   return std::sqrt(sum);
 }

@@ -57,7 +57,8 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
       communicator_(communicator),
       from_(std::move(from)),
       sharding_{device, communicator, settings.dist.reduction, 1, 0} {
-  dist::agree(communicator, [&] {
+  const dist::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
+  dist::agree(communicator, "the check of the pair and the data", [&] {
     pair_ = std::make_unique<hf::Pair>(settings);
     data_ = std::make_unique<data::DataFile>(settings.data.train);
     plan_ = make_plan(settings, *pair_, *data_, communicator.size());
@@ -76,12 +77,12 @@ void Trainer::start() {
     if (!from_ || !std::filesystem::exists(settings.run.dir / "source"))
       checkpoint::store_source(*pair_, settings.run.dir);
   }
-  communicator_.barrier();  // nobody works for a run that another job holds
+  communicator_.barrier("the making of run.dir");  // nobody works for a run that another job holds
   start_log(communicator_.rank(), communicator_.is_first() ? settings.run.dir : std::filesystem::path());
   for (const std::string& dropped : pair_->table.dropped()) spdlog::info("not used, dropped: {}", dropped);
 
   parameters_.emplace(pair_->table, sharding_);
-  dist::agree(communicator_, [&] {
+  dist::agree(communicator_, "the loading of the pair", [&] {
     if (from_) return checkpoint::restore(*from_, *parameters_, device_);
     parameters_->load(*pair_, device_);
     if (settings.drafter.share_embedding_with_base) parameters_->share_embedding_with_base(device_);
@@ -113,7 +114,7 @@ Trainer::End Trainer::run() {
     const std::int64_t every = settings.checkpoint.every_steps;
     const bool is_last = metrics.step == plan_.steps;
     // A signal may have reached any one rank: all stop after the same step.
-    const bool stops = communicator_.max(signals.received()) > 0;
+    const bool stops = communicator_.max(signals.received(), "stop signals") > 0;
     if (is_last || stops || (every > 0 && metrics.step % every == 0))
       checkpoint::save(settings, metrics.step, *parameters_, device_, communicator_);
     if (stops && !is_last) {
@@ -124,7 +125,8 @@ Trainer::End Trainer::run() {
   }
   if (settings.checkpoint.export_at_end && communicator_.is_first())
     checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf");
-  communicator_.barrier();
+  const dist::Patience patience(communicator_);  // with rank 0, which exports
+  communicator_.barrier("the end of the run");
   return End::done;
 }
 
@@ -138,8 +140,8 @@ StepMetrics Trainer::step(std::int64_t step) {
     metrics.label_tokens += batch.label_tokens();
     metrics.tokens += batch.sequences.rows();
   }
-  metrics.label_tokens = communicator_.sum(metrics.label_tokens);
-  metrics.tokens = communicator_.sum(metrics.tokens);
+  metrics.label_tokens = communicator_.sum(metrics.label_tokens, "the step's labels");
+  metrics.tokens = communicator_.sum(metrics.tokens, "the step's tokens");
   if (metrics.label_tokens == 0)
     throw AgreedError(fmt::format("step {}: none of its samples has a label; check the data file", metrics.step), 1);
 
@@ -180,7 +182,7 @@ std::vector<double> Trainer::sum_losses(const std::vector<model::LossSums>& mine
     flat.push_back(sums.base);
     flat.insert(flat.end(), sums.rounds.begin(), sums.rounds.end());
   }
-  const std::vector<double> all = communicator_.all_gather(flat);
+  const std::vector<double> all = communicator_.all_gather(flat, "the losses");
   const std::size_t parts = flat.size() / mine.size(), ranks = communicator_.size();
   std::vector<double> sums;
   for (std::size_t part = 0; part < parts; ++part) {

@@ -102,7 +102,7 @@ TEST_F(ShardedUnitTest, PiecesOfAllRanksCoverEveryElementOnce) {
   const ShardedUnit unit(layout(), sharding);
   std::int64_t held = 0;
   for (const ShardedUnit::Piece& piece : unit.pieces()) held += piece.elements;
-  EXPECT_EQ(communicator.sum(held), 17 + 100 * 70 + 5 * 9);
+  EXPECT_EQ(communicator.sum(held, "elements held"), 17 + 100 * 70 + 5 * 9);
 }
 
 TEST(UnitLayout, BlocksOfATableAreWholeRows) {
@@ -115,20 +115,14 @@ TEST(UnitLayout, BlocksOfATableAreWholeRows) {
 
 TEST(Agree, AFaultThatAllRanksSeeIsAnAgreedError) {
   const Communicator communicator;
-  agree(communicator, [] {});
+  agree(communicator, "a test", [] {});
   try {
-    agree(communicator, [] { throw UsageError("setting x: bad"); });
+    agree(communicator, "a test", [] { throw UsageError("setting x: bad"); });
     FAIL() << "no error";
   } catch (const AgreedError& error) {
     EXPECT_STREQ(error.what(), "setting x: bad");
     EXPECT_EQ(error.exit_code(), 2);
   }
-}
-
-TEST(Communicator, GathersTextsOfUnequalLengthInRankOrder) {
-  const Communicator communicator;
-  const std::vector<std::string> all = communicator.all_gather(std::string(communicator.rank(), 'x'));
-  for (int r = 0; r < communicator.size(); ++r) EXPECT_EQ(all[r], std::string(r, 'x'));
 }
 
 }  // namespace

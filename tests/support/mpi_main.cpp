@@ -34,5 +34,5 @@ int main(int argc, char** argv) {
     listeners.Append(new RankReporter(communicator.rank()));
   }
   const int failed = RUN_ALL_TESTS();
-  return communicator.max(failed) == 0 ? 0 : 1;
+  return communicator.max(failed, "failed tests") == 0 ? 0 : 1;
 }

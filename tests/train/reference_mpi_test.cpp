@@ -58,7 +58,7 @@ class Reference : public testing::TestWithParam<std::string> {
     const dist::Communicator communicator;
     work = fs::temp_directory_path() / fmt::format("mtp-reference-{}-{}", GetParam(), communicator.size());
     if (communicator.is_first()) fs::remove_all(work);
-    communicator.barrier();
+    communicator.barrier("an empty folder");
     const std::vector<std::string> arguments = {"mtp-train",
                                                 "--config",
                                                 (fixture / "settings.cfg").string(),

@@ -6,13 +6,17 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
+#include "mtp/core/error.h"
 #include "mtp/tensor/device.h"
 
 namespace mtp::dist {
 
-/// Starts MPI for the life of the program's `main`; one thread makes all calls.
+/// Starts MPI for the life of the program's `main`; one thread makes all calls. MPI waits for all ranks without a limit
+/// when it starts and when it ends; in between, `Communicator` has one.
 class MpiSession {
  public:
   MpiSession(int& argc, char**& argv);
@@ -21,10 +25,13 @@ class MpiSession {
   MpiSession& operator=(const MpiSession&) = delete;
 };
 
-/// The ranks of the job. Collective calls must be made by all ranks in the same order. MPI's own errors end the job.
+/// The ranks of the job. Collective calls must be made by all ranks in the same order; `what` names the things they
+/// move in the error of a rank that waits in vain. MPI's own errors end the job.
 class Communicator {
  public:
-  /// All ranks of the job.
+  using Handler = std::function<void(const Error&)>;
+
+  /// All ranks of the job. Waits ten minutes for them until `set_timeout`.
   Communicator();
 
   int rank() const { return rank_; }
@@ -33,37 +40,79 @@ class Communicator {
   /// Ranks that share this rank's machine.
   int ranks_on_this_node() const { return ranks_on_this_node_; }
 
-  void barrier() const;
-  std::int64_t sum(std::int64_t value) const;
-  std::int64_t max(std::int64_t value) const;
+  /// How long a rank waits in a collective for the others.
+  void set_timeout(double minutes) { timeout_minutes_ = minutes; }
+  /// Called with the error on the lowest rank that is there when others do not come; without a handler the error is
+  /// thrown. A program should end the job in the handler: MPI still holds the buffers of the collective, and unwinding
+  /// could wait for a thread that hangs on the same disk as the missing rank.
+  void on_missing_ranks(Handler handler) { missing_ranks_ = std::move(handler); }
+
+  void barrier(std::string_view what) const;
+  std::int64_t sum(std::int64_t value, std::string_view what) const;
+  std::int64_t max(std::int64_t value, std::string_view what) const;
   /// Everyone's values, in the order of the ranks; equally many on each.
-  std::vector<double> all_gather(std::span<const double> values) const;
-  std::vector<std::string> all_gather(const std::string& text) const;
+  std::vector<double> all_gather(std::span<const double> values, std::string_view what) const;
+  std::vector<std::string> all_gather(const std::string& text, std::string_view what) const;
 
   /// whole = the ranks' shards one after another.   shard [n], whole [size · n]; n a multiple of `block`
-  void gather(const Tensor& shard, const Tensor& whole, std::int64_t block) const;
+  void gather(const Tensor& shard, const Tensor& whole, std::int64_t block, std::string_view what) const;
   /// Moves slice q of every rank to rank q: received = slice `rank` of rank 0, 1, …   both [size · n]
-  void exchange(const Tensor& slices, const Tensor& received, std::int64_t block) const;
+  void exchange(const Tensor& slices, const Tensor& received, std::int64_t block, std::string_view what) const;
   /// sum = Σ over ranks of their slice `rank`, in an order that MPI chooses.   slices [size · n], sum [n]
-  void reduce_scatter(const Tensor& slices, const Tensor& sum) const;
+  void reduce_scatter(const Tensor& slices, const Tensor& sum, std::string_view what) const;
 
   /// Sends list q to rank q; result[r] came from rank r.
-  std::vector<std::vector<std::int64_t>> exchange(const std::vector<std::vector<std::int64_t>>& to_each) const;
+  std::vector<std::vector<std::int64_t>> exchange(const std::vector<std::vector<std::int64_t>>& to_each,
+                                                  std::string_view what) const;
   /// The same for rows: `sent` holds the rows for rank 0, then 1, …, as many as the lists in `to_each`; the result
   /// holds those from rank 0, 1, …, as many as in `from_each`.   [n, width]
   Tensor exchange_rows(Device& device, const Tensor& sent, const std::vector<std::vector<std::int64_t>>& to_each,
-                       const std::vector<std::vector<std::int64_t>>& from_each) const;
+                       const std::vector<std::vector<std::int64_t>>& from_each, std::string_view what) const;
 
   /// Ends the whole job at once with `exit_code`.
   [[noreturn]] void abort(int exit_code) const;
 
  private:
-  MPI_Comm comm_ = MPI_COMM_WORLD;
+  friend class Patience;
+
+  struct Collective {
+    std::string_view kind, what;
+  };
+  /// Every collective waits here, and only here.
+  void wait(MPI_Request request, const Collective& collective) const;
+  double limit_minutes() const;
+  bool roll_is_called() const;
+  /// Calls the roll: this rank tells all others that it is there, which makes those that wait too do the same. Needs
+  /// nothing of a rank that does not answer.
+  std::vector<int> missing_ranks() const;
+  Error waited_in_vain(const std::vector<int>& missing, const Collective& collective) const;
+  [[noreturn]] void give_up(const Collective& collective) const;
+
+  MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1, ranks_on_this_node_ = 1;
+  double timeout_minutes_ = 10;
+  mutable int patience_ = 0;  // scopes of Patience
+  Handler missing_ranks_;
+};
+
+/// While it lives, this rank waits longer for the others: around work that is long on some ranks and yet comes to an
+/// end, such as reading and writing models.
+class Patience {
+ public:
+  static constexpr int factor = 6;
+
+  explicit Patience(const Communicator& communicator) : communicator_(communicator) { ++communicator_.patience_; }
+  ~Patience() { --communicator_.patience_; }
+  Patience(const Patience&) = delete;
+  Patience& operator=(const Patience&) = delete;
+
+ private:
+  const Communicator& communicator_;
 };
 
 /// Runs `work` on every rank and compares how it went. Where all ranks fail with the same message, each throws
 /// AgreedError. Else the first rank that failed throws its own error, which ends the job, and the others wait for it.
-void agree(const Communicator& communicator, const std::function<void()>& work);
+/// `what` names the work.
+void agree(const Communicator& communicator, std::string_view what, const std::function<void()>& work);
 
 }  // namespace mtp::dist
