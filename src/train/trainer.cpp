@@ -64,13 +64,14 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
     plan_ = make_plan(settings, *pair_, *data_, communicator.size());
     if (!from_) check_is_new(settings);
   });
-  dist::agree(communicator, [&] { check_samples(*data_, loader_options(plan_, *pair_, communicator)); });
   sharding_.micro_batches = plan_.micro_batches;
   if (!is_finished()) start();
 }
 
 void Trainer::start() {
   const Settings& settings = plan_.settings;
+  const data::Loader::Options reading = loader_options(plan_, *pair_, communicator_, first_step());
+  dist::agree(communicator_, "the check of the samples", [&] { check_samples(*data_, reading); });
   if (communicator_.is_first()) {
     run_directory_.emplace(settings.run.dir);
     write_settings_file(settings);
@@ -90,7 +91,7 @@ void Trainer::start() {
   joint_.emplace(device_, settings, *pair_, *parameters_);
   optimizer_.emplace(settings.optimizer, device_, communicator_, parameters_->units());
   order_.emplace(sampler(settings, *data_));
-  loader_.emplace(*data_, *order_, loader_options(plan_, *pair_, communicator_, first_step()));
+  loader_.emplace(*data_, *order_, reading);
 }
 
 Trainer::End Trainer::run() {
