@@ -61,8 +61,10 @@ void write_data(const std::filesystem::path& path, FuzzedDataProvider& bytes) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   FuzzedDataProvider bytes(data, size);
-  const fuzz::MemoryFile file({});
-  write_data(file.path(), bytes);
-  fuzz::may_refuse([&] { data::DataFile(file.path()).check_all(); });
+  // HDF5 creates files only where they have a real path, which fuzz::MemoryFile has not.
+  const std::filesystem::path path = "/dev/shm/mtp-fuzz-" + std::to_string(getpid()) + ".h5";
+  write_data(path, bytes);
+  fuzz::may_refuse([&] { data::DataFile(path).check_all(); });
+  std::filesystem::remove(path);
   return 0;
 }
