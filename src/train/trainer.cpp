@@ -9,7 +9,6 @@
 #include "mtp/checkpoint/checkpoint.h"
 #include "mtp/checkpoint/export.h"
 #include "mtp/core/log.h"
-#include "mtp/dist/ordered_sum.h"
 
 namespace mtp::train {
 
@@ -17,10 +16,14 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+data::BatchOptions batch_options(const Settings& settings, const hf::Pair& pair) {
+  return {.max_length = settings.data.max_length, .refused_ids = pair.base_config.special_ids};
+}
+
 data::Loader::Options loader_options(const Plan& plan, const hf::Pair& pair, const dist::Communicator& communicator) {
   const Settings& settings = plan.settings;
   return {.micro_batch = settings.train.micro_batch,
-          .batch = {.max_length = settings.data.max_length, .refused_ids = pair.base_config.special_ids},
+          .batch = batch_options(settings, pair),
           .prefetch = settings.data.prefetch,
           .rank = communicator.rank(),
           .ranks = communicator.size(),
@@ -49,7 +52,9 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
   dist::agree(communicator, [&] {
     pair_ = std::make_unique<hf::Pair>(settings);
     data_ = std::make_unique<data::DataFile>(settings.data.train);
-    plan_ = make_plan(settings, *pair_, *data_, communicator.size());
+    if (settings.validation.every_steps > 0)
+      validation_data_ = std::make_unique<data::DataFile>(settings.data.validation);
+    plan_ = make_plan(settings, *pair_, *data_, validation_data_.get(), communicator.size());
   });
   sharding_.micro_batches = plan_.micro_batches;
   if (communicator.is_first()) {
@@ -68,21 +73,29 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
   });
   joint_.emplace(device, settings, *pair_, *parameters_);
   optimizer_.emplace(settings.optimizer, device, communicator, parameters_->units());
+  if (validation_data_)
+    validation_.emplace(plan_.settings, *validation_data_, batch_options(settings, *pair_), *joint_, communicator);
   loader_.emplace(*data_, sampler(settings, *data_), loader_options(plan_, *pair_, communicator));
 }
 
 void Trainer::run() {
   const Settings& settings = plan_.settings;
-  std::optional<MetricsFile> metrics_file;
+  std::optional<MetricsFile> metrics_file, validation_file;
   if (communicator_.is_first()) metrics_file.emplace(settings.run.dir / "metrics.jsonl");
+  if (communicator_.is_first() && validation_) validation_file.emplace(settings.run.dir / "validation.jsonl");
   spdlog::info("{} steps of {} sequences on {} ranks, {} samples", plan_.steps, settings.train.global_batch,
                communicator_.size(), data_->samples());
   const Progress progress(plan_.steps);
   for (std::int64_t s = 0; s < plan_.steps; ++s) {
     const StepMetrics metrics = step(s);
-    if (metrics_file) metrics_file->append(metrics);
+    if (metrics_file) metrics_file->append(to_json_line(metrics));
     if (metrics.step % settings.run.log_every_steps == 0 || metrics.step == plan_.steps)
       spdlog::info("{}", progress.line(metrics));
+    if (validation_ && validation_->is_due(metrics.step, plan_.steps)) {
+      const ValidationMetrics validated = validation_->run(metrics.step);
+      if (validation_file) validation_file->append(to_json_line(validated));
+      spdlog::info("{}", to_log_line(validated));
+    }
     const std::int64_t every = settings.checkpoint.every_steps;
     const bool is_last = metrics.step == plan_.steps;
     if (is_last || (every > 0 && metrics.step % every == 0))
@@ -115,7 +128,7 @@ StepMetrics Trainer::step(std::int64_t step) {
     losses.push_back(joint_->forward_backward({batch.sequences, batch.ids, batch.labels}, metrics.label_tokens));
   }
 
-  const std::vector<double> sums = sum_losses(losses);
+  const std::vector<double> sums = sum_losses(communicator_, losses, plan_.micro_batches);
   const auto labels = static_cast<double>(metrics.label_tokens);
   metrics.loss_base = metrics.loss = sums[0] / labels;
   for (std::size_t k = 1; k < sums.size(); ++k) {
@@ -137,24 +150,6 @@ StepMetrics Trainer::step(std::int64_t step) {
   metrics.ranks = communicator_.size();
   metrics.step_time = std::chrono::duration<double>(Clock::now() - start).count();
   return metrics;
-}
-
-std::vector<double> Trainer::sum_losses(const std::vector<model::LossSums>& mine) const {
-  std::vector<double> flat;
-  for (const model::LossSums& sums : mine) {
-    flat.push_back(sums.base);
-    flat.insert(flat.end(), sums.rounds.begin(), sums.rounds.end());
-  }
-  const std::vector<double> all = communicator_.all_gather(flat);
-  const std::size_t parts = flat.size() / mine.size(), ranks = communicator_.size();
-  std::vector<double> sums;
-  for (std::size_t part = 0; part < parts; ++part) {
-    std::vector<double> leaves;
-    for (std::size_t i = 0; i < mine.size(); ++i)
-      for (std::size_t r = 0; r < ranks; ++r) leaves.push_back(all[r * flat.size() + i * parts + part]);
-    sums.push_back(dist::ordered_sum(leaves));
-  }
-  return sums;
 }
 
 void Trainer::dump_gradients() const {
