@@ -74,29 +74,36 @@ def plot_line(axes: Axes, records: Records, key: str, title: str) -> None:
     axes.set(title=title)
 
 
-def plot_validation(axes: Axes, validation: Records) -> None:
+def plot_agreement(axes: Axes, validation: Records) -> None:
     steps = [r["step"] for r in validation]
     for k, values in enumerate(np.array([r["accuracy_base"] for r in validation], float).T):
         colour = round_colour(k, len(validation[0]["accuracy_base"]))
         axes.plot(steps, values, "o-", color=colour, markersize=3, linewidth=1.2, label=f"round {k}")
-    axes.set(title="Agreement with the base (lines), accepted length (dashed)", ylim=(0, 1))
-    right = axes.twinx()
-    right.plot(steps, [r["accepted_length"] for r in validation], "s--", color=BASE_COLOUR, markersize=3, linewidth=1.2)
-    right.grid(False)
+    axes.set(title="Rounds that agree with the base", ylim=(0, 1))
+
+
+def plot_accepted_length(axes: Axes, validation: Records) -> None:
+    lengths = [r["accepted_length"] for r in validation]
+    axes.plot([r["step"] for r in validation], lengths, "o-", color=BASE_COLOUR, markersize=4, linewidth=1.8)
+    for i in {0, len(validation) - 1}:
+        place = {"textcoords": "offset points", "xytext": (0, -14), "ha": "center"}
+        axes.annotate(f"{lengths[i]:.2f}", (validation[i]["step"], lengths[i]), **place)
+    axes.set(title="Accepted length: tokens per base forward", ylim=(0.8, max(2, max(lengths) * 1.1)))
 
 
 def draw(name: str, records: Records, validation: Records, out: Path) -> None:
     plt.rcParams.update(
         {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "font.size": 10}
     )
-    rows = [["losses", "losses"], ["norm", "lr"]] + ([["validation", "validation"]] if validation else [])
-    heights = [5.0, 1.8, 1.8][: len(rows)]  # inches
+    rows = [["losses", "losses"], ["norm", "lr"]] + ([["length", "agreement"]] if validation else [])
+    heights = [5.0, 1.8, 2.6][: len(rows)]  # inches
     figure, axes = plt.subplot_mosaic(rows, figsize=(9, sum(heights)), height_ratios=heights, layout="constrained")
     plot_losses(axes["losses"], records, validation)
     plot_line(axes["norm"], records, "grad_norm", "Gradient norm, before clipping")
     plot_line(axes["lr"], records, "lr", "Learning rate")
     if validation:
-        plot_validation(axes["validation"], validation)
+        plot_accepted_length(axes["length"], validation)
+        plot_agreement(axes["agreement"], validation)
     for panel in axes.values():
         panel.set_xlabel("step")
         panel.margins(x=0.01)
@@ -104,10 +111,14 @@ def draw(name: str, records: Records, validation: Records, out: Path) -> None:
     figure.savefig(out, dpi=150)
 
 
-def report(records: Records) -> None:
+def report(records: Records, validation: Records) -> None:
     first, last = curves(records[:1]), curves(records[-1:])
     changes = ", ".join(f"{name} {first[name][0][0]:.3f} → {last[name][0][0]:.3f}" for name in first)
     print(f"Losses of step {records[0]['step']} → {records[-1]['step']}: {changes}")
+    if validation:
+        start, end = validation[0], validation[-1]
+        lengths = f"{start['accepted_length']:.3f} → {end['accepted_length']:.3f}"
+        print(f"Accepted length at step {start['step']} → {end['step']}: {lengths} tokens per base forward")
 
 
 def main() -> None:
@@ -121,7 +132,7 @@ def main() -> None:
     validation_file = args.run / "validation.jsonl"
     validation = read(validation_file) if validation_file.exists() else []
     draw(args.run.resolve().name, records, validation, args.out or args.run / "losses.png")
-    report(records)
+    report(records, validation)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ step "A small random pair"
 "$bin/mtp-make-pair" --preset small --out "$out/pair"
 
 step "Conversations from Python's documentation, and a tokenizer for them"
-.venv/bin/python scripts/prepare_data.py --source pydoc --train-tokenizer "$out/pair/base" --max-length 192 --out "$out/train.h5"
+.venv/bin/python scripts/prepare_data.py --source pydoc --train-tokenizer "$out/pair/base" --max-length 192 \
+  --out "$out/train.h5" --validation-out "$out/validation.h5" --validation-fraction 0.03
 cp "$out"/pair/base/{tokenizer.json,tokenizer_config.json,chat_template.jinja,generation_config.json} "$out/pair/drafter/"
 
 step "Joint training on two ranks"
@@ -33,7 +34,7 @@ step "Export and plot"
 
 cat <<EOF
 
-Run directory        $out/run  (metrics.jsonl, log.txt, checkpoints/)
+Run directory        $out/run  (metrics.jsonl, validation.jsonl, log.txt, checkpoints/)
 Hugging Face pair    $out/hf/base/model/consolidated, $out/hf/drafter/model/consolidated
 Loss curves          $out/losses.png
 EOF

@@ -86,6 +86,8 @@ void check_required(const Settings& s) {
   if (s.model.base.empty()) throw UsageError("setting model.base is required");
   if (s.model.drafter.empty()) throw UsageError("setting model.drafter is required");
   if (s.data.train.empty()) throw UsageError("setting data.train is required");
+  if (s.validation.every_steps > 0 && s.data.validation.empty())
+    throw UsageError("setting data.validation is required, as validation.every_steps is above 0");
   if (s.train.max_steps == 0 && s.train.max_epochs == 0)
     throw UsageError("setting train.max_steps or train.max_epochs must be above 0, else the run never ends");
 }
@@ -106,10 +108,6 @@ void check_built(const Settings& s) {
   if (s.train.compute_dtype == ComputeType::bf16)
     throw UsageError("setting train.compute_dtype: bf16 is not built yet, use fp32");
   if (s.run.device == DeviceChoice::cuda) throw UsageError("setting run.device: cuda is not built yet, use cpu");
-  if (s.validation.every_steps > 0)
-    throw UsageError("setting validation.every_steps: validation is not built yet, it must be 0");
-  if (!s.data.validation.empty())
-    throw UsageError("setting data.validation: validation is not built yet, leave it out");
   if (!s.freeze.vision)
     throw UsageError("setting freeze.vision: the vision tower cannot be trained yet, it must be true");
   if (!s.freeze.audio) throw UsageError("setting freeze.audio: the audio tower cannot be trained yet, it must be true");

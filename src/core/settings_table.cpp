@@ -123,7 +123,7 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       path("model.drafter", s.model.drafter, "required", "Hugging Face directory of its drafter (assistant)"),
 
       path("data.train", s.data.train, "required", "data file to train on"),
-      path("data.validation", s.data.validation, "none", "data file to validate on (not built yet)"),
+      path("data.validation", s.data.validation, "none", "data file to validate on"),
       number("data.max_length", s.data.max_length, cut, "tokens a sample is cut to; 0: uncut"),
       flag("data.shuffle", s.data.shuffle, "draw a new order of the samples every epoch"),
       number("data.seed", s.data.seed, seed, "seed of the order of the samples"),
@@ -182,8 +182,9 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       flag("checkpoint.export_at_end", s.checkpoint.export_at_end, "also write the Hugging Face pair to run.dir/hf"),
 
       number("validation.every_steps", s.validation.every_steps, count_or_none,
-             "steps between validations; 0: none (not built yet)"),
-      number("validation.max_samples", s.validation.max_samples, count_or_none, "samples validated on; 0: all"),
+             "steps between validations, of which the last step has one too; 0: none"),
+      number("validation.max_samples", s.validation.max_samples, count_or_none,
+             "first samples of the file to validate on; 0: all"),
 
       choice("dist.reduction", s.dist.reduction, {{"ordered", Reduction::ordered}, {"fast", Reduction::fast}},
              "gradients: the same bits on any number of ranks, or plain reduce-scatter"),

@@ -17,7 +17,10 @@ AttentionTypes drafter_attention(const hf::TextConfig& config, const Settings::D
 
 Drafter::Drafter(const hf::DrafterConfig& config, const Settings::Drafter& settings,
                  const std::vector<float>& layer_scalars, const Tensor& token_ordering, const Parameters& parameters)
-    : config_(config), types_(drafter_attention(config.text, settings)), token_ordering_(token_ordering) {
+    : config_(config),
+      first_lead_(settings.alignment == Alignment::serving ? 1 : 0),
+      types_(drafter_attention(config.text, settings)),
+      token_ordering_(token_ordering) {
   for (int i = 0; i < config_.text.num_hidden_layers; ++i)
     layers_.emplace_back(config_.text, i, "drafter.model.layers." + std::to_string(i) + ".", layer_scalars[i],
                          parameters, types_);

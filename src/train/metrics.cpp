@@ -4,24 +4,22 @@
 #include <fmt/ranges.h>
 
 #include "mtp/core/error.h"
+#include "mtp/core/json.h"
+#include "mtp/dist/ordered_sum.h"
 
 namespace mtp::train {
 
 namespace {
 
-std::string exact(double value) { return fmt::format("{:.16e}", value); }
-
-std::string exact(const std::vector<double>& values) {
-  std::vector<std::string> texts;
-  for (const double value : values) texts.push_back(exact(value));
-  return fmt::format("[{}]", fmt::join(texts, ", "));
-}
-
+/// A line that a killed run left unfinished ends the reading.
 std::vector<std::string> lines_up_to(const std::filesystem::path& path, std::int64_t last_step) {
   std::vector<std::string> kept;
   std::ifstream in(path);
-  for (std::string line; kept.size() < static_cast<std::size_t>(last_step) && std::getline(in, line);)
+  for (std::string line; std::getline(in, line);) {
+    const Json json = Json::parse(line, nullptr, false);
+    if (json.is_discarded() || json.value("step", std::int64_t{0}) > last_step) break;
     kept.push_back(line);
+  }
   return kept;
 }
 
@@ -32,6 +30,34 @@ std::string duration(double seconds) {
 }
 
 }  // namespace
+
+std::vector<double> sum_losses(const dist::Communicator& communicator, const std::vector<model::LossSums>& mine,
+                               std::int64_t count) {
+  std::vector<double> flat;
+  for (const model::LossSums& sums : mine) {
+    flat.push_back(sums.base);
+    flat.insert(flat.end(), sums.rounds.begin(), sums.rounds.end());
+  }
+  const std::vector<double> all = communicator.all_gather(flat, "the losses");
+  const std::size_t parts = flat.size() / mine.size(), ranks = communicator.size();
+  std::vector<double> sums;
+  for (std::size_t part = 0; part < parts; ++part) {
+    std::vector<double> leaves;
+    for (std::size_t i = 0; i < mine.size(); ++i)
+      for (std::size_t r = 0; r < ranks; ++r) leaves.push_back(all[r * flat.size() + i * parts + part]);
+    leaves.resize(static_cast<std::size_t>(count));
+    sums.push_back(dist::ordered_sum(leaves));
+  }
+  return sums;
+}
+
+std::string exact(double value) { return fmt::format("{:.16e}", value); }
+
+std::string exact(const std::vector<double>& values) {
+  std::vector<std::string> texts;
+  for (const double value : values) texts.push_back(exact(value));
+  return fmt::format("[{}]", fmt::join(texts, ", "));
+}
 
 std::string to_json_line(const StepMetrics& m) {
   return fmt::format(R"({{"step": {}, "epoch": {}, "loss": {}, "loss_base": {}, "loss_drafter": {}, "grad_norm": {}, )"
@@ -49,9 +75,9 @@ MetricsFile::MetricsFile(const std::filesystem::path& path, std::int64_t last_st
   if (!out_) throw Error("{}: cannot be written; check run.dir and the free space", path_.string());
 }
 
-void MetricsFile::append(const StepMetrics& metrics) {
-  out_ << to_json_line(metrics) << '\n' << std::flush;
-  if (!out_) throw Error("{}: writing step {} failed; check the free space", path_.string(), metrics.step);
+void MetricsFile::append(const std::string& line) {
+  out_ << line << '\n' << std::flush;
+  if (!out_) throw Error("{}: cannot be written; check the free space", path_.string());
 }
 
 std::string Progress::line(const StepMetrics& m) const {

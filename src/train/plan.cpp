@@ -65,13 +65,15 @@ void check_is_new(const Settings& settings) {
         settings.run.dir.string(), settings.run.dir.string());
 }
 
-Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataFile& data, int ranks) {
+Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataFile& data,
+               const data::DataFile* validation, int ranks) {
   Plan plan{.settings = settings,
             .steps = 0,
             .micro_batches = settings.train.global_batch / settings.train.micro_batch,
             .schedule = {}};
   check_settings(settings, pair, plan.micro_batches, ranks);
   check_data(settings, pair, data);
+  if (validation != nullptr) check_data(settings, pair, *validation);
   const data::Sampler sampler({.samples = data.samples(), .global_batch = settings.train.global_batch});
   plan.steps = sampler.total_steps(settings.train.max_steps, settings.train.max_epochs);
   plan.schedule = Schedule::from(settings, plan.steps);

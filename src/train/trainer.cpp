@@ -9,7 +9,6 @@
 #include "mtp/checkpoint/export.h"
 #include "mtp/core/log.h"
 #include "mtp/core/signals.h"
-#include "mtp/dist/ordered_sum.h"
 
 namespace mtp::train {
 
@@ -61,7 +60,9 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
   dist::agree(communicator, "the check of the pair and the data", [&] {
     pair_ = std::make_unique<hf::Pair>(settings);
     data_ = std::make_unique<data::DataFile>(settings.data.train);
-    plan_ = make_plan(settings, *pair_, *data_, communicator.size());
+    if (settings.validation.every_steps > 0)
+      validation_data_ = std::make_unique<data::DataFile>(settings.data.validation);
+    plan_ = make_plan(settings, *pair_, *data_, validation_data_.get(), communicator.size());
     if (!from_) check_is_new(settings);
   });
   sharding_.micro_batches = plan_.micro_batches;
@@ -71,7 +72,10 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
 void Trainer::start() {
   const Settings& settings = plan_.settings;
   const data::Loader::Options reading = loader_options(plan_, *pair_, communicator_, first_step());
-  dist::agree(communicator_, "the check of the samples", [&] { check_samples(*data_, reading); });
+  dist::agree(communicator_, "the check of the samples", [&] {
+    check_samples(*data_, reading);
+    if (validation_data_) check_samples(*validation_data_, reading);
+  });
   if (communicator_.is_first()) {
     run_directory_.emplace(settings.run.dir);
     write_settings_file(settings);
@@ -90,6 +94,7 @@ void Trainer::start() {
   });
   joint_.emplace(device_, settings, *pair_, *parameters_);
   optimizer_.emplace(settings.optimizer, device_, communicator_, parameters_->units());
+  if (validation_data_) validation_.emplace(plan_.settings, *validation_data_, reading.batch, *joint_, communicator_);
   order_.emplace(sampler(settings, *data_));
   loader_.emplace(*data_, *order_, reading);
 }
@@ -101,17 +106,24 @@ Trainer::End Trainer::run() {
   }
   const StopSignals signals;
   const Settings& settings = plan_.settings;
-  std::optional<MetricsFile> metrics_file;
+  std::optional<MetricsFile> metrics_file, validation_file;
   if (communicator_.is_first()) metrics_file.emplace(settings.run.dir / "metrics.jsonl", first_step());
+  if (communicator_.is_first() && validation_)
+    validation_file.emplace(settings.run.dir / "validation.jsonl", first_step());
   if (from_) spdlog::info("resumed after step {} from {}", from_->step, from_->directory.string());
   spdlog::info("{} steps of {} sequences on {} ranks, {} samples", plan_.steps, settings.train.global_batch,
                communicator_.size(), data_->samples());
   const Progress progress(first_step(), plan_.steps);
   for (std::int64_t s = first_step(); s < plan_.steps; ++s) {
     const StepMetrics metrics = step(s);
-    if (metrics_file) metrics_file->append(metrics);
+    if (metrics_file) metrics_file->append(to_json_line(metrics));
     if (metrics.step % settings.run.log_every_steps == 0 || metrics.step == plan_.steps)
       spdlog::info("{}", progress.line(metrics));
+    if (validation_ && validation_->is_due(metrics.step, plan_.steps)) {
+      const ValidationMetrics validated = validation_->run(metrics.step);
+      if (validation_file) validation_file->append(to_json_line(validated));
+      spdlog::info("{}", to_log_line(validated));
+    }
     const std::int64_t every = settings.checkpoint.every_steps;
     const bool is_last = metrics.step == plan_.steps;
     // A signal may have reached any one rank: all stop after the same step.
@@ -153,7 +165,7 @@ StepMetrics Trainer::step(std::int64_t step) {
     losses.push_back(joint_->forward_backward({batch.sequences, batch.ids, batch.labels}, metrics.label_tokens));
   }
 
-  const std::vector<double> sums = sum_losses(losses);
+  const std::vector<double> sums = sum_losses(communicator_, losses, plan_.micro_batches);
   const auto labels = static_cast<double>(metrics.label_tokens);
   metrics.loss_base = metrics.loss = sums[0] / labels;
   for (std::size_t k = 1; k < sums.size(); ++k) {
@@ -175,24 +187,6 @@ StepMetrics Trainer::step(std::int64_t step) {
   metrics.ranks = communicator_.size();
   metrics.step_time = std::chrono::duration<double>(Clock::now() - start).count();
   return metrics;
-}
-
-std::vector<double> Trainer::sum_losses(const std::vector<model::LossSums>& mine) const {
-  std::vector<double> flat;
-  for (const model::LossSums& sums : mine) {
-    flat.push_back(sums.base);
-    flat.insert(flat.end(), sums.rounds.begin(), sums.rounds.end());
-  }
-  const std::vector<double> all = communicator_.all_gather(flat, "the losses");
-  const std::size_t parts = flat.size() / mine.size(), ranks = communicator_.size();
-  std::vector<double> sums;
-  for (std::size_t part = 0; part < parts; ++part) {
-    std::vector<double> leaves;
-    for (std::size_t i = 0; i < mine.size(); ++i)
-      for (std::size_t r = 0; r < ranks; ++r) leaves.push_back(all[r * flat.size() + i * parts + part]);
-    sums.push_back(dist::ordered_sum(leaves));
-  }
-  return sums;
 }
 
 void Trainer::dump_gradients() const {

@@ -18,7 +18,7 @@ import argparse
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -317,6 +317,48 @@ def train(base_dir, drafter_dir, data, steps, recipe: Recipe, out: Path | None, 
         save_file(grads, out / "grads_step1.safetensors")
         save_file({n: p.detach().clone().contiguous() for n, p in named}, out / "weights.safetensors")
     return records, grads, {n: p.detach() for n, p in named}
+
+
+# ---------------------------------------------------------------- validation (added)
+
+
+@torch.no_grad()
+def validate(base, drafter, samples, recipe: Recipe):
+    """A pair's line of validation.jsonl, but for `step`: always as when serving, with the head that serves.
+
+    `samples` are ids and labels as `read_sample` gives them.
+    """
+    serving = replace(recipe, alignment="serving", head="masked", target="data")  # no centroids: dense
+    rounds = range(serving.num_rounds)
+    base_loss, round_loss, label_tokens = 0.0, [0.0 for _ in rounds], 0
+    asked, right, agreed = ([0 for _ in rounds] for _ in range(3))
+    starts, accepted = 0, 0  # positions whose rounds all have labels, and the drafts accepted there
+    for ids, labels in samples:
+        logits, draft_logits = joint_forward(base, drafter, ids, serving)
+        base_loss += float(cross_entropy_sum(logits, labels))
+        label_tokens += int((labels != IGNORE).sum())
+        complete = running = torch.ones_like(labels, dtype=torch.bool)
+        run = torch.zeros_like(labels)
+        for k in rounds:
+            round_loss[k] += float(round_loss_sum(serving, draft_logits[k], logits, labels, k))
+            _, wanted = drafter_round_inputs(serving, labels, labels, k, 0)
+            choice, teacher = draft_logits[k].argmax(-1), shift_left(logits.argmax(-1), k + 1, IGNORE)
+            has_label = wanted != IGNORE
+            asked[k] += int(has_label.sum())
+            right[k] += int((choice == wanted)[has_label].sum())
+            agreed[k] += int((choice == teacher)[has_label].sum())
+            complete = complete & has_label
+            running = running & (choice == teacher)
+            run += running
+        starts += int(complete.sum())
+        accepted += int(run[complete].sum())
+    return {
+        "loss_base": base_loss / label_tokens,
+        "loss_drafter": [loss / label_tokens for loss in round_loss],
+        "accuracy_data": [n / max(of, 1) for n, of in zip(right, asked)],
+        "accuracy_base": [n / max(of, 1) for n, of in zip(agreed, asked)],
+        "accepted_length": 1 + accepted / max(starts, 1),
+    }
 
 
 def main():

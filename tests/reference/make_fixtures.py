@@ -9,6 +9,7 @@ VARIANT/settings.cfg      the trainer's settings but for paths
 VARIANT/metrics.jsonl     3 steps
 VARIANT/grads_step1.safetensors     the first step's gradients before clipping
 VARIANT/weights.safetensors         trained parameters after the steps, fp32
+VARIANT/validation.{h5,json}        some variants: validation data, and the numbers of the pair before the first step
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
 import joint_reference
-from variants import LENGTHS, VARIANTS, Variant, settings_text, write_data
+from variants import LENGTHS, VARIANTS, Variant, keep_samples, settings_text, write_data
 
 STEPS = 3
+CANDIDATES = 40  # of each validation sample
 
 
 def make_variant(out: Path, name: str, variant: Variant, seed: int) -> None:
@@ -46,11 +50,34 @@ def make_variant(out: Path, name: str, variant: Variant, seed: int) -> None:
     # Without step_time, so that the same numbers are the same files.
     lines = [json.dumps({k: v for k, v in r.items() if k != "step_time"}) + "\n" for r in records]
     (out / "metrics.jsonl").write_text("".join(lines))
+    if variant.validated:
+        write_validation(variant, out, seed)
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     losses = " ".join(f"{r['loss']:.4f}" for r in records)
     print(
         f"{name:24} losses {losses}  norm {records[0]['grad_norm']:.3f}  {len(grads)} gradients  {size / 1024:.0f} KiB"
     )
+
+
+def write_validation(variant: Variant, out: Path, seed: int) -> None:
+    """Of many random samples those in which most drafts are right: a random pair hardly ever agrees with anything."""
+    pair = joint_reference.load_pair(out / "base", out / "drafter")
+    path, vocab = out / "validation.h5", variant.base["text_config"]["vocab_size"]
+
+    def read(samples: int) -> list:
+        with h5py.File(path) as f:
+            return [joint_reference.read_sample(f, i, variant.max_length or None) for i in range(samples)]
+
+    def right(sample: tuple) -> float:
+        has_label = bool((sample[1] != joint_reference.IGNORE).any())
+        found = joint_reference.validate(*pair, [sample], variant.recipe) if has_label else {}
+        return sum(sum(values) for key, values in found.items() if key.startswith("accuracy"))
+
+    write_data(path, variant.pad_token_id, vocab, LENGTHS * CANDIDATES, seed + 100)
+    scores = np.reshape([right(sample) for sample in read(len(LENGTHS) * CANDIDATES)], (CANDIDATES, len(LENGTHS)))
+    keep_samples(path, [best * len(LENGTHS) + i for i, best in enumerate(scores.argmax(0))])
+    expected = joint_reference.validate(*pair, read(len(LENGTHS)), variant.recipe)
+    (out / "validation.json").write_text(json.dumps(expected) + "\n")
 
 
 def write_pair(variant: Variant, out: Path, seed: int) -> None:

@@ -31,6 +31,7 @@ class Variant:
     as_written: bool = False  # config.json is the configuration above and nothing more, as on the Hub
     weight_std: float = 0.08
     surplus: bool = False  # the files hold tensors that no one uses: K/V of shared layers, an explicit lm_head
+    validated: bool = False  # with validation data and the numbers of one validation before the first step
 
     @property
     def spec(self) -> dict:
@@ -127,7 +128,7 @@ TOWERS = {
 }  # fmt: skip
 
 VARIANTS: dict[str, Variant] = {
-    "e4b": Variant(base(), drafter(), recipe(), micro_batch=2),
+    "e4b": Variant(base(), drafter(), recipe(), micro_batch=2, validated=True),
     "e2b_masked_head": Variant(
         base(use_double_wide_mlp=True),
         drafter(),
@@ -143,7 +144,10 @@ VARIANTS: dict[str, Variant] = {
         as_written=True,
     ),
     "k_eq_v_shared_pr2240": Variant(
-        base(per_layer_width=0, **K_EQ_V), drafter(**K_EQ_V), recipe(alignment="pr2240", head="masked")
+        base(per_layer_width=0, **K_EQ_V),
+        drafter(**K_EQ_V),
+        recipe(alignment="pr2240", head="masked"),
+        validated=True,
     ),
     "pr2240": Variant(base(), drafter(), recipe(alignment="pr2240", drafter_loss_weight=0.01), micro_batch=2),
     "pr2240_target_base": Variant(
@@ -160,6 +164,7 @@ VARIANTS: dict[str, Variant] = {
         drafter(centroids=0, **PER_LAYER_DRAFTER, final_logit_softcapping=5.0),  # of no effect in a drafter
         recipe(target="base", weight_decay=0.1),
         micro_batch=4,
+        validated=True,
     ),
     "shared_embedding": Variant(
         base(per_layer_width=0),
@@ -196,6 +201,18 @@ def write_data(path: Path, pad: int, vocab: int, lengths: list[int], seed: int) 
         f["tokens"] = np.concatenate(tokens).astype(np.int32)
         f["loss_mask"] = np.concatenate(masks).astype(np.uint8)
         f["offsets"] = np.cumsum([0, *lengths]).astype(np.int64)
+
+
+def keep_samples(path: Path, chosen: list[int]) -> None:
+    """Leaves only the chosen samples in a data file, in that order."""
+    with h5py.File(path) as f:
+        attributes, offsets = dict(f.attrs), f["offsets"][:]
+        parts = {name: [f[name][offsets[i] : offsets[i + 1]] for i in chosen] for name in ("tokens", "loss_mask")}
+    with h5py.File(path, "w") as f:
+        f.attrs.update(attributes)
+        for name, values in parts.items():
+            f[name] = np.concatenate(values)
+        f["offsets"] = np.cumsum([0, *(len(part) for part in parts["tokens"])]).astype(np.int64)
 
 
 def settings_text(variant: Variant, steps: int) -> str:

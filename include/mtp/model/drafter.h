@@ -18,6 +18,8 @@ class Drafter {
   Drafter(const Drafter&) = delete;
   Drafter& operator=(const Drafter&) = delete;
 
+  /// Tokens by which round k runs ahead of its row: its input is token t + lead, its label that of row t + lead.
+  std::int64_t lead(std::int64_t k) const { return k + first_lead_; }
   /// The drafter's own token table, tied to its output projection.
   const Parameter& embedding() const { return embedding_; }
   /// Opens all its units: they are used in every round and reduced once.
@@ -29,11 +31,14 @@ class Drafter {
               const BaseOutput& base) const;
   /// The next round's state of a round's result.
   Value next_state(Graph& g, const Value& hidden_TD) const { return g.linear(hidden_TD, post_projection_); }
+  /// The head that is used when serving: masked where there are centroids.
+  Head serving_head() const { return config_.use_ordered_embeddings ? Head::masked : Head::dense; }
   /// The head that picks centroids. Its scope must be open.
   ops::MaskedHead masked_head() const;
 
  private:
   hf::DrafterConfig config_;
+  std::int64_t first_lead_;
   AttentionTypes types_;
   std::vector<DecoderLayer> layers_;
   std::vector<ParameterGroup*> groups_;

@@ -7,6 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "mtp/dist/communicator.h"
+#include "mtp/model/joint.h"
+
 namespace mtp::train {
 
 /// One line of metrics.jsonl. Losses are over the label tokens of the global batch.
@@ -27,16 +30,25 @@ struct StepMetrics {
   double tokens_per_second() const { return static_cast<double>(tokens) / step_time; }
 };
 
+/// Σ over micro-batches 0 … count - 1, in their order, of what each gave: base, rounds. `mine`: those of this rank,
+/// r, r + R, r + 2R, …, equally many on every rank; what lies past `count` is left out. Collective.
+std::vector<double> sum_losses(const dist::Communicator& communicator, const std::vector<model::LossSums>& mine,
+                               std::int64_t count);
+
+/// As JSON, with 17 digits.
+std::string exact(double value);
+std::string exact(const std::vector<double>& values);
+
 /// As one line of JSON; floats have 17 digits, so that they read back to the same bits.
 std::string to_json_line(const StepMetrics& metrics);
 
-/// metrics.jsonl, flushed after each line.
+/// metrics.jsonl or validation.jsonl, flushed after each line.
 class MetricsFile {
  public:
-  /// Keeps the lines up to `last_step`, which a resumed run goes on from, and no other. Throws Error where it cannot be
-  /// written.
+  /// Keeps the lines of steps up to `last_step`, which a resumed run goes on from, and no other. Throws Error where it
+  /// cannot be written.
   MetricsFile(const std::filesystem::path& path, std::int64_t last_step);
-  void append(const StepMetrics& metrics);
+  void append(const std::string& line);
 
  private:
   std::filesystem::path path_;

@@ -15,6 +15,7 @@
 #include "mtp/train/metrics.h"
 #include "mtp/train/optimizer.h"
 #include "mtp/train/schedule.h"
+#include "mtp/train/validation.h"
 
 namespace mtp::train {
 
@@ -27,8 +28,9 @@ struct Plan {
   Schedule schedule;
 };
 
-/// Throws UsageError or Error in one line for what does not fit together.
-Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataFile& data, int ranks);
+/// Throws UsageError or Error in one line for what does not fit together. `validation`: null without validation.
+Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataFile& data,
+               const data::DataFile* validation, int ranks);
 
 /// Throws UsageError where a new run would write over a checkpoint, or could not write its gradients.
 void check_is_new(const Settings& settings);
@@ -51,20 +53,19 @@ class Trainer {
   bool is_finished() const { return first_step() >= plan_.steps; }
   void start();
   StepMetrics step(std::int64_t step);
-  /// Σ over the step's micro-batches, in their order, of what each rank's micro-batches gave: base, rounds.
-  std::vector<double> sum_losses(const std::vector<model::LossSums>& mine) const;
   void dump_gradients() const;
 
   Device& device_;
   const dist::Communicator& communicator_;
   std::unique_ptr<hf::Pair> pair_;
-  std::unique_ptr<data::DataFile> data_;
+  std::unique_ptr<data::DataFile> data_, validation_data_;  // the second: null without validation
   Plan plan_;
   std::optional<checkpoint::Position> from_;
   std::optional<checkpoint::RunDirectory> run_directory_;  // rank 0
   dist::Sharding sharding_;
   std::optional<model::Parameters> parameters_;
   std::optional<model::Joint> joint_;
+  std::optional<Validation> validation_;
   std::optional<Optimizer> optimizer_;
   std::optional<data::Sampler> order_;
   std::optional<data::Loader> loader_;

@@ -1,6 +1,7 @@
 #include "mtp/ops/cross_entropy.h"
 
 #include "loss.h"
+#include "mtp/ops/choice.h"
 #include "mtp/ops/matmul.h"
 
 namespace mtp::ops {
@@ -98,6 +99,16 @@ void projected_distillation(Device& device, const CrossEntropy& ce, const Tensor
   project(device, ce, x, w, rows, loss, dx, dw, [&](cpu::RowSpan chunk) {
     return [&, logits = cpu::teacher_logits(device, teacher, teacher_rows, chunk)](std::int64_t i, std::span<float> z) {
       return distillation_loss(ce, {logits.f32() + i * w.size(0), z.size()}, z);
+    };
+  });
+}
+
+void projected_choice(Device& device, const Tensor& x, const Tensor& w, const Tensor& labels, const Tensor& choices) {
+  const std::int64_t vocabulary = w.size(0);
+  cpu::choose(device, x, w, labels, choices, [&](const Tensor& chunk_x) {
+    return [z = cpu::capped_logits(device, chunk_x, w, 0), vocabulary](std::int64_t i) {
+      const float* row = z.f32() + i * vocabulary;
+      return std::max_element(row, row + vocabulary) - row;  // the first of equal ones
     };
   });
 }

@@ -52,6 +52,22 @@ double sum_of_losses(const Device& device, std::int64_t n, const RowLoss& row_lo
   return std::accumulate(losses.begin(), losses.end(), 0.0);
 }
 
+/// Chunks of the rows with a label: `choice_of(x)` gives the function of i that is the choice of the chunk's i-th row.
+///   x [T, H], w [V, H], labels, choices [T] int64
+template <typename ChoiceOf>
+void choose(Device& device, const Tensor& x, const Tensor& w, const Tensor& labels, const Tensor& choices,
+            const ChoiceOf& choice_of) {
+  MTP_ASSERT(x.size(1) == w.size(1) && labels.elements() == x.size(0) && choices.elements() == x.size(0));
+  std::int64_t* const out = choices.data<std::int64_t>();
+  std::fill_n(out, choices.elements(), no_label);
+  const Rows rows = chosen_rows(labels, 0, x.size(0));
+  for_each_chunk(static_cast<std::int64_t>(rows.size()), w.size(0), [&](std::int64_t begin, std::int64_t end) {
+    const RowSpan chunk = RowSpan(rows).subspan(begin, end - begin);
+    const auto choice = choice_of(gather_rows(device, x, chunk));
+    parallel_for(device, end - begin, [&](std::int64_t i) { out[chunk[i]] = choice(i); });
+  });
+}
+
 /// exp(z - maximum) / sum; the maximum keeps the exponentials finite.
 class Softmax {
  public:

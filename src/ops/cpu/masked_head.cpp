@@ -3,6 +3,7 @@
 
 #include "gemm.h"
 #include "loss.h"
+#include "mtp/ops/choice.h"
 #include "mtp/ops/cross_entropy.h"
 #include "mtp/ops/matmul.h"
 
@@ -27,6 +28,8 @@ class MaskedScores {
  public:
   MaskedScores(Device& device, const MaskedHead& head, const Tensor& x, const Tensor& w)
       : device_(device), head_(head), x_(x), w_(w), tokens_per_centroid_(w.size(0) / head.centroids.size(0)) {
+    MTP_ASSERT(w.size(0) % head.centroids.size(0) == 0 && head.ordering.elements() == w.size(0));
+    MTP_ASSERT(head.top_k > 0 && head.top_k <= head.centroids.size(0));
     choose_centroids();
     score();
   }
@@ -42,6 +45,19 @@ class MaskedScores {
     std::int64_t j = 0;
     for (std::int64_t slot = 0; slot < head_.top_k; ++slot)
       for (const std::int64_t token : tokens_of(chosen_[i * head_.top_k + slot])) body(j++, token);
+  }
+
+  /// The token with the largest score of a row, of equal ones the lowest.
+  std::int64_t best_token(std::int64_t i) const {
+    const std::span<const float> z = row(i);
+    std::int64_t best = -1;
+    float best_score = 0;
+    for_each_token(i, [&](std::int64_t j, std::int64_t token) {
+      if (best >= 0 && (z[j] < best_score || (z[j] == best_score && token > best))) return;
+      best = token;
+      best_score = z[j];
+    });
+    return best;
   }
 
   /// The logit of every token that is not selected.
@@ -214,8 +230,6 @@ void score_sequences(Device& device, const CrossEntropy& ce, const MaskedHead& h
                      const Tensor& x, const Tensor& w, const Tensor& chosen, const Tensor& loss, const Tensor& dx,
                      const Tensor& dw, const LossesOf& losses_of) {
   MTP_ASSERT(x.size(0) == sequences.rows() && chosen.elements() == x.size(0) && x.size(1) == w.size(1));
-  MTP_ASSERT(w.size(0) % head.centroids.size(0) == 0 && head.ordering.elements() == w.size(0));
-  MTP_ASSERT(head.top_k > 0 && head.top_k <= head.centroids.size(0));
   MTP_ASSERT(ce.soft_cap == 0 && loss.dtype() == DType::f64 && loss.elements() == 1);
   double sum = 0;
   if (!dx.empty()) cpu::set_zero(dx);
@@ -266,6 +280,13 @@ void masked_distillation(Device& device, const CrossEntropy& ce, const MaskedHea
       const std::span<const float> z(logits.f32() + i * vocabulary, static_cast<std::size_t>(vocabulary));
       return distillation_loss(ce.gradient_scale, z, scores, row);
     };
+  });
+}
+
+void masked_choice(Device& device, const MaskedHead& head, const Tensor& x, const Tensor& w, const Tensor& labels,
+                   const Tensor& choices) {
+  cpu::choose(device, x, w, labels, choices, [&](const Tensor& chunk_x) {
+    return [scores = MaskedScores(device, head, chunk_x, w)](std::int64_t i) { return scores.best_token(i); };
   });
 }
 

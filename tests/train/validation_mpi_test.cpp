@@ -1,0 +1,61 @@
+// A validation against the reference: that of every pair in tests/fixtures with validation data, before its first step.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "mtp/core/json.h"
+#include "mtp/train/trainer.h"
+
+namespace mtp::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+class ValidationReference : public testing::TestWithParam<std::string> {};
+
+// One step at a learning rate of 0 leaves the pair as it is.
+TEST_P(ValidationReference, LossesAccuraciesAndAcceptedLengthAgree) {
+  const fs::path fixture = fs::path(MTP_SOURCE_DIR) / "tests" / "fixtures" / GetParam();
+  const fs::path run = fs::temp_directory_path() / ("mtp-validation-" + GetParam());
+  fs::remove_all(run);
+  std::vector<std::string> arguments = {"mtp-train", "--config", (fixture / "settings.cfg").string()};
+  const auto set = [&](const char* name, const fs::path& value) {
+    arguments.insert(arguments.end(), {name, value.string()});
+  };
+  set("--model.base", fixture / "base");
+  set("--model.drafter", fixture / "drafter");
+  set("--data.train", fixture / "data.h5");
+  set("--data.validation", fixture / "validation.h5");
+  set("--validation.every_steps", "1");
+  set("--train.max_steps", "1");
+  set("--optimizer.lr", "0");
+  set("--run.dir", run);
+  std::vector<const char*> argv;
+  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+  const dist::Communicator communicator;
+  Device device(1);
+  Trainer(parse_settings(static_cast<int>(argv.size()), argv.data()).settings, device, communicator).run();
+
+  const Json want = read_json(fixture / "validation.json"), got = read_json(run / "validation.jsonl");
+  EXPECT_EQ(got.size(), want.size() + 1);
+  EXPECT_EQ(got["step"], 1);
+  EXPECT_NEAR(got["loss_base"], want["loss_base"], 1e-5 * want["loss_base"].get<double>());
+  ASSERT_EQ(got["loss_drafter"].size(), want["loss_drafter"].size());
+  for (std::size_t k = 0; k < want["loss_drafter"].size(); ++k) {
+    const double loss = want["loss_drafter"][k];
+    EXPECT_NEAR(got["loss_drafter"][k], loss, 1e-5 * loss) << "round " << k;
+  }
+  for (const char* key : {"accuracy_data", "accuracy_base", "accepted_length"}) EXPECT_EQ(got[key], want[key]) << key;
+}
+
+INSTANTIATE_TEST_SUITE_P(Fixtures, ValidationReference,
+                         testing::Values("e4b",                    // centroids
+                                         "kv_heads_per_layer",     // none; learns from the base
+                                         "k_eq_v_shared_pr2240"),  // trained as pr2240
+                         [](const auto& variant) { return variant.param; });
+
+}  // namespace
+}  // namespace mtp::train
