@@ -10,6 +10,7 @@ namespace {
 // What the presets differ in. Every other key is the same in all, or absent and Hugging Face's default. `layers` stands
 // for layer_types: so many sliding layers before each full one, repeated; in the last `sharing` repeats they share keys
 // and values.
+// `small` has no centroids: they are never trained, and random ones would serve a drafter badly however much it learns.
 constexpr const char* small_shapes = R"([
   {
     "name": "tiny",
@@ -40,8 +41,7 @@ constexpr const char* small_shapes = R"([
       "vocab_size": 4096, "hidden_size": 96, "intermediate_size": 256,
       "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "global_head_dim": 64,
       "layers": {"sliding": 3, "repeats": 1}, "sliding_window": 64, "max_position_embeddings": 1024
-    },
-    "centroids": {"num_centroids": 64, "centroid_intermediate_top_k": 8}
+    }
   }
 ])";
 
