@@ -23,7 +23,7 @@ import h5py
 FIXTURE = Path(__file__).parent / "fixtures" / "e4b"
 MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 VARYING = {"step_time", "tokens_per_second", "memory_peak", "ranks"}
-STEPS = 40
+STEPS = 100
 
 
 class Run:

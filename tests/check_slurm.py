@@ -17,7 +17,7 @@ from pathlib import Path
 from check_resume import FIXTURE, MPI, Run, expect_same, finish
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = 300
+STEPS = 1000
 LIMIT = 180  # seconds for a whole job, its requeues included
 
 
