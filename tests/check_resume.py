@@ -7,7 +7,6 @@ Compared are metrics.jsonl (but for times, memory and ranks) and every tensor of
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -20,9 +19,9 @@ from pathlib import Path
 
 import h5py
 
+from job import MPI, comparable_lines, mpirun
+
 FIXTURE = Path(__file__).parent / "fixtures" / "e4b"
-MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-VARYING = {"step_time", "tokens_per_second", "memory_peak", "ranks"}
 STEPS = 100
 
 
@@ -41,7 +40,7 @@ class Run:
         return self.start(ranks, "mtp-resume", "--from", self.directory, *extra)
 
     def start(self, ranks: int, program: str, *words: object) -> subprocess.Popen:
-        command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks), self.programs / program, *words]
+        command = [*mpirun(ranks), self.programs / program, *words]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         return subprocess.Popen(command, env=os.environ | MPI, text=True, start_new_session=True, **pipes)
 
@@ -66,8 +65,7 @@ class Run:
         return was_running
 
     def metrics(self) -> list[dict]:
-        lines = [json.loads(line) for line in (self.directory / "metrics.jsonl").read_text().splitlines()]
-        return [{key: value for key, value in line.items() if key not in VARYING} for line in lines]
+        return comparable_lines(self.directory / "metrics.jsonl")
 
     def tensors(self) -> dict[str, bytes]:
         found = {}

@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from check_resume import FIXTURE, MPI, Run, expect_same, finish
+from check_resume import FIXTURE, Run, expect_same, finish
+from job import MPI
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 1000

@@ -1,6 +1,7 @@
 """mtp-train under mpirun on a fixture that a case damages first; for the checks of faults and of bad input."""
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 
 FIXTURE = Path(__file__).parent / "fixtures" / "e4b"
 MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+# What a line of metrics.jsonl says of how a run was carried out, not of what it computed.
+VARYING = {"step_time", "tokens_per_second", "memory_peak", "ranks"}
 LIMIT = 20  # seconds within which a job that failed must be gone
 
 
@@ -25,6 +28,16 @@ class Result:
     @property
     def errors(self) -> list[str]:
         return [line for line in self.text.splitlines() if line.startswith("error: ")]
+
+
+def mpirun(ranks: int) -> list[str]:
+    return ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
+
+
+def comparable_lines(path: Path) -> list[dict]:
+    """metrics.jsonl or validation.jsonl, without what may differ between runs of the same bits."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in VARYING} for line in lines]
 
 
 class Job:
@@ -48,7 +61,7 @@ class Job:
         }
         settings |= dict(zip(extra[::2], extra[1::2], strict=True))
         # One rank needs no mpirun, which takes two seconds to notice that it has failed.
-        command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks > 1 else []
+        command = mpirun(ranks) if ranks > 1 else []
         command += [self.programs / "mtp-train"]
         command += [word for pair in settings.items() for word in pair]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -69,17 +82,17 @@ class Job:
     def start_training(self, ranks: int, *extra: str) -> tuple[subprocess.Popen, list[int]]:
         """mpirun and its ranks' processes, once a step is done of a run without an end."""
         shutil.rmtree(self.run_dir, ignore_errors=True)
-        mpirun = self.start(ranks, "--train.max_steps", "1000000", *extra)
+        job = self.start(ranks, "--train.max_steps", "1000000", *extra)
         metrics = self.run_dir / "metrics.jsonl"
         while not (metrics.exists() and metrics.stat().st_size > 0):
-            assert mpirun.poll() is None, mpirun.communicate()[0]
+            assert job.poll() is None, job.communicate()[0]
             time.sleep(0.05)
-        pids = self.ranks_of(mpirun)
+        pids = self.ranks_of(job)
         assert len(pids) == ranks, pids
-        return mpirun, pids
+        return job, pids
 
-    def ranks_of(self, mpirun: subprocess.Popen) -> list[int]:
-        found = subprocess.run(["pgrep", "-P", str(mpirun.pid)], capture_output=True, text=True)
+    def ranks_of(self, job: subprocess.Popen) -> list[int]:
+        found = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True)
         return [int(pid) for pid in found.stdout.split()]
 
 

@@ -43,13 +43,6 @@ Parameter Parameters::get(const std::string& name) const {
   return found->second;
 }
 
-dist::ShardedUnit& Parameters::unit(const std::string& name) const {
-  const auto found =
-      std::find_if(units_.begin(), units_.end(), [&](const auto& u) { return u->layout().name() == name; });
-  MTP_ASSERT(found != units_.end());
-  return **found;
-}
-
 std::vector<dist::ShardedUnit*> Parameters::units_of(const std::string& prefix) const {
   std::vector<dist::ShardedUnit*> found;
   for (const auto& unit : units_)

@@ -16,8 +16,6 @@ class Parameters {
 
   /// By full name, such as "drafter.pre_projection.weight".
   Parameter get(const std::string& name) const;
-  bool has(const std::string& name) const { return by_name_.contains(name); }
-  dist::ShardedUnit& unit(const std::string& name) const;
   /// Units whose name begins with `prefix`, in the table's order.
   std::vector<dist::ShardedUnit*> units_of(const std::string& prefix) const;
   const dist::Units& units() const { return units_; }
