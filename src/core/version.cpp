@@ -3,6 +3,7 @@
 #include <H5public.h>
 #include <fmt/format.h>
 #include <spdlog/version.h>
+#include <xxhash.h>
 
 #include <boost/version.hpp>
 
@@ -15,10 +16,11 @@ std::string version_text(std::string_view program) {
       "Boost {}.{}.{}\n"
       "HDF5 {}.{}.{}\n"
       "fmt {}.{}.{}\n"
-      "spdlog {}.{}.{}\n",
+      "spdlog {}.{}.{}\n"
+      "xxHash {}.{}.{}\n",
       program, MTP_VERSION, MTP_REVISION, BOOST_VERSION / 100000, BOOST_VERSION / 100 % 1000, BOOST_VERSION % 100,
       H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE, FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100,
-      SPDLOG_VER_MAJOR, SPDLOG_VER_MINOR, SPDLOG_VER_PATCH);
+      SPDLOG_VER_MAJOR, SPDLOG_VER_MINOR, SPDLOG_VER_PATCH, XXH_VERSION_MAJOR, XXH_VERSION_MINOR, XXH_VERSION_RELEASE);
 }
 
 }  // namespace mtp

@@ -212,6 +212,21 @@ TensorFiles TensorFiles::open_file(const fs::path& file) {
   return files;
 }
 
+TensorFiles TensorFiles::open_stored(const fs::path& directory) {
+  TensorFiles files = open_file(directory / "carried.safetensors");
+  files.where_ = directory.string();
+  const fs::path list = directory / "tensors.json";
+  try {
+    for (const Json& tensor : read_json(list)) {
+      const TensorEntry entry{tensor.at("name"), tensor.at("dtype"), tensor.at("shape").get<Shape>()};
+      if (!tensor.at("carried").get<bool>()) files.tensors_.insert({entry.name, {entry, {}}});
+    }
+  } catch (const Json::exception& error) {
+    throw Error("{}: is no list of tensors: {}", list.string(), error.what());
+  }
+  return files;
+}
+
 void TensorFiles::add_file(const fs::path& path) {
   files_.push_back(std::make_shared<MappedFile>(path));
   const std::span<const std::byte> bytes = files_.back()->bytes();
@@ -254,6 +269,7 @@ const TensorFiles::Tensor& TensorFiles::find(const std::string& name) const {
 void TensorFiles::read(const std::string& name, std::int64_t begin, std::span<float> values) const {
   const Tensor& tensor = find(name);
   const std::string& dtype = tensor.entry.dtype;
+  MTP_ASSERT(!tensor.bytes.empty() || values.empty());
   MTP_ASSERT(begin >= 0 && begin + static_cast<std::int64_t>(values.size()) <= num_elements(tensor.entry.shape));
   if (dtype == "F32")
     read_as<float>(tensor.bytes, begin, values, [](float v) { return v; });

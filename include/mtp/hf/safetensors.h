@@ -36,6 +36,9 @@ class TensorFiles {
  public:
   static TensorFiles open(const std::filesystem::path& directory);
   static TensorFiles open_file(const std::filesystem::path& file);
+  /// What a run keeps of a model's directory: every tensor of tensors.json, of which only those in carried.safetensors
+  /// have values.
+  static TensorFiles open_stored(const std::filesystem::path& directory);
 
   /// In the order of their bytes.
   std::vector<std::string> names() const;
