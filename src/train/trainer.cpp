@@ -41,6 +41,8 @@ void check_samples(const data::DataFile& data, const data::Loader::Options& opti
     data::make_micro_batch(data, {&i, 1}, options.batch);
 }
 
+DType dtype_of(ComputeType type) { return type == ComputeType::bf16 ? DType::bf16 : DType::f32; }
+
 void write_settings_file(const Settings& settings) {
   const std::filesystem::path path = settings.run.dir / "settings.cfg";
   std::ofstream out(path);
@@ -55,7 +57,7 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
     : device_(device),
       communicator_(communicator),
       from_(std::move(from)),
-      sharding_{device, communicator, settings.dist.reduction, 1, 0} {
+      sharding_{device, communicator, settings.dist.reduction, 1, 0, dtype_of(settings.train.compute_dtype)} {
   const dist::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
   dist::agree(communicator, "the check of the pair and the data", [&] {
     pair_ = std::make_unique<hf::Pair>(settings);
