@@ -59,7 +59,8 @@ std::vector<std::int64_t> sample(std::int64_t n);
 
 double dot(const Values& a, const Values& b);
 
-/// Throws Error where an element differs by more than 1e-4 of the largest expected one: `what` names the result.
+/// Throws Error where an element differs by more than 1e-4 of the largest expected one (0.01 at the least): `what`
+/// names the result.
 void expect_close(const std::string& what, const Values& actual, const Values& expected);
 /// The same for a sample of a tensor's rows.
 void expect_rows(const Device& device, const std::string& what, const Tensor& actual,
