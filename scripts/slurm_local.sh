@@ -4,8 +4,8 @@
 #   scripts/slurm_local.sh start DIR    installs Slurm where it is missing, starts it, says how many nodes there are
 #   scripts/slurm_local.sh stop DIR     ends its jobs and daemons; the logs stay in DIR
 #
-# Two nodes, n1 and n2, each with its own hostname, processes and /dev/shm, where this machine allows namespaces; else
-# one. Each claims 16 CPUs, whatever there are. Everything is under DIR, on free ports: several may run side by side.
+# Two nodes, n1 and n2, each with its own hostname, processes, /dev/shm and TMPDIR, where this machine allows namespaces,
+# else one. Each claims 16 CPUs, whatever there are. Everything is under DIR, on free ports: several run side by side.
 # Needs root. Then: export SLURM_CONF=DIR/slurm.conf
 set -euo pipefail
 
@@ -29,7 +29,7 @@ install_packages() {
 # on_node NAME COMMAND: the shell that runs it is the node's first process; with it, everything on the node ends.
 on_node() {
   exec setsid unshare --mount --uts --pid --fork --kill-child --mount-proc \
-    bash -c 'hostname "$1" && mount -t tmpfs tmpfs /dev/shm && eval "$2"' "$dir/" "$@"
+    bash -c 'hostname "$1" && mount -t tmpfs tmpfs /dev/shm && mount -t tmpfs tmpfs "$0" && eval "$2"' "$dir/tmp" "$@"
 }
 
 free_ports() {
@@ -41,6 +41,8 @@ PYTHON
 }
 
 write_config() {
+  printf '#!/bin/sh\necho export TMPDIR=%q\n' "$dir/tmp" >"$dir/task_prolog"
+  chmod +x "$dir/task_prolog"
   local ports i
   read -ra ports < <(free_ports $((1 + ${#nodes[@]})))
   cat >"$SLURM_CONF" <<CONF
@@ -61,6 +63,8 @@ SlurmctldLogFile=$dir/log/slurmctld.log
 SlurmdLogFile=$dir/log/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+TaskProlog=$dir/task_prolog
+TmpFS=$dir/tmp
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerType=sched/backfill
@@ -96,8 +100,8 @@ start_node() {
 start() {
   [[ -z $(daemons) ]] || fail "$dir: it is running; stop it first"
   install_packages
-  rm -rf "$dir"/{run,state,spool,log}
-  mkdir -p "$dir"/{run,state,spool,log} && mkdir -p -m 700 "$dir/munge"
+  rm -rf "$dir"/{run,state,spool,log,tmp}
+  mkdir -p "$dir"/{run,state,spool,log,tmp} && mkdir -p -m 700 "$dir/munge"
   (umask 077 && head -c 128 /dev/urandom >"$dir/munge/key")
   nodes=("$(hostname)")
   if (on_node n1 true) 2>"$dir/log/namespaces.log"; then nodes=(n1 n2); fi
