@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "mtp/checkpoint/export.h"
+#include "mtp/checkpoint/source.h"
 #include "mtp/core/log.h"
 #include "mtp/core/signals.h"
 
@@ -77,6 +78,7 @@ void Trainer::start() {
   dist::agree(communicator_, "the check of the samples", [&] {
     check_samples(*data_, reading);
     if (validation_data_) check_samples(*validation_data_, reading);
+    if (settings.checkpoint.export_at_end) checkpoint::check_export_target(settings.run.dir / "hf", true);
   });
   if (communicator_.is_first()) {
     run_directory_.emplace(settings.run.dir);
@@ -140,10 +142,9 @@ Trainer::End Trainer::run() {
       return End::stopped;
     }
   }
-  if (settings.checkpoint.export_at_end && communicator_.is_first())
-    checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf");
-  const dist::Patience patience(communicator_);  // with rank 0, which exports
-  communicator_.barrier("the end of the run");
+  if (settings.checkpoint.export_at_end)
+    checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf", {.force = true},
+                          communicator_);
   return End::done;
 }
 
