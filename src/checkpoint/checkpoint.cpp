@@ -27,7 +27,7 @@ void agree_on_damage(const dist::Communicator& communicator, const std::function
 }
 
 std::string list_candidates(const fs::path& from) {
-  if (fs::exists(from / "state.h5") || fs::exists(from / "checksums.json")) return from.string();
+  if (is_checkpoint(from)) return from.string();
   if (!fs::exists(from)) throw Error("{}: does not exist; name a run directory or a checkpoint", from.string());
   wait_for_other_job(from);
   std::string lines;

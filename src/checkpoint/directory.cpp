@@ -54,7 +54,7 @@ void point_latest_at(const fs::path& folder, const std::string& name) {
   fs::remove(fresh);
   fs::create_directory_symlink(name, fresh);
   fs::rename(fresh, folder / "latest");
-  sync(folder);
+  sync_to_disk(folder);
 }
 
 void check_free_space(const fs::path& folder, std::int64_t bytes) {
@@ -89,6 +89,10 @@ std::vector<Complete> complete_checkpoints(const fs::path& run_dir) {
   return found;
 }
 
+bool is_checkpoint(const fs::path& directory) {
+  return fs::exists(directory / "state.h5") || fs::exists(directory / "checksums.json");
+}
+
 fs::path partial_directory(const fs::path& run_dir, std::int64_t step) {
   return folder_of(run_dir) / ("." + name_of(step) + partial);
 }
@@ -107,7 +111,7 @@ void complete(const fs::path& run_dir, std::int64_t step, std::int64_t keep) {
     const fs::path folder = folder_of(run_dir), directory = folder / name_of(step);
     if (fs::exists(directory)) set_aside(directory, replaced);
     fs::rename(partial_directory(run_dir, step), directory);
-    sync(folder);
+    sync_to_disk(folder);
     point_latest_at(folder, directory.filename());
     std::vector<Complete> all = complete_checkpoints(run_dir);
     for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < all.size(); ++i) set_aside(all[i].directory, replaced);

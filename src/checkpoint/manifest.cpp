@@ -1,7 +1,5 @@
 #include "mtp/checkpoint/manifest.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "mtp/core/checksum.h"
@@ -30,26 +28,33 @@ void check_parts(const std::string& tensor, const std::vector<Part>& parts) {
 }
 
 Json to_json(const Manifest& manifest) {
+  std::vector<std::map<std::string, Part>> parts(manifest.rank_files.size());
+  for (const auto& [name, of_tensor] : manifest.tensors)
+    for (const Part& part : of_tensor) parts[static_cast<std::size_t>(part.rank)][name] = part;
   Json files = Json::object(), ranks = Json::array();
   for (const auto& [path, file] : manifest.files) files[path] = {{"bytes", file.bytes}, {"checksum", file.checksum}};
-  for (const std::int64_t bytes : manifest.rank_file_bytes) ranks.push_back({bytes, Json::object()});
-  for (const auto& [name, parts] : manifest.tensors)
-    for (const Part& part : parts)
-      ranks[static_cast<std::size_t>(part.rank)][1][name] = {
-          {"begin", part.begin}, {"elements", part.elements}, {"checksums", part.checksums}};
+  for (std::size_t rank = 0; rank < parts.size(); ++rank)
+    ranks.push_back(to_json(manifest.rank_files[rank], parts[rank]));
   return {{"format", "mtp-checksums"}, {"version", format_version}, {"algorithm", "XXH3-128"},
           {"block", checksum_block},   {"files", std::move(files)}, {"ranks", std::move(ranks)}};
 }
 
 }  // namespace
 
-std::string rank_file_name(int rank) { return fmt::format("rank_{:04}.h5", rank); }
+Json to_json(const RankFile& file, const std::map<std::string, Part>& parts) {
+  Json json = {{"bytes", file.bytes}, {"layout", file.layout_checksum}, {"parts", Json::object()}};
+  for (const auto& [name, part] : parts)
+    json["parts"][name] = {
+        {"begin", part.begin}, {"elements", part.elements}, {"position", part.position}, {"checksums", part.checksums}};
+  return json;
+}
 
 void Manifest::add_rank(const Json& rank_file) {
   const int rank = ranks();
-  rank_file_bytes.push_back(rank_file.at(0).get<std::int64_t>());
-  for (const auto& [name, part] : rank_file.at(1).items())
+  rank_files.push_back({rank_file.at("bytes").get<std::int64_t>(), rank_file.at("layout").get<std::string>()});
+  for (const auto& [name, part] : rank_file.at("parts").items())
     tensors[name].push_back({rank, part.at("begin").get<std::int64_t>(), part.at("elements").get<std::int64_t>(),
+                             part.at("position").get<std::int64_t>(),
                              part.at("checksums").get<std::vector<std::string>>()});
 }
 

@@ -72,7 +72,7 @@ void wait_for_other_job(const fs::path& run_dir) {
 bool has_complete_checkpoint(const fs::path& run_dir) { return !complete_checkpoints(run_dir).empty(); }
 
 fs::path resolve_checkpoint(const fs::path& from) {
-  if (fs::exists(from / "state.h5")) return from;
+  if (is_checkpoint(from)) return from;
   if (const auto all = complete_checkpoints(from); !all.empty()) return all.back().directory;
   if (!fs::exists(from)) throw Error("{}: does not exist; name a run directory or a checkpoint", from.string());
   throw Error("{}: holds no complete checkpoint; name a run directory or a checkpoint", from.string());

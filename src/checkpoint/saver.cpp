@@ -5,10 +5,11 @@
 #include <chrono>
 #include <filesystem>
 
-#include "mtp/checkpoint/checkpoint.h"
 #include "mtp/checkpoint/directory.h"
 #include "mtp/checkpoint/manifest.h"
+#include "mtp/checkpoint/source.h"
 #include "mtp/core/file.h"
+#include "rank_file.h"
 #include "state_file.h"
 
 namespace mtp::checkpoint {
@@ -22,8 +23,8 @@ constexpr std::int64_t overhead_per_part = 1024, overhead = std::int64_t{1} << 2
 
 /// Puts the files of a folder and its folders' lists of names on the disk.
 void sync_all(const fs::path& folder) {
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) sync(entry.path());
-  sync(folder);
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) sync_to_disk(entry.path());
+  sync_to_disk(folder);
 }
 
 }  // namespace

@@ -1,12 +1,14 @@
 #include "mtp/checkpoint/snapshot.h"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 
 #include "mtp/checkpoint/manifest.h"
 #include "mtp/core/checksum.h"
 #include "mtp/core/error.h"
 #include "mtp/core/file.h"
+#include "rank_file.h"
 #include "state_kinds.h"
 
 namespace mtp::checkpoint {
@@ -49,29 +51,31 @@ std::int64_t Snapshot::bytes() const {
 
 // HDF5 lays the file out; the values are written past it, so that nothing else that reads HDF5 waits for the disk.
 Json Snapshot::write(const fs::path& path, const std::stop_token& stop) const {
-  std::vector<std::int64_t> positions;
+  std::map<std::string, checkpoint::Part> parts;
+  std::map<std::int64_t, std::int64_t> ranges;
   hdf5::File layout = hdf5::File::create(path);
-  for (const Part& part : parts_)
-    positions.push_back(layout.reserve_dataset<float>(part.name, {std::ssize(part.values)}).position_in_file());
+  for (const Part& part : parts_) {
+    const std::int64_t elements = std::ssize(part.values);
+    const std::int64_t position = layout.reserve_dataset<float>(part.name, {elements}).position_in_file();
+    parts[part.name] = {.begin = part.begin, .elements = elements, .position = position, .checksums = {}};
+    ranges[position] = elements * std::int64_t{sizeof(float)};
+  }
   layout.close();
 
-  RandomAccessFile file(path);
-  Json datasets = Json::object();
-  for (std::size_t i = 0; i < parts_.size(); ++i) {
-    std::vector<std::string> checksums;
-    for (auto rest = parts_[i].values; !rest.empty();) {
+  RandomAccessFile file(path, RandomAccessFile::Access::write);
+  for (const Part& part : parts_) {
+    checkpoint::Part& written = parts[part.name];
+    for (std::int64_t begin = 0; begin < written.elements; begin += checksum_block) {
       if (stop.stop_requested()) throw Error("{}: given up, the program ends", path.string());
-      const auto block = std::as_bytes(rest.first(std::min<std::size_t>(rest.size(), checksum_block)));
-      checksums.push_back(checksum_of(block));
-      file.write(positions[i], block);
-      positions[i] += std::ssize(block);
-      rest = rest.subspan(block.size() / sizeof(float));
+      const std::int64_t elements = std::min(checksum_block, written.elements - begin);
+      const auto block = std::as_bytes(part.values.subspan(begin, elements));
+      written.checksums.push_back(checksum_of(block));
+      file.write(written.position + begin * std::int64_t{sizeof(float)}, block);
     }
-    datasets[parts_[i].name] = {
-        {"begin", parts_[i].begin}, {"elements", parts_[i].values.size()}, {"checksums", checksums}};
   }
+  const std::string layout_checksum = checksum_between(file, ranges);
   file.sync();
-  return {fs::file_size(path), std::move(datasets)};
+  return to_json({file.bytes(), layout_checksum}, parts);
 }
 
 }  // namespace mtp::checkpoint

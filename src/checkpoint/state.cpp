@@ -5,6 +5,7 @@
 #include "mtp/core/checksum.h"
 #include "mtp/core/error.h"
 #include "mtp/dist/ordered_sum.h"
+#include "rank_file.h"
 #include "state_file.h"
 
 namespace mtp::checkpoint {
@@ -71,39 +72,47 @@ void State::read_part(const std::string& name, const Part& part, std::int64_t be
 }
 
 std::span<const float> State::read_block(const std::string& name, const Part& part, std::int64_t index) const {
-  const hdf5::Dataset stored = rank_file(part.rank).dataset(name);
-  const fs::path path = directory_ / rank_file_name(part.rank);
-  if (stored.shape() != Shape{part.elements})
-    throw Error("{}: dataset {} has {} elements, {} were written", path.string(), name, stored.elements(),
-                part.elements);
+  if (block_part_ == &part && block_index_ == index) return block_;
+  block_part_ = nullptr;
   const std::int64_t first = index * checksum_block;
   block_.resize(static_cast<std::size_t>(std::min(checksum_block, part.elements - first)));
-  stored.read(first, std::span(block_));
-  if (checksum_of(std::as_bytes(std::span(block_))) != part.checksums[static_cast<std::size_t>(index)])
-    throw Error("{}: dataset {}: the checksum of elements {} to {} is not the one of what was written", path.string(),
-                name, first, first + std::ssize(block_) - 1);
+  const auto bytes = std::as_writable_bytes(std::span(block_));
+  rank_file(part.rank).read(part.position + first * std::int64_t{sizeof(float)}, bytes);
+  if (checksum_of(bytes) != part.checksums[static_cast<std::size_t>(index)])
+    throw Error("{}: dataset {}: the checksum of elements {} to {} is not the one of what was written",
+                (directory_ / rank_file_name(part.rank)).string(), name, first, first + std::ssize(block_) - 1);
+  block_part_ = &part;
+  block_index_ = index;
   return block_;
 }
 
-const hdf5::File& State::rank_file(int rank) const {
+const RandomAccessFile& State::rank_file(int rank) const {
   if (const auto open = rank_files_.find(rank); open != rank_files_.end()) return open->second;
   const fs::path path = directory_ / rank_file_name(rank);
-  const auto written = static_cast<std::uintmax_t>(manifest_.rank_file_bytes[static_cast<std::size_t>(rank)]);
-  std::error_code missing;
-  const std::uintmax_t bytes = fs::file_size(path, missing);
-  if (missing) throw Error("{}: is missing", path.string());
-  if (bytes != written) throw Error("{}: has {} bytes, {} were written", path.string(), bytes, written);
-  return rank_files_.emplace(rank, hdf5::File::open(path)).first->second;
+  if (!fs::exists(path)) throw Error("{}: is missing", path.string());
+  RandomAccessFile file(path, RandomAccessFile::Access::read);
+  const RankFile& written = manifest_.rank_files[static_cast<std::size_t>(rank)];
+  if (file.bytes() != written.bytes)
+    throw Error("{}: has {} bytes, {} were written", path.string(), file.bytes(), written.bytes);
+  std::map<std::int64_t, std::int64_t> ranges;
+  for (const auto& [unused, parts] : manifest_.tensors)
+    for (const Part& part : parts)
+      if (part.rank == rank) ranges[part.position] = part.elements * std::int64_t{sizeof(float)};
+  if (checksum_between(file, ranges) != written.layout_checksum)
+    throw Error("{}: the checksum of its HDF5 layout is not the one of what was written", path.string());
+  return rank_files_.emplace(rank, std::move(file)).first->second;
 }
 
 void State::verify_files(int share, int shares) const {
   int number = 0;
   for (const auto& [path, unused] : manifest_.files)
-    if (number++ % shares == share) verify_file(directory_, path, manifest_);
+    if (number++ % shares == share) verify_file(path);
 }
 
 void State::verify_tensors(int share, int shares) const {
   int number = 0;
+  for (int rank = 0; rank < manifest_.ranks(); ++rank)
+    if (rank % shares == share) rank_file(rank);
   for (const auto& [name, parts] : manifest_.tensors)
     for (const Part& part : parts)
       for (std::int64_t block = 0; block < std::ssize(part.checksums); ++block)

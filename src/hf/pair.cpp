@@ -41,10 +41,8 @@ std::vector<std::int64_t> read_token_ordering(const TensorFiles& files, std::int
 
 Pair::Pair(const Settings& settings) : Pair(settings, settings.model.base, settings.model.drafter, TensorFiles::open) {}
 
-Pair::Pair(const Settings& settings, const std::filesystem::path& source)
-    : Pair(settings, source / "base", source / "drafter", TensorFiles::open_stored) {}
-
-Pair::Pair(const Settings& settings, std::filesystem::path base, std::filesystem::path drafter, Open* open_files)
+Pair::Pair(const Settings& settings, std::filesystem::path base, std::filesystem::path drafter,
+           const OpenFiles& open_files)
     : base_directory(std::move(base)),
       drafter_directory(std::move(drafter)),
       base_config(read_base_config(base_directory)),

@@ -10,6 +10,7 @@
 #include "mtp/checkpoint/directory.h"
 #include "mtp/checkpoint/export.h"
 #include "mtp/checkpoint/fingerprint.h"
+#include "mtp/checkpoint/source.h"
 #include "mtp/core/log.h"
 #include "mtp/core/signals.h"
 
@@ -44,11 +45,19 @@ void check_samples(const data::DataFile& data, const data::Loader::Options& opti
     data::make_micro_batch(data, {&i, 1}, options.batch);
 }
 
+DType dtype_of(ComputeType type) { return type == ComputeType::bf16 ? DType::bf16 : DType::f32; }
+
 void write_settings_file(const Settings& settings) {
   const std::filesystem::path path = settings.run.dir / "settings.cfg";
   std::ofstream out(path);
   write_settings(out, settings);
   if (!out.flush()) throw Error("{}: cannot be written; check run.dir and the free space", path.string());
+}
+
+/// Gives a run the source of the checkpoint that it goes on from, which was verified.
+void share_source(const checkpoint::State& state, const std::filesystem::path& run_dir) {
+  std::filesystem::remove_all(run_dir / "source");
+  checkpoint::link_files(state.directory() / "source", run_dir / "source");
 }
 
 constexpr const char* device_kind = "cpu";  // the only one so far
@@ -63,7 +72,7 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
       communicator_(communicator),
       first_step_(from ? from->state.step() : 0),
       is_resumed_(from.has_value()),
-      sharding_{device, communicator, settings.dist.reduction, 1, 0} {
+      sharding_{device, communicator, settings.dist.reduction, 1, 0, dtype_of(settings.train.compute_dtype)} {
   const dist::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
   dist::agree(communicator, "the check of the pair and the data", [&] { check(settings, from); });
   sharding_.micro_batches = plan_.micro_batches;
@@ -78,8 +87,9 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
 
 void Trainer::check(const Settings& settings, const std::optional<Resumption>& from) {
   const bool is_from_source = from && !allows(*from, "model");
-  pair_ = is_from_source ? std::make_unique<hf::Pair>(settings, from->state.directory() / "source")
-                         : std::make_unique<hf::Pair>(settings);
+  pair_ = is_from_source
+              ? std::make_unique<hf::Pair>(checkpoint::open_source(settings, from->state.directory() / "source"))
+              : std::make_unique<hf::Pair>(settings);
   data_ = std::make_unique<data::DataFile>(settings.data.train);
   if (settings.validation.every_steps > 0)
     validation_data_ = std::make_unique<data::DataFile>(settings.data.validation);
@@ -105,6 +115,7 @@ void Trainer::start(const std::optional<Resumption>& from) {
   dist::agree(communicator_, "the check of the samples", [&] {
     check_samples(*data_, reading);
     if (validation_data_) check_samples(*validation_data_, reading);
+    if (settings.checkpoint.export_at_end) checkpoint::check_export_target(settings.run.dir / "hf", true);
   });
   take_run_directory();
   start_log(communicator_.rank(), communicator_.is_first() ? settings.run.dir : std::filesystem::path());
@@ -143,7 +154,7 @@ void Trainer::fill_run_directory(const std::optional<Resumption>& from) {
   checkpoint::clean(path, first_step_);
   write_settings_file(plan_.settings);
   if (from && !allows(*from, "model"))
-    checkpoint::link_source(from->state, path);
+    share_source(from->state, path);
   else
     checkpoint::store_source(*pair_, path);
 }
@@ -153,6 +164,15 @@ Trainer::End Trainer::run() {
     spdlog::info("step {} of {}: nothing left to do", first_step_, plan_.steps);
     return End::done;
   }
+  try {
+    return train();
+  } catch (const AgreedError&) {
+    saver_->wait();  // what was saved before is sound
+    throw;
+  }
+}
+
+Trainer::End Trainer::train() {
   const StopSignals signals;
   const Settings& settings = plan_.settings;
   std::optional<MetricsFile> metrics_file, validation_file;
@@ -181,16 +201,16 @@ Trainer::End Trainer::run() {
     const bool stops = communicator_.max(signals.received(), "stop signals") > 0;
     if (is_last || stops || (every > 0 && metrics.step % every == 0)) save(metrics.step);
     if (is_last || stops) saver_->finish();
+    if ((is_last || stops) && metrics_file) metrics_file->finish();
     if (stops && !is_last) {
       spdlog::info("stopped by a signal after step {}; go on by mtp-resume --from {}", metrics.step,
                    settings.run.dir.string());
       return End::stopped;
     }
   }
-  if (settings.checkpoint.export_at_end && communicator_.is_first())
-    checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf");
-  const dist::Patience patience(communicator_);  // with rank 0, which exports
-  communicator_.barrier("the end of the run");
+  if (settings.checkpoint.export_at_end)
+    checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf", {.force = true},
+                          communicator_);
   return End::done;
 }
 

@@ -7,7 +7,6 @@
 #include "mtp/checkpoint/state.h"
 #include "mtp/core/settings.h"
 #include "mtp/dist/communicator.h"
-#include "mtp/hf/pair.h"
 #include "mtp/model/parameters.h"
 
 namespace mtp::checkpoint {
@@ -20,21 +19,10 @@ namespace mtp::checkpoint {
 //                   virtual datasets parameters/NAME, exp_avg/NAME, exp_avg_sq/NAME: fp32, each tensor whole,
 //                   under "base.…" and "drafter.…" Hugging Face names; moments of trained tensors only
 //   rank_0000.h5 …  of every rank that wrote it, its part of each tensor, under the same names
-//   source/         what of the source pair is not trained: see store_source
+//   source/         what of the source pair is not trained: see source.h
 //   checksums.json  of all of it: see Manifest
 //
 // Writing is Saver's part, the folder's names directory.h's, reading State's.
-
-/// Keeps in RUN/source/{base,drafter} what an export needs of the source pair beside parameters: its configuration and
-/// tokenizer files, its tensors' names and types (tensors.json) and the carried tensors (carried.safetensors). Done
-/// once a run; checkpoints share the files.
-void store_source(const hf::Pair& pair, const std::filesystem::path& run_dir);
-
-/// Gives a run the source that a checkpoint, of this run or another, has.
-void link_source(const State& state, const std::filesystem::path& run_dir);
-
-/// The same files in folder `to`, under a second name; copied where the file system has no hard links.
-void link_files(const std::filesystem::path& from, const std::filesystem::path& to);
 
 /// A checkpoint's settings, and the run that it is in.
 SavedRun saved_run(const State& state);

@@ -18,6 +18,9 @@ struct Complete {
 /// The complete checkpoints of a run, sound or not, by step.
 std::vector<Complete> complete_checkpoints(const std::filesystem::path& run_dir);
 
+/// Whether a folder is one, sound or not.
+bool is_checkpoint(const std::filesystem::path& directory);
+
 /// Where the checkpoint of a step is written until it is complete.
 std::filesystem::path partial_directory(const std::filesystem::path& run_dir, std::int64_t step);
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "mtp/checkpoint/manifest.h"
+#include "mtp/core/file.h"
 #include "mtp/core/hdf5.h"
 #include "mtp/tensor/tensor.h"
 
@@ -25,7 +26,8 @@ class State {
   const std::filesystem::path& directory() const { return directory_; }
   const Manifest& manifest() const { return manifest_; }
   std::int64_t step() const { return step_; }  // optimizer steps done
-  /// An attribute of state.h5.
+  /// Attributes of state.h5.
+  std::int64_t number(const std::string& attribute) const { return file_.attribute<std::int64_t>(attribute); }
   std::string text(const std::string& attribute) const { return file_.attribute<std::string>(attribute); }
 
   bool has(const std::string& name) const { return manifest_.tensors.contains(name); }
@@ -37,8 +39,8 @@ class State {
   /// Rows first … of a tensor.   [rows, width]
   std::vector<float> read_rows(const std::string& name, std::int64_t first, std::int64_t rows) const;
 
-  /// Throws Error unless a file of source/, such as "source/base/config.json", is as it was written.
-  void verify_source(const std::string& path) const { verify_file(directory_, path, manifest_); }
+  /// Throws Error unless a file such as "source/base/config.json" is as it was written.
+  void verify_file(const std::string& path) const { checkpoint::verify_file(directory_, path, manifest_); }
   /// Verifies every whole file, or every block of the tensors, whose number is `share` modulo `shares`: all with 0, 1.
   void verify_files(int share = 0, int shares = 1) const;
   void verify_tensors(int share = 0, int shares = 1) const;
@@ -47,14 +49,17 @@ class State {
   void read_part(const std::string& name, const Part& part, std::int64_t begin, std::span<float> values) const;
   /// Block `index` of a part, verified; valid until the next call.
   std::span<const float> read_block(const std::string& name, const Part& part, std::int64_t index) const;
-  const hdf5::File& rank_file(int rank) const;
+  /// Opened once, when it has its size and its HDF5 layout is verified.
+  const RandomAccessFile& rank_file(int rank) const;
 
   std::filesystem::path directory_;
   Manifest manifest_;
   hdf5::File file_;
   std::int64_t step_;
-  mutable std::map<int, hdf5::File> rank_files_;
-  mutable std::vector<float> block_;
+  mutable std::map<int, RandomAccessFile> rank_files_;
+  mutable std::vector<float> block_;  // the last that was read, and which it is
+  mutable const Part* block_part_ = nullptr;
+  mutable std::int64_t block_index_ = 0;
 };
 
 }  // namespace mtp::checkpoint

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,8 +17,10 @@ namespace mtp::hf {
 struct Pair {
   /// Opens and checks both, and that they fit. Throws Error or UsageError in one line.
   explicit Pair(const Settings& settings);
-  /// From what a run keeps of the directories, in `source`/base and `source`/drafter: parameters have no values.
-  Pair(const Settings& settings, const std::filesystem::path& source);
+  /// From directories whose tensors `open_files` finds.
+  using OpenFiles = std::function<TensorFiles(const std::filesystem::path& directory)>;
+  Pair(const Settings& settings, std::filesystem::path base, std::filesystem::path drafter,
+       const OpenFiles& open_files);
 
   /// The files that hold a tensor of the table, and its name there.
   std::pair<const TensorFiles*, std::string> source_of(const std::string& full_name) const;
@@ -29,10 +32,6 @@ struct Pair {
   TensorTable table;
   std::vector<float> base_layer_scalars, drafter_layer_scalars;  // the buffer layer_scalar of each layer
   std::vector<std::int64_t> token_ordering;                      // [V], a permutation; empty without centroids
-
- private:
-  using Open = TensorFiles(const std::filesystem::path& directory);
-  Pair(const Settings& settings, std::filesystem::path base, std::filesystem::path drafter, Open* open_files);
 };
 
 }  // namespace mtp::hf

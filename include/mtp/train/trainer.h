@@ -66,6 +66,7 @@ class Trainer {
   void load(const std::optional<Resumption>& from);
   void fill_run_directory(const std::optional<Resumption>& from);
   void save(std::int64_t step);
+  End train();
   StepMetrics step(std::int64_t step);
   void dump_gradients() const;
 
