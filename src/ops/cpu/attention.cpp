@@ -8,7 +8,7 @@
 #include "parallel.h"
 #include "vector_math.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 namespace {
 
@@ -251,4 +251,4 @@ void attention_backward(Device& device, const AttentionMask& mask, const Sequenc
   sum_groups(device, head_dv, dv);
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

@@ -5,7 +5,7 @@
 #include "parallel.h"
 #include "vector_math.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 namespace {
 
@@ -125,4 +125,4 @@ void gated_gelu_backward(Device& device, const Tensor& dy, const Tensor& gate, c
   }
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

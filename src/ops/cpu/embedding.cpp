@@ -4,7 +4,7 @@
 
 #include "parallel.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 void lookup_forward(Device& device, const Tensor& table, const Tensor& ids, float factor, const Tensor& y) {
   const std::int64_t width = table.size(1), rows = ids.elements();
@@ -65,4 +65,4 @@ void shift_rows_backward(Device& device, const Sequences& sequences, std::int64_
   });
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

@@ -2,7 +2,7 @@
 
 #include "gemm.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 void linear_forward(Device& device, const Tensor& x, const Tensor& w, const Tensor& y) {
   const std::int64_t rows = x.size(0), in = x.size(1), out = w.size(0);
@@ -22,4 +22,4 @@ void linear_backward_weight(Device& device, const Tensor& dy, const Tensor& x, c
   cpu::parallel_gemm(device, 't', 'n', out, in, rows, 1, dy.f32(), out, x.f32(), in, 1, dw.f32(), in);
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

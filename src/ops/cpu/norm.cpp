@@ -4,7 +4,7 @@
 
 #include "parallel.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 namespace {
 
@@ -92,4 +92,4 @@ void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const 
   }
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

@@ -4,7 +4,7 @@
 
 #include "parallel.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 namespace {
 
@@ -52,4 +52,4 @@ void rope_backward(Device& device, const Rope& rope, const Sequences& sequences,
   rotate(device, rope, sequences, -1, dy, dx);
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu
