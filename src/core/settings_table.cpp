@@ -182,7 +182,7 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       flag("checkpoint.export_at_end", s.checkpoint.export_at_end, "also write the Hugging Face pair to run.dir/hf"),
 
       number("validation.every_steps", s.validation.every_steps, count_or_none,
-             "steps between validations, of which the last step has one too; 0: none"),
+             "steps between validations, before the first step and after the last; 0: none"),
       number("validation.max_samples", s.validation.max_samples, count_or_none,
              "first samples of the file to validate on; 0: all"),
 

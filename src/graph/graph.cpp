@@ -57,7 +57,9 @@ std::vector<Value> Graph::segment(std::vector<Value> inputs, Segment run) {
     Graph graph;
     std::vector<Value> inputs, outputs;
   };
-  auto first = std::make_shared<Pass>(device_, Options{options_.recording && !options_.recompute, options_.recompute});
+  Options first_options = options_;
+  first_options.recording = options_.recording && !options_.recompute;
+  auto first = std::make_shared<Pass>(device_, first_options);
   first->inputs = detach(inputs);
   first->outputs = run(first->graph, first->inputs);
 

@@ -7,6 +7,7 @@
 #include "mtp/ops/embedding.h"
 #include "mtp/ops/matmul.h"
 #include "mtp/ops/norm.h"
+#include "mtp/ops/rowwise.h"
 #include "mtp/tensor/bfloat16.h"
 
 namespace mtp {
@@ -15,7 +16,8 @@ Tensor Graph::empty_like(const Tensor& x) { return device_.empty(x.shape(), x.dt
 
 Value Graph::linear(const Value& x, const Parameter& w) {
   Value y = output(device_.empty({x.data.size(0), w.shape[0]}, x.data.dtype()), x.needs_gradient() || w.trained());
-  ops::linear_forward(device_, x.data, w.value(), y.data);
+  const auto multiply = options_.rowwise ? ops::rowwise_linear : ops::linear_forward;
+  multiply(device_, x.data, w.value(), y.data);
   on_backward(y, [this, w, dx_sum = x.gradient, shape = x.data.shape(),
                   x_data = w.trained() ? x.data : Tensor()](const Tensor& dy) {
     if (w.trained()) ops::linear_backward_weight(device_, dy, x_data, w.gradient());
@@ -130,6 +132,10 @@ Value Graph::attention(const Value& q, const Value& k, const Value& v, const ops
                        const ops::Sequences& sequences) {
   MTP_ASSERT(k.needs_gradient() == v.needs_gradient());
   Value y = output(empty_like(q.data), q.needs_gradient() || k.needs_gradient());
+  if (options_.rowwise) {
+    ops::rowwise_attention(device_, mask, sequences.first(), q.data, k.data, v.data, y.data);
+    return y;
+  }
   const Tensor lse = device_.empty({q.data.size(1), q.data.size(0)});
   ops::attention_forward(device_, mask, sequences, q.data, k.data, v.data, y.data, lse);
   on_backward(y, [this, q, k, v, mask, &sequences, out = y.data, lse](const Tensor& dy) {

@@ -41,12 +41,17 @@ struct Value {
 class Graph {
  public:
   /// What is kept for the backward. `recompute`: of a segment only its inputs, and it is run again.
+  /// `rowwise`: for decoding, without a backward; a row's bits depend on this row alone, and keys and values may be a
+  /// ring with those of earlier rows. See ops/rowwise.h.
   struct Options {
     bool recording = true;
     bool recompute = false;
+    bool rowwise = false;
   };
 
-  Graph(Device& device, Options options) : device_(device), options_(options) {}
+  Graph(Device& device, Options options) : device_(device), options_(options) {
+    MTP_ASSERT(!(options.rowwise && options.recording));
+  }
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 

@@ -41,7 +41,7 @@ void rotate(const Device& device, const Rope& rope, const Sequences& sequences, 
     for (std::int64_t b = 0; b < sequences.count(); ++b)
       cpu::parallel_for(device, sequences.length(b), [&](std::int64_t t) {
         const std::int64_t at = (sequences.begin(b) + t) * width;
-        rotate_row(rope, t + rope.position_offset, sign, heads, cpu::elements_of<T>(x) + at,
+        rotate_row(rope, sequences.first() + t + rope.position_offset, sign, heads, cpu::elements_of<T>(x) + at,
                    cpu::elements_of<T>(y) + at);
       });
   });
