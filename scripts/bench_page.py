@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bench_plots import Plot, svg
 from jinja2 import Environment
 
 PAGE = """<!doctype html>
@@ -37,8 +38,10 @@ PAGE = """<!doctype html>
 <h2>{{ section.title }}</h2>
 {% if section.text %}<p>{{ section.text }}</p>{% endif %}
 {% for t in section.tables %}{{ table(t) }}{% endfor %}
-{% if section.plot %}{{ section.plot | safe }}{% endif %}
-{% for t in section.details %}<details><summary>All {{ t.rows | length }} results</summary>{{ table(t) }}</details>{% endfor %}
+{% if section.plot %}{{ svg(section.plot) | safe }}{% endif %}
+{% for t in section.details %}
+<details><summary>All {{ t.rows | length }} results</summary>{{ table(t) }}</details>
+{% endfor %}
 {% endfor %}
 </html>
 """
@@ -82,7 +85,7 @@ class Section:
     text: str = ""
     tables: list[Table] = field(default_factory=list)
     details: list[Table] = field(default_factory=list)  # on the page only
-    plot: str | None = None  # SVG
+    plot: Plot | None = None
 
 
 def scaled(value: float, units: list[tuple[float, str]]) -> str:
@@ -108,4 +111,4 @@ def markdown(title: str, sections: list[Section]) -> str:
 
 def render(template: str, title: str, sections: list[Section], autoescape: bool) -> str:
     environment = Environment(autoescape=autoescape, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    return environment.from_string(template).render(title=title, sections=sections)
+    return environment.from_string(template).render(title=title, sections=sections, svg=svg)

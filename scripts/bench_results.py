@@ -49,7 +49,7 @@ class Result:
 
     @property
     def share(self) -> float | None:
-        """Of what its floor allows; a floor that was measured in a worse moment than the benchmark counts as reached."""
+        """Of what its floor allows; a floor that was measured in a worse moment than the benchmark is reached."""
         share = self.counters.get("share_of_floor")
         return None if share is None else min(share, 1.0)
 
@@ -62,6 +62,11 @@ class Result:
 class Disk:
     node: str
     bandwidth: float  # bytes/s
+
+
+def numbers_as_numbers(name: str) -> list:
+    """n2 comes before n10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 @dataclass
@@ -83,7 +88,7 @@ class Results:
     @property
     def nodes(self) -> list[str]:
         found = {node for result in self.results for node in result.nodes} | {disk.node for disk in self.disks}
-        return sorted(found, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+        return sorted(found, key=numbers_as_numbers)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""jobs/bench_cluster.slurm in a real Slurm names what is slow in its report: a rank that is stopped three quarters of the
-time, its node, and a node's disk that writes through.
+"""jobs/bench_cluster.slurm in a real Slurm names what is slow in its report: a rank that is stopped three quarters of
+the time, its node, and a node's disk that writes through.
 
     .venv/bin/python tests/check_bench_cluster.py PROGRAMS        (needs root: it starts a Slurm of its own)
 """
