@@ -275,4 +275,4 @@ def changes(old: Results, new: Results) -> list[Change]:
     if old.disks and new.disks:
         disk, disk_now = (median(d.bandwidth for d in run.disks) for run in (old, new))
         found.append(Change("disk, seconds a byte", disk_now / disk, 1 / disk, 1 / disk_now))
-    return sorted(found, key=lambda change: change.speed)
+    return sorted(found, key=lambda change: (change.speed, change.name))
