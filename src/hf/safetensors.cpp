@@ -16,6 +16,7 @@
 #include "mtp/core/error.h"
 #include "mtp/core/file.h"
 #include "mtp/core/json.h"
+#include "mtp/tensor/bfloat16.h"
 
 namespace mtp::hf {
 
@@ -70,8 +71,6 @@ namespace {
 
 constexpr std::uint64_t longest_header = 100'000'000;  // the format's own limit
 
-float from_bf16(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
-
 float from_f16(std::uint16_t bits) {
   const int exponent = bits >> 10 & 31, fraction = bits & 1023;
   const float sign = bits >> 15 != 0 ? -1.0f : 1.0f;
@@ -81,11 +80,7 @@ float from_f16(std::uint16_t bits) {
   return sign * std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
 }
 
-std::uint16_t to_bf16(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  if (std::isnan(value)) return static_cast<std::uint16_t>(bits >> 16 | 64);
-  return static_cast<std::uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
+std::uint16_t to_bf16(float value) { return BFloat16(value).bits; }
 
 std::uint16_t to_f16(float value) {
   const std::uint16_t sign = std::signbit(value) ? 0x8000 : 0;
@@ -283,7 +278,7 @@ void TensorFiles::read(const std::string& name, std::int64_t begin, std::span<fl
   else if (dtype == "F64")
     read_as<double>(tensor.bytes, begin, values, [](double v) { return static_cast<float>(v); });
   else if (dtype == "BF16")
-    read_as<std::uint16_t>(tensor.bytes, begin, values, from_bf16);
+    read_as<BFloat16>(tensor.bytes, begin, values, [](float v) { return v; });
   else if (dtype == "F16")
     read_as<std::uint16_t>(tensor.bytes, begin, values, from_f16);
   else
