@@ -48,7 +48,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) ->
 
 def train_whole(job: Job) -> Path:
     """A run of 8 steps on 2 ranks with checkpoints after 2, 4, 6 and 8."""
-    result = job.run(2, "--train.max_steps", "8", *EVERY_TWO)
+    result = job.wait(job.start(2, "--train.max_steps", "8", *EVERY_TWO), limit=120)
     assert result.code == 0, result.text
     return job.run_dir
 

@@ -99,10 +99,10 @@ def any_way(rng: random.Random) -> list[str]:
 def killed_at_random(run: Run, whole: Run, ranks: list[int], rng: random.Random, *settings: str) -> None:
     """Many kills hit a save, as there is one every few steps. No resumption may go further back than the newest complete
     checkpoint."""
-    killed, newest = 0, None
+    killed, newest = 0, 0
     for count in ranks:
         seen = len(run.resumptions())
-        job = run.train(count, *settings) if newest is None else run.resume(count, *any_way(rng))
+        job = run.resume(count, *any_way(rng)) if newest else run.train(count, *settings)
         killed += run.kill_after(job, run.steps_done + rng.randint(2, 6), rng.random() * 0.1)
         for step in run.resumptions()[seen:]:
             assert step >= newest, f"resumed after step {step}, step {newest} was complete"

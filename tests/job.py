@@ -95,7 +95,7 @@ class Job:
         return subprocess.Popen(command, env=os.environ | MPI, text=True, **pipes, **options)
 
     def run_program(self, ranks: int, program: str, *words: object) -> Result:
-        return self.wait(self.start_program(ranks, program, *words))
+        return self.wait(self.start_program(ranks, program, *words), limit=6 * LIMIT)
 
     def resume(self, ranks: int, source: Path, *words: object) -> Result:
         return self.run_program(ranks, "mtp-resume", "--from", source, *words)
@@ -103,13 +103,13 @@ class Job:
     def run(self, ranks: int, *extra: str) -> Result:
         return self.wait(self.start(ranks, *extra))
 
-    def wait(self, process: subprocess.Popen) -> Result:
+    def wait(self, process: subprocess.Popen, limit: int = LIMIT) -> Result:
         begin = time.monotonic()
         try:
-            text, _ = process.communicate(timeout=LIMIT)
+            text, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             process.kill()
-            raise AssertionError(f"still running after {LIMIT} s") from None
+            raise AssertionError(f"still running after {limit} s") from None
         return Result(process.returncode, text, time.monotonic() - begin)
 
     def start_training(self, ranks: int, *extra: str, **options: object) -> tuple[subprocess.Popen, list[int]]:
