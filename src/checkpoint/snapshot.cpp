@@ -72,7 +72,9 @@ Json Snapshot::write(const fs::path& path, const std::stop_token& stop) const {
       const std::int64_t elements = std::min(checksum_block, written.elements - begin);
       const auto block = std::as_bytes(part.values.subspan(begin, elements));
       written.checksums.push_back(checksum_of(block));
-      file.write(written.position + begin * std::int64_t{sizeof(float)}, block);
+      const std::int64_t position = written.position + begin * std::int64_t{sizeof(float)};
+      file.write(position, block);
+      file.start_sync(position, std::ssize(block));
     }
   }
   MTP_ASSERT(file.bytes() == layout.bytes());

@@ -110,6 +110,10 @@ void RandomAccessFile::write(std::int64_t position, std::span<const std::byte> b
   }
 }
 
+void RandomAccessFile::start_sync(std::int64_t position, std::int64_t bytes) {
+  sync_file_range(file_, position, bytes, SYNC_FILE_RANGE_WRITE);  // a hint: `sync` finds what goes wrong
+}
+
 void RandomAccessFile::sync() {
   if (fsync(file_) != 0) throw failed(path_, "writing");
 }

@@ -41,6 +41,8 @@ class RandomAccessFile {
   /// Throws Error where the file ends before too.
   void read(std::int64_t position, std::span<std::byte> bytes) const;
   void write(std::int64_t position, std::span<const std::byte> bytes);
+  /// Lets the disk begin with what was written there, without waiting for it.
+  void start_sync(std::int64_t position, std::int64_t bytes);
   void sync();
 
  private:
