@@ -173,8 +173,8 @@ std::vector<float> losses_of(const std::vector<Json>& steps) {
   return losses;
 }
 
-// Of all twelve pairs of tests/reference, the distance of ours was 0.85 of the reference's in the geometric mean; single
-// ones went from 0.36 to 1.6, single tensors of a few numbers up to 2.
+// Of all twelve pairs of tests/reference, the distance of ours was 0.85 of the reference's in the geometric mean;
+// single ones went from 0.36 to 1.6, single tensors of a few numbers up to 2.
 constexpr double factor_of_all = 1.5, factor_of_one_tensor = 2.5;
 
 class Bf16Reference : public Reference {};
