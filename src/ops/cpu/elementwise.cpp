@@ -6,7 +6,7 @@
 #include "parallel.h"
 #include "vector_math.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 namespace {
 
@@ -155,4 +155,4 @@ void gated_gelu_backward(Device& device, const Tensor& dy, const Tensor& gate, c
   });
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu
