@@ -119,7 +119,7 @@ std::vector<Ids> round_choices(LoadedPair& loaded, const Ids& text, std::int64_t
   settings.position_offset = offset;
   const hf::Pair& pair = loaded.pair;
   Device& device = loaded.device;
-  const Tensor ordering = pair.drafter_config.use_ordered_embeddings ? device.from_host(pair.token_ordering) : Tensor();
+  const Tensor ordering = model::token_ordering(device, pair);
   const model::BaseModel base(pair.base_config.text, pair.base_layer_scalars, loaded.parameters);
   const model::Drafter drafter(pair.drafter_config, settings, pair.drafter_layer_scalars, ordering, loaded.parameters);
 
