@@ -11,10 +11,20 @@ namespace mtp::ops {
 
 namespace {
 
-constexpr std::int64_t lanes = 8;
-/// Rows that share one pass over the weights; with the outputs below, their sums fit into sixteen vector registers.
+constexpr std::int64_t lanes = 16;  // on every processor, so that the bits are the same
+
+/// Sums of so many lanes that the vector registers hold beside the operands.
+#ifdef __AVX512F__
+constexpr std::int64_t sums_in_registers = 24;
+#else
+constexpr std::int64_t sums_in_registers = 6;
+#endif
+
+/// Rows that share one pass over the weights, and the outputs that are summed at a time.
 constexpr std::int64_t most_rows = 6;
-constexpr std::int64_t outputs_beside(std::int64_t rows) { return rows == 1 ? 8 : rows <= 3 ? 4 : rows == 4 ? 3 : 2; }
+constexpr std::int64_t outputs_beside(std::int64_t rows) {
+  return std::clamp<std::int64_t>(sums_in_registers / rows, 1, 4);
+}
 
 /// Elements that are worth a task of their own: waking a thread takes about as long as reading these.
 constexpr std::int64_t elements_per_task = 1 << 15;
@@ -26,10 +36,14 @@ struct Rows {
   Rows from(std::int64_t row) const { return {data + row * stride, stride}; }
 };
 
-float sum_of_lanes(const float* s) { return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7])); }
+float sum_of_lanes(const float* sum) {
+  float s[lanes / 2];
+  for (std::int64_t lane = 0; lane < lanes / 2; ++lane) s[lane] = sum[lane] + sum[lane + lanes / 2];
+  return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
 
 /// y[r · y_stride + o] = x's row r · w's row o, over `width` elements. Each is summed in the same order whatever `rows`
-/// and `outputs` are: in eight lanes with fused multiply-adds, then the lanes.
+/// and `outputs` are: in lanes with fused multiply-adds, then the lanes.
 template <std::int64_t rows, std::int64_t outputs>
 void multiply_block(Rows x, Rows w, std::int64_t width, float* y, std::int64_t y_stride) {
   float sums[rows][outputs][lanes] = {};
