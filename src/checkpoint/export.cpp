@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "mtp/checkpoint/source.h"
+#include "mtp/checkpoint/state.h"
 #include "mtp/core/error.h"
 #include "mtp/core/file.h"
-#include "mtp/core/hdf5.h"
 #include "mtp/core/json.h"
 #include "mtp/hf/model_files.h"
 #include "mtp/hf/safetensors.h"
@@ -42,15 +42,23 @@ std::vector<Piece> pieces_of(const hf::TensorEntry& tensor) {
   return pieces;
 }
 
-/// The tensors of a model in a checkpoint.
+/// A model's part of source/, once its files are as they were written.
+fs::path verified_source(const State& state, const std::string& model) {
+  const std::string folder = "source/" + model;
+  for (const auto& [path, unused] : state.manifest().files)
+    if (path.starts_with(folder + "/")) state.verify_file(path);
+  return state.directory() / folder;
+}
+
+/// The tensors of a model in a checkpoint, verified as they are read.
 class StoredModel {
  public:
   StoredModel(const fs::path& checkpoint, std::string model)
       : model_(std::move(model)),
-        source_(checkpoint / "source" / model_),
+        state_(checkpoint),
+        source_(verified_source(state_, model_)),
         tensors_(read_source_tensors(source_)),
-        carried_(hf::TensorFiles::open_file(source_ / "carried.safetensors")),
-        state_(hdf5::File::open(checkpoint / "state.h5")) {}
+        carried_(hf::TensorFiles::open_file(source_ / "carried.safetensors")) {}
 
   /// The model's source directory, without its weights.
   const fs::path& source() const { return source_; }
@@ -75,16 +83,16 @@ class StoredModel {
       return bytes;
     }
     std::vector<float> values(elements);
-    state_.dataset("parameters/" + model_ + "." + tensor.name).read(piece.first_row, std::span(values));
+    state_.read("parameters/" + model_ + "." + tensor.name, piece.first_row * row_elements(tensor), values);
     return hf::convert(values, tensor.dtype);
   }
 
  private:
   std::string model_;
+  State state_;
   fs::path source_;
   std::vector<SourceTensor> tensors_;
   hf::TensorFiles carried_;
-  hdf5::File state_;
 };
 
 /// A model and the folder that its export is written to.

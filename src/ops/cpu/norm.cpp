@@ -5,7 +5,7 @@
 #include "element_type.h"
 #include "parallel.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 namespace {
 
@@ -99,4 +99,4 @@ void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const 
   }
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

@@ -7,7 +7,7 @@
 #include "parallel.h"
 #include "vector_math.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 namespace {
 
@@ -64,8 +64,7 @@ template <std::int64_t rows>
 void multiply_rows(Rows x, Rows w, std::int64_t outputs, std::int64_t width, float* y, std::int64_t y_stride) {
   constexpr std::int64_t together = outputs_beside(rows);
   std::int64_t o = 0;
-  for (; o + together <= outputs; o += together)
-    multiply_block<rows, together>(x, w.from(o), width, y + o, y_stride);
+  for (; o + together <= outputs; o += together) multiply_block<rows, together>(x, w.from(o), width, y + o, y_stride);
   for (; o < outputs; ++o) multiply_block<rows, 1>(x, w.from(o), width, y + o, y_stride);
 }
 
@@ -180,4 +179,4 @@ void rowwise_attention(Device& device, const AttentionMask& mask, std::int64_t f
   });
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu
