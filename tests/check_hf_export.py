@@ -208,11 +208,14 @@ def check_targets(case: Case) -> None:
 
     damaged = case.folder / "damaged"
     shutil.copytree((run / "checkpoints/latest").resolve(), damaged)
-    with h5py.File(damaged / "state.h5", "r+") as state:
-        del state["parameters/drafter.model.norm.weight"]
+    name = "parameters/drafter.model.norm.weight"
+    parts = json.loads((damaged / "checksums.json").read_text())["ranks"][0]["parts"]
+    with (damaged / "rank_0000.h5").open("r+b") as file:
+        file.seek(parts[name]["position"])
+        file.write(b"\x55")
     for ranks in (1, 3):
         command = ["mtp-export-hf", "--from", damaged, "--out", out, "--force"]
-        expect_refusal(case.result(*command, ranks=ranks), 1, "has no dataset parameters/drafter.model.norm.weight")
+        expect_refusal(case.result(*command, ranks=ranks), 1, f"dataset {name}: the checksum")
         check_same(before, out)
         assert not Path(f"{out}.partial").exists()
 
@@ -269,7 +272,7 @@ def check_memory(case: Case) -> None:
     largest = max(tensor.nbytes for tensor in tensors_in(case.source / "base").values())
     program = case.programs / "mtp-export-hf"
     memory = peak_memory(program, "--from", run, "--out", case.folder / "hf") - peak_memory(program, "--help")
-    assert memory < largest / 2, f"{memory} bytes of memory, the largest tensor has {largest}"
+    assert memory < largest, f"{memory} bytes of memory, the largest tensor has {largest}"
 
 
 def check_usage(case: Case) -> None:
