@@ -2,7 +2,8 @@
 """Compares what mtp-bench-decode wrote with Hugging Face, token for token, in fp32.
 
     mtp-bench-decode --base BASE --drafter DRAFTER --prompts prompts.h5 --json decoded.json
-    .venv-hf/bin/python scripts/check_hf_decode.py --base BASE --drafter DRAFTER --prompts prompts.h5 --decoded decoded.json
+    .venv-hf/bin/python scripts/check_hf_decode.py --base BASE --drafter DRAFTER --prompts prompts.h5 \\
+        --decoded decoded.json
 
 1. Generations: ours against Hugging Face's `generate`, greedy, without and with `assistant_model`. Where they part, two
    logits must be so close that rounding decides.

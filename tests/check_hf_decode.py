@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""mtp-bench-decode against Hugging Face, token for token (scripts/check_hf_decode.py): trained and random pairs, with and
-without centroids, at both position offsets, with end tokens; and validation against decoding on the base's own texts.
+"""mtp-bench-decode against Hugging Face, token for token (scripts/check_hf_decode.py): trained and random pairs, with
+and without centroids, at both position offsets, with end tokens; and validation on the base's own texts.
 
     .venv-hf/bin/python tests/check_hf_decode.py PROGRAMS [CASE …]
 """
@@ -121,7 +121,7 @@ def check_centroids(case: Case) -> None:
 
 
 def check_dense(case: Case) -> None:
-    """Texts longer than the sliding window, to their full length and to their end tokens; and what must be found out."""
+    """Texts longer than the sliding window, to their full length and to their end tokens; validation on them."""
     case.edit_drafter(use_ordered_embeddings=False)
     case.train()
     decoded = case.decode(4, 48)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What mtp-export-hf writes: loads in Hugging Face without a missing, unexpected or mismatched key, has the checkpoint's
-values rounded once and everything else as in the source to the last bit, and does not depend on the number of ranks.
+"""What mtp-export-hf writes: loads in Hugging Face without a missing, unexpected or mismatched key, has the values of the
+checkpoint rounded once and all else as in the source to the last bit, and does not depend on the number of ranks.
 
     .venv-hf/bin/python tests/check_hf_export.py PROGRAMS [CASE …]
 """
@@ -191,7 +191,8 @@ def check_variant(case: Case) -> None:
             check_model(case, run, split, part, dtype)
 
     # A step at rate 0 changes nothing: the export of the export is the export.
-    again = case.train("again", plain, *LR_ZERO, "--train.max_steps", "1", "--drafter.share_embedding_with_base", "false")
+    settings = ["--train.max_steps", "1", "--drafter.share_embedding_with_base", "false"]
+    again = case.train("again", plain, *LR_ZERO, *settings)
     check_same(plain, case.export(again, "plain-again"))
     case.train("split-again", split, "--train.max_steps", "1")
 
@@ -237,7 +238,8 @@ def check_end_of_run(case: Case) -> None:
     check_same(run / "hf", case.export(run, "first"))
     case.call("mtp-resume", "--from", run, "--train.max_steps", "7", ranks=2)
     check_same(run / "hf", case.export(run, "second"))
-    assert not filecmp.cmp(*(directory_of(case.folder / out, "base") / "model.safetensors" for out in ("first", "second")))
+    weights = [directory_of(case.folder / out, "base") / "model.safetensors" for out in ("first", "second")]
+    assert not filecmp.cmp(*weights, shallow=False)
 
     (case.folder / "other/hf/mine").mkdir(parents=True)
     words = ["mtp-train", "--config", case.source / "settings.cfg", "--model.base", case.source / "base"]
@@ -284,7 +286,8 @@ def check_usage(case: Case) -> None:
     }.items():
         command = ["mtp-export-hf", "--from", "nowhere", "--out", "x", *words]
         expect_refusal(case.result(*command), 2, line)
-    expect_refusal(case.result("mtp-export-hf", "--from", "nowhere", "--out", "x", ranks=2), 1, "nowhere: does not exist")
+    command = ["mtp-export-hf", "--from", "nowhere", "--out", "x"]
+    expect_refusal(case.result(*command, ranks=2), 1, "nowhere: does not exist")
     help_text = case.result("mtp-export-hf", "--help", ranks=2).stdout
     assert help_text.count("--max-shard-size") == 1, help_text
 
