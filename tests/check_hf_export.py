@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What mtp-export-hf writes: loads in Hugging Face without a missing, unexpected or mismatched key, has the values of the
-checkpoint rounded once and all else as in the source to the last bit, and does not depend on the number of ranks.
+"""What mtp-export-hf writes: loads in Hugging Face without a missing, unexpected or mismatched key, has the values of
+the checkpoint rounded once, all else as in the source to the last bit, and does not depend on the number of ranks.
 
     .venv-hf/bin/python tests/check_hf_export.py PROGRAMS [CASE …]
 """
