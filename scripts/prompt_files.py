@@ -1,5 +1,5 @@
-"""What goes into mtp-bench-decode and what comes out of it: prompts as tokens, decoded tokens as text, and both together
-as a data file. A part of prepare_data.py's command line:
+"""What goes into mtp-bench-decode and what comes out of it: prompts as tokens, decoded tokens as text, and both as a
+data file. A part of prepare_data.py's command line:
 
     scripts/prepare_data.py --prompts scripts/prompts.jsonl --tokenizer DIR --out prompts.h5
     scripts/prepare_data.py --decode decoded.json --tokenizer DIR

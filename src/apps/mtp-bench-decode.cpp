@@ -121,10 +121,13 @@ Json to_json(const CommandLine& line, int threads) {
           {"threads", threads}};
 }
 
-int run(int argc, char** argv, dist::Communicator& communicator) {
+int run(int argc, char** argv, const dist::Communicator& communicator) {
+  if (communicator.size() > 1) {
+    if (!communicator.is_first()) return 2;
+    throw UsageError("mtp-bench-decode runs on one process; start it without mpirun");
+  }
   const std::optional<CommandLine> line = parse(argc, argv);
   if (!line) return 0;
-  if (communicator.size() > 1) throw UsageError("mtp-bench-decode runs on one process, start it without mpirun");
   const Settings settings = settings_of(*line);
   check_json(line->json);
   hf::Pair pair(settings);
@@ -166,6 +169,6 @@ int run(int argc, char** argv, dist::Communicator& communicator) {
 
 int main(int argc, char** argv) {
   const mtp::dist::MpiSession session(argc, argv);
-  mtp::dist::Communicator communicator;
-  return mtp::apps::run_parallel(communicator, [&] { return run(argc, argv, communicator); });
+  const mtp::dist::Communicator communicator;
+  return mtp::apps::run_program([&] { return run(argc, argv, communicator); });
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "mtp/checkpoint/checkpoint.h"
 #include "mtp/checkpoint/source.h"
 #include "mtp/checkpoint/state.h"
 #include "mtp/core/error.h"
@@ -42,21 +43,13 @@ std::vector<Piece> pieces_of(const hf::TensorEntry& tensor) {
   return pieces;
 }
 
-/// A model's part of source/, once its files are as they were written.
-fs::path verified_source(const State& state, const std::string& model) {
-  const std::string folder = "source/" + model;
-  for (const auto& [path, unused] : state.manifest().files)
-    if (path.starts_with(folder + "/")) state.verify_file(path);
-  return state.directory() / folder;
-}
-
 /// The tensors of a model in a checkpoint, verified as they are read.
 class StoredModel {
  public:
-  StoredModel(const fs::path& checkpoint, std::string model)
+  StoredModel(const State& state, std::string model)
       : model_(std::move(model)),
-        state_(checkpoint),
-        source_(verified_source(state_, model_)),
+        state_(state),
+        source_(state.directory() / "source" / model_),
         tensors_(read_source_tensors(source_)),
         carried_(hf::TensorFiles::open_file(source_ / "carried.safetensors")) {}
 
@@ -89,7 +82,7 @@ class StoredModel {
 
  private:
   std::string model_;
-  State state_;
+  const State& state_;
   fs::path source_;
   std::vector<SourceTensor> tensors_;
   hf::TensorFiles carried_;
@@ -98,8 +91,8 @@ class StoredModel {
 /// A model and the folder that its export is written to.
 class ModelExport {
  public:
-  ModelExport(const fs::path& checkpoint, const std::string& model, const fs::path& out, const ExportOptions& options)
-      : stored_(checkpoint, model),
+  ModelExport(const State& state, const std::string& model, const fs::path& out, const ExportOptions& options)
+      : stored_(state, model),
         folder_(out / model / model_folder),
         dtype_(options.dtype),
         files_(hf::split_into_files(stored_.exported(dtype_), options.max_file_bytes)) {}
@@ -198,10 +191,11 @@ void export_hf(const fs::path& checkpoint, const fs::path& out, const ExportOpti
   partial += ".partial";
   std::vector<std::unique_ptr<ModelExport>> models;
   std::uint64_t total = 0;
-  dist::agree(communicator, "the start of an export", [&] {
-    check_export_target(target, options.force);
+  dist::agree(communicator, "the start of an export", [&] { check_export_target(target, options.force); });
+  const State state = open(checkpoint, communicator);
+  dist::agree(communicator, "the opening of the source", [&] {
     for (const char* model : {"base", "drafter"}) {
-      models.push_back(std::make_unique<ModelExport>(checkpoint, model, partial, options));
+      models.push_back(std::make_unique<ModelExport>(state, model, partial, options));
       total += models.back()->bytes();
     }
   });

@@ -16,8 +16,8 @@ namespace mtp::decode {
 struct Options {
   std::int64_t drafts = 4;
   std::int64_t max_new_tokens = 256;
-  std::int64_t position_offset = 1;      // of the drafter's queries from the position whose state they have
-  std::vector<std::int64_t> end_tokens;  // empty: a text ends with its last new token only
+  std::int64_t position_offset = 1;           // of the drafter's queries from the position whose state they have
+  std::vector<std::int64_t> end_tokens = {};  // empty: a text ends with its last new token only
 };
 
 /// What came after a prompt, and what it took.
