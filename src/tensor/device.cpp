@@ -8,6 +8,8 @@
 #include <mutex>
 #include <vector>
 
+#include "mtp/tensor/bfloat16.h"
+
 namespace mtp {
 
 /// Hands out blocks of memory and takes them back for reuse: fresh pages from the system cost more than many of the
@@ -77,10 +79,13 @@ Tensor Device::zeros(Shape shape, DType dtype) {
   return tensor;
 }
 
-Tensor Device::from_host(std::span<const float> values, Shape shape) {
-  Tensor tensor = empty(std::move(shape));
+Tensor Device::from_host(std::span<const float> values, Shape shape, DType dtype) {
+  Tensor tensor = empty(std::move(shape), dtype);
   MTP_ASSERT(tensor.elements() == static_cast<std::int64_t>(values.size()));
-  std::copy(values.begin(), values.end(), tensor.f32());
+  if (dtype == DType::bf16)
+    std::copy(values.begin(), values.end(), tensor.data<BFloat16>());
+  else
+    std::copy(values.begin(), values.end(), tensor.f32());
   return tensor;
 }
 
@@ -92,7 +97,10 @@ Tensor Device::from_host(std::span<const std::int64_t> values) {
 
 void Device::to_host(const Tensor& tensor, std::span<float> values) const {
   MTP_ASSERT(tensor.elements() == static_cast<std::int64_t>(values.size()));
-  std::copy_n(tensor.f32(), values.size(), values.begin());
+  if (tensor.dtype() == DType::bf16)
+    std::copy_n(tensor.data<BFloat16>(), values.size(), values.begin());
+  else
+    std::copy_n(tensor.f32(), values.size(), values.begin());
 }
 
 void Device::to_host(const Tensor& tensor, std::span<double> values) const {
