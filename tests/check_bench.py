@@ -39,7 +39,7 @@ projected_cross_entropy projected_distillation projected_choice adamw sum_of_squ
 
 # Of each program: options, and the counters that each kind of benchmark has beside COUNTERS.
 CASES = {
-    "ops": (["--benchmark_filter=floor/copy/131072|floor/matrix/256|/small/"], {"floor": FLOOR} | dict.fromkeys(OPERATIONS, FLOOR)),
+    "ops": (["--benchmark_filter=floor/.*/131072|floor/matrix/256|/small/"], {"floor": FLOOR} | dict.fromkeys(OPERATIONS, FLOOR)),
     "comm": (
         ["--max-bytes=65536"],
         {"barrier": FLOOR, "ping_pong": LINK}

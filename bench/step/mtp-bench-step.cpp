@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "joint_step.h"
-#include "shapes.h"
 #include "support/main.h"
+#include "support/shapes.h"
 
 namespace {
 

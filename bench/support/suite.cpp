@@ -66,7 +66,7 @@ Suite::Prepared& Suite::prepared(const std::string& name, const Make& make) {
   next->work = make(*next->device);
   const Work& work = next->work;
   next->error = error_on_any_rank(work);
-  if (next->error.empty() && !work.plain) next->floor_time = floors_.time(work.bytes, work.flops);
+  if (next->error.empty() && !work.plain) next->floor_time = floors_.time({work.bytes, work.flops, work.range});
   if (next->error.empty() && !work.prepare) {
     const double seconds = largest(time(work, work.run, 1));
     next->times = static_cast<std::int64_t>(std::clamp(std::ceil(least_time / seconds), 1.0, most_times));

@@ -16,10 +16,9 @@ namespace mtp::bench {
 /// What a benchmark times, done by every rank at once.
 struct Work {
   std::function<void()> run;
-  std::function<void()> check;         // throws Error where the first run's result is wrong
-  std::function<void()> prepare = {};  // before each run, not timed
-  double bytes = 0;                    // to be read and written at the least
-  double flops = 0;                    // of matrix products: a multiplication and an addition are two
+  std::function<void()> check;             // throws Error where the first run's result is wrong
+  std::function<void()> prepare = {};      // before each run, not timed
+  double bytes = 0, flops = 0, range = 0;  // see Amount
   /// The same by plain means, timed in turn with `run` as its floor; without it, `bytes` and `flops` give the floor.
   std::function<void()> plain = {};
   bool takes_part = true;  // this rank; false where `run` does nothing

@@ -96,11 +96,11 @@ TEST_F(SuiteTest, WithoutBytesAndFlopsThereIsNoFloor) {
 
 TEST_F(SuiteTest, TheFloorIsTheLargerOfMovingAndComputing) {
   Floors& floors = suite_.floors();
-  const double moving = floors.time(1e6, 0), computing = floors.time(0, 1e9);
+  const double moving = floors.time({.bytes = 1e6}), computing = floors.time({.flops = 1e9});
   EXPECT_GT(moving, 0);
   EXPECT_GT(computing, 0);
-  EXPECT_EQ(floors.time(1e6, 1e9), std::max(moving, computing));
-  EXPECT_DOUBLE_EQ(floors.time(0, 2e9), 2 * computing);
+  EXPECT_EQ(floors.time({.bytes = 1e6, .flops = 1e9}), std::max(moving, computing));
+  EXPECT_DOUBLE_EQ(floors.time({.flops = 2e9}), 2 * computing);
 }
 
 }  // namespace
