@@ -34,7 +34,8 @@ OPERATIONS = """
 rms_norm_forward rms_norm_backward add add_scaled scale accumulate concat_columns split_columns copy_columns add_columns
 gated_gelu_forward gated_gelu_backward rope_forward rope_backward lookup_forward lookup_backward shift_rows_forward
 shift_rows_backward linear_forward linear_backward_input linear_backward_weight attention_forward attention_backward
-projected_cross_entropy projected_distillation projected_choice adamw sum_of_squares
+projected_cross_entropy projected_distillation projected_choice rowwise_linear rowwise_choice rowwise_attention
+convert adamw sum_of_squares
 """.split()
 
 # Of each program: options, and the counters that each kind of benchmark has beside COUNTERS.

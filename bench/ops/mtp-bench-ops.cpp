@@ -10,8 +10,9 @@ using namespace mtp::bench;
 
 std::vector<Case> all_cases() {
   std::vector<Case> all;
-  for (const auto& cases : {norm_cases(), elementwise_cases(), rope_cases(), embedding_cases(), matmul_cases(),
-                            attention_cases(), cross_entropy_cases(), masked_head_cases(), optimizer_cases()})
+  for (const auto& cases :
+       {norm_cases(), elementwise_cases(), rope_cases(), embedding_cases(), matmul_cases(), attention_cases(),
+        cross_entropy_cases(), masked_head_cases(), rowwise_cases(), optimizer_cases()})
     all.insert(all.end(), cases.begin(), cases.end());
   return all;
 }
