@@ -7,13 +7,21 @@
 #include <random>
 
 #include "mtp/tensor/bfloat16.h"
+#include "mtp/tensor/cuda_devices.h"
 #include "ops/support.h"
 
 namespace mtp::ops::test {
 
-std::vector<DeviceKind> device_kinds() { return {DeviceKind::cpu}; }
+std::vector<DeviceKind> device_kinds() { return {DeviceKind::cpu, DeviceKind::cuda}; }
 
-Device make_device(DeviceKind, int threads) { return Device(threads); }
+Device make_device(DeviceKind kind, int threads) {
+  if (kind == DeviceKind::cpu) return Device(threads);
+  return Device::cuda((threads - 1) % find_cuda_devices().count);
+}
+
+void skip_without(DeviceKind kind) {
+  if (kind == DeviceKind::cuda && find_cuda_devices().count == 0) GTEST_SKIP() << "skipped: no CUDA device";
+}
 
 Array random_array(Shape shape, unsigned seed, double scale) {
   Array array(std::move(shape));
@@ -142,7 +150,9 @@ std::string operation_name(const testing::TestParamInfo<OperationTest::ParamType
                      std::get<2>(info.param).name);
 }
 
-std::string device_name(const testing::TestParamInfo<DeviceKind>&) { return "cpu"; }
+std::string device_name(const testing::TestParamInfo<DeviceKind>& info) {
+  return info.param == DeviceKind::cpu ? "cpu" : "cuda";
+}
 
 void expect_same_bits_on_any_threads(DeviceKind kind, const std::function<std::vector<Tensor>(Device&)>& run) {
   std::vector<Array> first;

@@ -14,9 +14,13 @@
 namespace mtp::ops::test {
 
 /// Every test runs on every kind of device there is.
-enum class DeviceKind { cpu };
+using DeviceKind = Device::Kind;
 std::vector<DeviceKind> device_kinds();
+/// A CPU with this many threads, or the GPU of this number where there are several: what is asked of any number of
+/// threads is also asked of any of several GPUs, and of one GPU again and again.
 Device make_device(DeviceKind kind, int threads = 2);
+/// Ends a test that this machine has no device for.
+void skip_without(DeviceKind kind);
 
 /// Host values in double precision: what the plain references compute with.
 struct Array {
@@ -89,7 +93,7 @@ Operation with_stored_values(Operation operation, const std::string& name);
 class OperationTest : public testing::TestWithParam<std::tuple<DeviceKind, DType, Operation>> {
  protected:
   OperationTest();
-
+  void SetUp() override { skip_without(kind()); }
   DeviceKind kind() const { return std::get<0>(GetParam()); }
   DType dtype() const { return std::get<1>(GetParam()); }
   /// With inputs that the type can hold.
@@ -107,7 +111,10 @@ inline auto on_every_device(std::vector<Operation> operations) {
 std::string operation_name(const testing::TestParamInfo<OperationTest::ParamType>& info);
 
 /// For what has no gradient or no output of its own.
-class DeviceTest : public testing::TestWithParam<DeviceKind> {};
+class DeviceTest : public testing::TestWithParam<DeviceKind> {
+ protected:
+  void SetUp() override { skip_without(GetParam()); }
+};
 std::string device_name(const testing::TestParamInfo<DeviceKind>& info);
 
 /// `run` gives the same bits on 1, 2 and 3 threads.

@@ -9,7 +9,7 @@
 #include "parallel.h"
 #include "vector_math.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 namespace {
 
@@ -273,4 +273,4 @@ void attention_backward(Device& device, const AttentionMask& mask, const Sequenc
   cpu::store(device, fp32_dv, dv);
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

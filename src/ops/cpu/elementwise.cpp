@@ -6,7 +6,7 @@
 #include "parallel.h"
 #include "vector_math.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 namespace {
 
@@ -45,7 +45,7 @@ void convert(Device& device, const Tensor& x, const Tensor& y) {
     cpu::with_type_of(y, [&]<typename To>(To) {
       const From* px = cpu::elements_of<From>(x);
       To* py = cpu::elements_of<To>(y);
-      for_each_element(device, y.elements(), [=](std::int64_t i) { py[i] = To(px[i]); });
+      for_each_element(device, y.elements(), [=](std::int64_t i) { py[i] = static_cast<float>(px[i]); });
     });
   });
 }
@@ -165,4 +165,4 @@ void gated_gelu_backward(Device& device, const Tensor& dy, const Tensor& gate, c
   });
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

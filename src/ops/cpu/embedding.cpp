@@ -5,7 +5,7 @@
 #include "element_type.h"
 #include "parallel.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 void lookup_forward(Device& device, const Tensor& table, const Tensor& ids, float factor, const Tensor& y) {
   const std::int64_t width = table.size(1), rows = ids.elements();
@@ -77,4 +77,4 @@ void shift_rows_backward(Device& device, const Sequences& sequences, std::int64_
   });
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

@@ -2,7 +2,7 @@
 
 #include "gemm.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 void linear_forward(Device& device, const Tensor& x, const Tensor& w, const Tensor& y) {
   cpu::parallel_gemm(device, {x}, {w, cpu::transposed}, 0, y);
@@ -16,4 +16,4 @@ void linear_backward_weight(Device& device, const Tensor& dy, const Tensor& x, c
   cpu::parallel_gemm(device, {dy, cpu::transposed}, {x}, 1, dw);
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

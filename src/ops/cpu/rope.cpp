@@ -5,7 +5,7 @@
 #include "element_type.h"
 #include "parallel.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 namespace {
 
@@ -57,4 +57,4 @@ void rope_backward(Device& device, const Rope& rope, const Sequences& sequences,
   rotate(device, rope, sequences, -1, dy, dx);
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu
