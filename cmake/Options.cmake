@@ -1,5 +1,6 @@
 # What a user may choose, and the compiler's settings for every target.
 option(MTP_TESTS "Build the tests" ON)
+option(MTP_BENCH "Build the benchmark suite (needs Google Benchmark)" ON)
 option(MTP_FUZZ "Build the fuzz targets (needs clang)" OFF)
 set(MTP_CUDA AUTO CACHE STRING "Build the CUDA back end: AUTO (where a toolkit is found), ON or OFF")
 set_property(CACHE MTP_CUDA PROPERTY STRINGS AUTO ON OFF)
@@ -35,3 +36,6 @@ target_include_directories(mtp_flags INTERFACE ${CMAKE_SOURCE_DIR}/include)
 # become one instruction must not depend on where in a loop an element falls, or shards would differ. -fopenmp-simd only honours explicit `omp simd`.
 target_compile_options(
   mtp_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Werror;-march=${MTP_ARCH};-ffp-contract=off;-fno-math-errno;-fno-trapping-math>)
+# nvcc's own warnings and those of the host compiler that it calls. -Wpedantic would object to what nvcc generates.
+target_compile_options(
+  mtp_flags INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;--expt-relaxed-constexpr;-lineinfo;-Xcompiler=-Wall,-Wextra,-Wshadow,-Werror,-march=${MTP_ARCH},-ffp-contract=off>)

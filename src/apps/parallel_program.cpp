@@ -8,7 +8,7 @@
 
 #include "mtp/core/log.h"
 #include "mtp/core/version.h"
-#include "mtp/ops/cuda_devices.h"
+#include "mtp/tensor/cuda_devices.h"
 
 namespace mtp::apps {
 
@@ -53,7 +53,7 @@ int threads_of(const Settings& settings, const dist::Communicator& communicator)
 
 int print_version(const dist::Communicator& communicator, const std::string& program) {
   if (!communicator.is_first()) return 0;
-  const ops::CudaDevices cuda = ops::find_cuda_devices();
+  const CudaDevices cuda = find_cuda_devices();
   std::cout << version_text(program) << "CUDA devices " << cuda.count << " (" << cuda.remark << ")\n";
   return 0;
 }

@@ -1,16 +1,101 @@
 #include "mtp/core/file.h"
 
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <system_error>
+#include <utility>
 
 #include "mtp/core/error.h"
 
 namespace mtp {
 
-void check_is_file(const std::filesystem::path& path) {
+namespace fs = std::filesystem;
+
+void check_is_file(const fs::path& path) {
   std::error_code unused;
-  const auto status = std::filesystem::status(path, unused);
-  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
-    throw Error("{}: is no regular file", path.string());
+  const auto status = fs::status(path, unused);
+  if (fs::exists(status) && !fs::is_regular_file(status)) throw Error("{}: is no regular file", path.string());
+}
+
+void sync_to_disk(const fs::path& path) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const bool done = file >= 0 && fsync(file) == 0;
+  if (file >= 0) close(file);
+  if (!done) throw Error("{}: could not be written to the disk", path.string());
+}
+
+void replace_folder(const fs::path& from, const fs::path& to) {
+  if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) {
+    fs::remove_all(from);
+    return;
+  }
+  fs::path aside = to;
+  aside += ".replaced";
+  fs::remove_all(aside);
+  fs::rename(to, aside);
+  std::error_code failure;
+  fs::rename(from, to, failure);
+  if (failure) {
+    fs::rename(aside, to);
+    throw Error("{}: cannot be replaced: {}; it is as it was", to.string(), failure.message());
+  }
+  fs::remove_all(aside);
+}
+
+namespace {
+
+Error failed(const fs::path& path, const char* action) {
+  return Error("{}: {} failed: {}; check the disk and its free space", path.string(), action,
+               std::generic_category().message(errno));
+}
+
+}  // namespace
+
+RandomAccessFile::RandomAccessFile(fs::path path, Access access)
+    : path_(std::move(path)), file_(::open(path_.c_str(), (access == Access::read ? O_RDONLY : O_RDWR) | O_CLOEXEC)) {
+  if (file_ < 0) throw failed(path_, "opening");
+}
+
+RandomAccessFile::RandomAccessFile(RandomAccessFile&& other) noexcept
+    : path_(std::move(other.path_)), file_(std::exchange(other.file_, -1)) {}
+
+RandomAccessFile::~RandomAccessFile() {
+  if (file_ >= 0) close(file_);
+}
+
+std::int64_t RandomAccessFile::bytes() const {
+  struct stat status = {};
+  if (fstat(file_, &status) != 0) throw failed(path_, "looking for the size");
+  return status.st_size;
+}
+
+void RandomAccessFile::read(std::int64_t position, std::span<std::byte> bytes) const {
+  while (!bytes.empty()) {
+    const ssize_t count = pread(file_, bytes.data(), bytes.size(), position);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw failed(path_, "reading");
+    if (count == 0) throw Error("{}: ends at byte {}; it is cut off", path_.string(), position);
+    position += count;
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+  }
+}
+
+void RandomAccessFile::write(std::int64_t position, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = pwrite(file_, bytes.data(), bytes.size(), position);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) throw failed(path_, "writing");
+    position += count;
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+  }
+}
+
+void RandomAccessFile::sync() {
+  if (fsync(file_) != 0) throw failed(path_, "writing");
 }
 
 }  // namespace mtp

@@ -153,7 +153,7 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       number("train.global_batch", s.train.global_batch, count, "sequences a step, over all ranks"),
       number("train.micro_batch", s.train.micro_batch, count, "sequences a forward and backward"),
       choice("train.compute_dtype", s.train.compute_dtype, {{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}},
-             "type of forward and backward (bf16 is not built yet)"),
+             "type of forward and backward; weights, moments and sums of gradients are fp32"),
       flag("train.recompute", s.train.recompute, "recompute activations in the backward, for less memory"),
 
       number("optimizer.lr", s.optimizer.lr, not_negative, "peak learning rate"),
@@ -182,7 +182,7 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       flag("checkpoint.export_at_end", s.checkpoint.export_at_end, "also write the Hugging Face pair to run.dir/hf"),
 
       number("validation.every_steps", s.validation.every_steps, count_or_none,
-             "steps between validations, of which the last step has one too; 0: none"),
+             "steps between validations, before the first step and after the last; 0: none"),
       number("validation.max_samples", s.validation.max_samples, count_or_none,
              "first samples of the file to validate on; 0: all"),
 

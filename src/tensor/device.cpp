@@ -1,69 +1,49 @@
 #include "mtp/tensor/device.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstdlib>
 #include <cstring>
-#include <map>
-#include <mutex>
 #include <vector>
+
+#include "arena.h"
+#include "mtp/tensor/bfloat16.h"
 
 namespace mtp {
 
-/// Hands out blocks of memory and takes them back for reuse: fresh pages from the system cost more than many of the
-/// operations that fill them. Blocks come in eight sizes per power of two, so that at most an eighth is wasted.
-class Arena : public std::enable_shared_from_this<Arena> {
+namespace {
+
+class HostMemory : public Memory {
  public:
-  ~Arena() {
-    for (auto& [size, blocks] : free_)
-      for (void* block : blocks) std::free(block);
+  std::byte* allocate(std::size_t bytes) override {
+    return static_cast<std::byte*>(std::aligned_alloc(alignment, bytes));
   }
-
-  std::shared_ptr<std::byte> allocate(std::size_t bytes) {
-    const std::size_t size = block_size(bytes);
-    void* block = take(size);
-    return {static_cast<std::byte*>(block), [arena = shared_from_this(), size](void* p) { arena->give_back(p, size); }};
-  }
-
-  std::int64_t in_use() const { return in_use_; }
-  std::int64_t peak() const { return peak_; }
-
- private:
-  static constexpr std::size_t alignment = 64;
-
-  static std::size_t block_size(std::size_t bytes) {
-    const std::size_t step = std::max(alignment, std::bit_floor(std::max<std::size_t>(bytes, 1)) / 8);
-    return (std::max<std::size_t>(bytes, 1) + step - 1) / step * step;
-  }
-
-  void* take(std::size_t size) {
-    const std::lock_guard lock(mutex_);
-    in_use_ += static_cast<std::int64_t>(size);
-    peak_ = std::max(peak_, in_use_);
-    if (auto found = free_.find(size); found != free_.end() && !found->second.empty()) {
-      void* block = found->second.back();
-      found->second.pop_back();
-      return block;
-    }
-    void* block = std::aligned_alloc(alignment, size);
-    if (block == nullptr)
-      throw Error("memory: {} MiB could not be allocated beside {} MiB in use; use more ranks or train.recompute true",
-                  size >> 20, in_use_ >> 20);
-    return block;
-  }
-
-  void give_back(void* block, std::size_t size) {
-    const std::lock_guard lock(mutex_);
-    in_use_ -= static_cast<std::int64_t>(size);
-    free_[size].push_back(block);
-  }
-
-  std::mutex mutex_;
-  std::map<std::size_t, std::vector<void*>> free_;
-  std::int64_t in_use_ = 0, peak_ = 0;
+  void free(std::byte* block) override { std::free(block); }
+  void set_zero(void* to, std::size_t bytes) override { std::memset(to, 0, bytes); }
+  void copy(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
+  void copy_from_host(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
+  void copy_to_host(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
 };
 
-Device::Device(int threads) : threads_(threads), arena_(std::make_shared<Arena>()) {}
+std::size_t bytes_of(const Tensor& tensor) {
+  return static_cast<std::size_t>(tensor.elements()) * size_of(tensor.dtype());
+}
+
+template <typename T>
+Tensor filled(Arena& arena, Tensor tensor, std::span<const T> values) {
+  MTP_ASSERT(bytes_of(tensor) == values.size_bytes());
+  arena.memory().copy_from_host(values.data(), tensor.data<std::byte>(), values.size_bytes());
+  return tensor;
+}
+
+template <typename T>
+void read(Arena& arena, const Tensor& tensor, std::span<T> values) {
+  MTP_ASSERT(bytes_of(tensor) == values.size_bytes());
+  arena.memory().copy_to_host(tensor.data<std::byte>(), values.data(), values.size_bytes());
+}
+
+}  // namespace
+
+Device::Device(int threads) : threads_(threads), arena_(std::make_shared<Arena>(std::make_shared<HostMemory>())) {}
 Device::~Device() = default;
 
 Tensor Device::empty(Shape shape, DType dtype) {
@@ -73,42 +53,40 @@ Tensor Device::empty(Shape shape, DType dtype) {
 
 Tensor Device::zeros(Shape shape, DType dtype) {
   Tensor tensor = empty(std::move(shape), dtype);
-  std::memset(tensor.data<std::byte>(), 0, static_cast<std::size_t>(tensor.elements()) * size_of(dtype));
+  arena_->memory().set_zero(tensor.data<std::byte>(), bytes_of(tensor));
   return tensor;
 }
 
-Tensor Device::from_host(std::span<const float> values, Shape shape) {
-  Tensor tensor = empty(std::move(shape));
-  MTP_ASSERT(tensor.elements() == static_cast<std::int64_t>(values.size()));
-  std::copy(values.begin(), values.end(), tensor.f32());
-  return tensor;
+Tensor Device::from_host(std::span<const float> values, Shape shape, DType dtype) {
+  if (dtype == DType::f32) return filled(*arena_, empty(std::move(shape)), values);
+  const std::vector<BFloat16> rounded(values.begin(), values.end());
+  return filled(*arena_, empty(std::move(shape), DType::bf16), std::span(rounded));
 }
 
 Tensor Device::from_host(std::span<const std::int64_t> values) {
-  Tensor tensor = empty({static_cast<std::int64_t>(values.size())}, DType::i64);
-  std::copy(values.begin(), values.end(), tensor.data<std::int64_t>());
-  return tensor;
+  return filled(*arena_, empty({static_cast<std::int64_t>(values.size())}, DType::i64), values);
 }
 
 void Device::to_host(const Tensor& tensor, std::span<float> values) const {
-  MTP_ASSERT(tensor.elements() == static_cast<std::int64_t>(values.size()));
-  std::copy_n(tensor.f32(), values.size(), values.begin());
+  if (tensor.dtype() == DType::f32) return read(*arena_, tensor, values);
+  std::vector<BFloat16> stored(values.size());
+  read(*arena_, tensor, std::span(stored));
+  std::copy(stored.begin(), stored.end(), values.begin());
 }
 
 void Device::to_host(const Tensor& tensor, std::span<double> values) const {
-  MTP_ASSERT(tensor.dtype() == DType::f64 && tensor.elements() == static_cast<std::int64_t>(values.size()));
-  std::copy_n(tensor.data<double>(), values.size(), values.begin());
+  MTP_ASSERT(tensor.dtype() == DType::f64);
+  read(*arena_, tensor, values);
 }
 
 void Device::to_host(const Tensor& tensor, std::span<std::int64_t> values) const {
-  MTP_ASSERT(tensor.dtype() == DType::i64 && tensor.elements() == static_cast<std::int64_t>(values.size()));
-  std::copy_n(tensor.data<std::int64_t>(), values.size(), values.begin());
+  MTP_ASSERT(tensor.dtype() == DType::i64);
+  read(*arena_, tensor, values);
 }
 
 void Device::copy(const Tensor& from, const Tensor& to) const {
   MTP_ASSERT(from.dtype() == to.dtype() && from.elements() == to.elements());
-  std::memcpy(to.data<std::byte>(), from.data<std::byte>(),
-              static_cast<std::size_t>(from.elements()) * size_of(from.dtype()));
+  arena_->memory().copy(from.data<std::byte>(), to.data<std::byte>(), bytes_of(from));
 }
 
 std::int64_t Device::memory_in_use() const { return arena_->in_use(); }

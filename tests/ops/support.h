@@ -14,9 +14,13 @@
 namespace mtp::ops::test {
 
 /// Every test runs on every kind of device there is.
-enum class DeviceKind { cpu };
+using DeviceKind = Device::Kind;
 std::vector<DeviceKind> device_kinds();
+/// A CPU with this many threads, or the GPU of this number where there are several: what is asked of any number of
+/// threads is also asked of any of several GPUs, and of one GPU again and again.
 Device make_device(DeviceKind kind, int threads = 2);
+/// Ends a test that this machine has no device for.
+void skip_without(DeviceKind kind);
 
 /// Host values in double precision: what the plain references compute with.
 struct Array {
@@ -35,17 +39,24 @@ struct Array {
 /// Uniform in ±scale, exact in fp32, the same in every run.
 Array random_array(Shape shape, unsigned seed, double scale = 1);
 
-Tensor to_device(Device& device, const Array& array);
+Tensor to_device(Device& device, const Array& array, DType dtype = DType::f32);
 Array to_host(const Device& device, const Tensor& tensor);
 
-/// Space for a gradient that an operation writes (full of NaN before) or adds to (full of ones).
-Tensor to_write(Device& device, const Shape& shape);
-Tensor to_add_to(Device& device, const Shape& shape);
+/// Space for a result that an operation writes (full of NaN before) or adds to (full of ones), of the shape and type of
+/// a tensor, or fp32.
+Tensor to_write(Device& device, const Tensor& like);
+Tensor to_write(Device& device, const Shape& shape, DType dtype = DType::f32);
+Tensor to_add_to(Device& device, const Tensor& like);
+Tensor to_add_to(Device& device, const Shape& shape, DType dtype = DType::f32);
 
 /// |actual - expected| ≤ tolerance · the largest |expected| (or 0.1 where all is smaller: inputs are of order one and
 /// may cancel). The message names the worst element. The tolerance of 1e-5 is some 170 roundings of fp32, which sums of
 /// up to a few thousand terms stay well below.
 void expect_close(const std::string& what, const Array& actual, const Array& expected, double tolerance = 1e-5);
+
+/// 1e-5, or for results in bf16 two roundings of it: that of the result, and that of what an operation keeps in bf16 on
+/// the way to it (attention's output, sine and cosine of a rotation).
+double tolerance_of(DType dtype);
 
 /// What an operation computed; a gradient that is left out is empty.
 struct Result {
@@ -76,22 +87,34 @@ Array stored_array(const nlohmann::json& array);
 /// Takes inputs and output gradient from the entry and compares with its results too.
 Operation with_stored_values(Operation operation, const std::string& name);
 
-/// For every operation: its values are the reference's, its gradients those of finite differences of the reference,
-/// both are what PyTorch computed where that is stored, and the bits do not depend on the number of threads.
-/// Instantiate it with `on_every_device(operations)`.
-class OperationTest : public testing::TestWithParam<std::tuple<DeviceKind, Operation>> {
+/// For every operation, in fp32 and in bf16: its values are the reference's, its gradients those of finite differences
+/// of the reference, both are what PyTorch computed where that is stored, and the bits do not depend on the number of
+/// threads. Instantiate it with `on_every_device(operations)`.
+class OperationTest : public testing::TestWithParam<std::tuple<DeviceKind, DType, Operation>> {
  protected:
+  OperationTest();
+  void SetUp() override { skip_without(kind()); }
   DeviceKind kind() const { return std::get<0>(GetParam()); }
-  const Operation& operation() const { return std::get<1>(GetParam()); }
+  DType dtype() const { return std::get<1>(GetParam()); }
+  /// With inputs that the type can hold.
+  const Operation& operation() const { return operation_; }
+  Result run(Device& device) const;
+
+ private:
+  Operation operation_;
 };
 
 inline auto on_every_device(std::vector<Operation> operations) {
-  return testing::Combine(testing::ValuesIn(device_kinds()), testing::ValuesIn(std::move(operations)));
+  return testing::Combine(testing::ValuesIn(device_kinds()), testing::Values(DType::f32, DType::bf16),
+                          testing::ValuesIn(std::move(operations)));
 }
 std::string operation_name(const testing::TestParamInfo<OperationTest::ParamType>& info);
 
 /// For what has no gradient or no output of its own.
-class DeviceTest : public testing::TestWithParam<DeviceKind> {};
+class DeviceTest : public testing::TestWithParam<DeviceKind> {
+ protected:
+  void SetUp() override { skip_without(GetParam()); }
+};
 std::string device_name(const testing::TestParamInfo<DeviceKind>& info);
 
 /// `run` gives the same bits on 1, 2 and 3 threads.

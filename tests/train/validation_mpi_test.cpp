@@ -16,7 +16,14 @@ namespace fs = std::filesystem;
 
 class ValidationReference : public testing::TestWithParam<std::string> {};
 
-// One step at a learning rate of 0 leaves the pair as it is.
+/// The first line: before the first step.
+Json first_line(const fs::path& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return Json::parse(line);
+}
+
 TEST_P(ValidationReference, LossesAccuraciesAndAcceptedLengthAgree) {
   const fs::path fixture = fs::path(MTP_SOURCE_DIR) / "tests" / "fixtures" / GetParam();
   const fs::path run = fs::temp_directory_path() / ("mtp-validation-" + GetParam());
@@ -31,7 +38,6 @@ TEST_P(ValidationReference, LossesAccuraciesAndAcceptedLengthAgree) {
   set("--data.validation", fixture / "validation.h5");
   set("--validation.every_steps", "1");
   set("--train.max_steps", "1");
-  set("--optimizer.lr", "0");
   set("--run.dir", run);
   std::vector<const char*> argv;
   for (const std::string& argument : arguments) argv.push_back(argument.c_str());
@@ -39,9 +45,9 @@ TEST_P(ValidationReference, LossesAccuraciesAndAcceptedLengthAgree) {
   Device device(1);
   Trainer(parse_settings(static_cast<int>(argv.size()), argv.data()).settings, device, communicator).run();
 
-  const Json want = read_json(fixture / "validation.json"), got = read_json(run / "validation.jsonl");
+  const Json want = read_json(fixture / "validation.json"), got = first_line(run / "validation.jsonl");
   EXPECT_EQ(got.size(), want.size() + 1);
-  EXPECT_EQ(got["step"], 1);
+  EXPECT_EQ(got["step"], 0);
   EXPECT_NEAR(got["loss_base"], want["loss_base"], 1e-5 * want["loss_base"].get<double>());
   ASSERT_EQ(got["loss_drafter"].size(), want["loss_drafter"].size());
   for (std::size_t k = 0; k < want["loss_drafter"].size(); ++k) {

@@ -36,6 +36,7 @@ struct Value {
 };
 
 /// Reverse-mode differentiation over `ops`: every member runs its operation at once and records how to go back.
+/// Values and their gradients have the type of the parameters, fp32 or bf16; gradients of parameters are fp32.
 /// Letters in names: T rows of packed sequences.
 class Graph {
  public:
@@ -62,6 +63,8 @@ class Graph {
   Value linear(const Value& x, const Parameter& w);
   /// Norm over the last dimension with scale.
   Value rms_norm(const Value& x, const Parameter& w, float eps);
+  /// residual + norm over the last dimension with scale.
+  Value add_rms_norm(const Value& residual, const Value& x, const Parameter& w, float eps);
   /// Norm over the last dimension without scale.
   Value rms_norm(const Value& x, float eps);
   Value add(const Value& a, const Value& b);
@@ -75,7 +78,7 @@ class Graph {
   Value rope(const Value& x, const ops::Rope& rope, const ops::Sequences& sequences);
   Value attention(const Value& q, const Value& k, const Value& v, const ops::AttentionMask& mask,
                   const ops::Sequences& sequences);
-  /// Rows of a table, which need not be acquired.
+  /// Rows of a table, which need not be acquired. As in Hugging Face's models, `factor` is rounded to their type.
   struct Lookup {
     Value rows;       // factor · table[ids]   [n, width]
     Tensor skip_row;  // factor · table[skip]  [1, width]
@@ -139,11 +142,12 @@ class Graph {
   using Step = std::function<void()>;
   using LossOperation = std::function<void(const Tensor& loss, const Tensor& dx, const Tensor& dw)>;
 
+  Tensor empty_like(const Tensor& x);
   /// An output of an operation whose inputs are `needs_gradient`.
   Value output(Tensor data, bool needs_gradient) const;
   /// Calls `step(dy)` in the backward if a gradient came to `y`.
   void on_backward(const Value& y, std::function<void(const Tensor& dy)> step);
-  Value rms_norm(const Value& x, const Parameter* w, float eps);
+  Value rms_norm(const Value* residual, const Value& x, const Parameter* w, float eps);
   Tensor loss(const Value& x, const Parameter& w, const LossOperation& run);
 
   Device& device_;

@@ -10,25 +10,37 @@
 namespace mtp {
 
 class Arena;
+class CudaContext;
 
 /// Where tensors live and operations run. Operations take it by reference; nothing is global.
-/// Only the CPU exists so far: its operations run on a pool of threads and have finished when they return.
+/// On the CPU they run on a pool of threads and have finished when they return. On a GPU they are queued in the order
+/// of the calls; only `to_host` waits.
 class Device {
  public:
-  /// `threads` threads run every operation.
+  enum class Kind { cpu, cuda };
+
+  /// The CPU, with `threads` threads that run every operation.
   explicit Device(int threads);
+  /// A GPU by the number that the CUDA runtime gives it; see `find_cuda_devices`.
+  static Device cuda(int index);
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
+  Kind kind() const { return context_ == nullptr ? Kind::cpu : Kind::cuda; }
+  /// Of a CPU.
   const ThreadPool& threads() const { return threads_; }
+  /// Of a GPU: its stream, for `ops`.
+  CudaContext& context() const { return *context_; }
 
   /// Uninitialised memory.
   Tensor empty(Shape shape, DType dtype = DType::f32);
   Tensor zeros(Shape shape, DType dtype = DType::f32);
 
-  Tensor from_host(std::span<const float> values, Shape shape);
+  /// fp32 or bf16, rounded to the nearest.
+  Tensor from_host(std::span<const float> values, Shape shape, DType dtype = DType::f32);
   Tensor from_host(std::span<const std::int64_t> values);
+  /// Of fp32 or bf16.
   void to_host(const Tensor& tensor, std::span<float> values) const;
   void to_host(const Tensor& tensor, std::span<double> values) const;
   void to_host(const Tensor& tensor, std::span<std::int64_t> values) const;
@@ -40,7 +52,10 @@ class Device {
   std::int64_t memory_peak() const;
 
  private:
+  explicit Device(std::shared_ptr<CudaContext> context);
+
   ThreadPool threads_;
+  std::shared_ptr<CudaContext> context_;
   std::shared_ptr<Arena> arena_;
 };
 

@@ -13,7 +13,7 @@ namespace mtp::train {
 
 /// One line of validation.jsonl.
 struct ValidationMetrics {
-  std::int64_t step = 0;              // 1-based; after its update
+  std::int64_t step = 0;              // 1-based, after its update; 0: before the first
   double loss_base = 0;               // over the base's label tokens, as in training
   std::vector<double> loss_drafter;   // [K], against the labels, over the same number
   std::vector<double> accuracy_data;  // [K] of a round's labels, the part that it chooses; 0 where it has none

@@ -4,7 +4,7 @@
 #include "mtp/ops/choice.h"
 #include "mtp/ops/matmul.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 namespace {
 
@@ -113,4 +113,4 @@ void projected_choice(Device& device, const Tensor& x, const Tensor& w, const Te
   });
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

@@ -7,7 +7,7 @@
 #include "mtp/ops/cross_entropy.h"
 #include "mtp/ops/matmul.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 namespace {
 
@@ -290,4 +290,4 @@ void masked_choice(Device& device, const MaskedHead& head, const Tensor& x, cons
   });
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

@@ -4,7 +4,7 @@
 
 #include "parallel.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 void adamw(Device& device, const AdamW& adamw, const Tensor& gradient, const Tensor& weight, const Tensor& moment1,
            const Tensor& moment2) {
@@ -42,4 +42,4 @@ void sum_of_squares(Device& device, const Tensor& gradient, std::int64_t block, 
   });
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

@@ -7,7 +7,7 @@
 #include "parallel.h"
 #include "vector_math.h"
 
-namespace mtp::ops {
+namespace mtp::ops::cpu {
 
 namespace {
 
@@ -190,4 +190,4 @@ void rowwise_attention(Device& device, const AttentionMask& mask, std::int64_t f
   });
 }
 
-}  // namespace mtp::ops
+}  // namespace mtp::ops::cpu

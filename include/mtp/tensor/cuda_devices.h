@@ -2,7 +2,7 @@
 
 #include <string>
 
-namespace mtp::ops {
+namespace mtp {
 
 /// The CUDA devices that this program could use.
 struct CudaDevices {
@@ -13,4 +13,4 @@ struct CudaDevices {
 /// Never fails: a program that was built with CUDA also starts where there is no driver.
 CudaDevices find_cuda_devices();
 
-}  // namespace mtp::ops
+}  // namespace mtp

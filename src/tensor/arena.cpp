@@ -1,0 +1,59 @@
+#include "arena.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "mtp/core/error.h"
+
+namespace mtp {
+
+namespace {
+
+std::size_t block_size(std::size_t bytes) {
+  bytes = std::max<std::size_t>(bytes, 1);
+  const std::size_t step = std::max(Memory::alignment, std::bit_floor(bytes) / 8);
+  return (bytes + step - 1) / step * step;
+}
+
+}  // namespace
+
+std::shared_ptr<std::byte> Arena::allocate(std::size_t bytes) {
+  const std::size_t size = block_size(bytes);
+  std::byte* block = take(size);
+  return {block, [arena = shared_from_this(), size](std::byte* p) { arena->give_back(p, size); }};
+}
+
+std::byte* Arena::take(std::size_t size) {
+  const std::lock_guard lock(mutex_);
+  in_use_ += static_cast<std::int64_t>(size);
+  peak_ = std::max(peak_, in_use_);
+  if (auto found = unused_.find(size); found != unused_.end() && !found->second.empty()) {
+    std::byte* block = found->second.back();
+    found->second.pop_back();
+    return block;
+  }
+  std::byte* block = memory_->allocate(size);
+  if (block == nullptr) {
+    free_unused();
+    block = memory_->allocate(size);
+  }
+  if (block == nullptr)
+    throw Error("memory: {} MiB could not be allocated beside {} MiB in use; use more ranks or train.recompute true",
+                size >> 20, in_use_ >> 20);
+  return block;
+}
+
+void Arena::give_back(std::byte* block, std::size_t size) {
+  const std::lock_guard lock(mutex_);
+  in_use_ -= static_cast<std::int64_t>(size);
+  unused_[size].push_back(block);
+}
+
+void Arena::free_unused() {
+  for (auto& [size, blocks] : unused_)
+    for (std::byte* block : blocks) memory_->free(block);
+  unused_.clear();
+}
+
+}  // namespace mtp

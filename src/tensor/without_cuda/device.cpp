@@ -1,0 +1,13 @@
+// Stands in for the folder cuda in a build without it.
+
+#include "mtp/tensor/device.h"
+
+#include "mtp/tensor/cuda_devices.h"
+
+namespace mtp {
+
+CudaDevices find_cuda_devices() { return {0, "built without CUDA (MTP_CUDA)"}; }
+
+Device Device::cuda(int) { throw Error("device cuda: {}", find_cuda_devices().remark); }
+
+}  // namespace mtp
