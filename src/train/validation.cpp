@@ -27,10 +27,11 @@ std::string to_json_line(const ValidationMetrics& m) {
 }
 
 std::string to_log_line(const ValidationMetrics& m) {
-  return fmt::format("validation of step {}  base {:.4f}  drafter {:.3f}  agrees with the base {:.3f}  accepted {:.3f}  "
-                     "tokens a step {:.3f}",
-                     m.step, m.loss_base, fmt::join(m.loss_drafter, " "), fmt::join(m.accuracy_base, " "),
-                     m.accepted_length, m.tokens_per_step);
+  return fmt::format(
+      "validation of step {}  base {:.4f}  drafter {:.3f}  agrees with the base {:.3f}  accepted {:.3f}  "
+      "tokens a step {:.3f}",
+      m.step, m.loss_base, fmt::join(m.loss_drafter, " "), fmt::join(m.accuracy_base, " "), m.accepted_length,
+      m.tokens_per_step);
 }
 
 Validation::Validation(const Settings& settings, const data::DataFile& data, data::BatchOptions batch,
