@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From a bare machine to a trained pair: installs, builds, makes a small pair and its data, trains on two ranks, exports.
+# From a bare machine to a pair that decodes faster: installs, builds, makes a small pair and its data, trains on two
+# ranks, exports, decodes with and without the drafter.
 # Everything it makes is in quickstart/; every run starts over.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,9 +33,17 @@ step "Export and plot"
 "$bin/mtp-export-hf" --from "$out/run" --out "$out/hf"
 .venv/bin/python scripts/plot_run.py "$out/run" --out "$out/losses.png"
 
+step "Decoding with and without the drafter"
+base=$out/hf/base/model/consolidated
+.venv/bin/python scripts/prepare_data.py --prompts "$out/questions.jsonl" --tokenizer "$base" --out "$out/prompts.h5"
+"$bin/mtp-bench-decode" --base "$base" --drafter "$out/hf/drafter/model/consolidated" --prompts "$out/prompts.h5" \
+  --max-new-tokens 128 --json "$out/decoded.json"
+.venv/bin/python scripts/prepare_data.py --decode "$out/decoded.json" --tokenizer "$base" | tail -n 12
+
 cat <<EOF
 
 Run directory        $out/run  (metrics.jsonl, validation.jsonl, log.txt, checkpoints/)
 Hugging Face pair    $out/hf/base/model/consolidated, $out/hf/drafter/model/consolidated
 Loss curves          $out/losses.png
+Decoding             $out/decoded.json
 EOF
