@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """A run that is killed and resumed, on other numbers of ranks, ends with the bits of one that was left alone.
 
-    .venv/bin/python tests/check_resume.py PROGRAMS [--seed N]
+    .venv/bin/python tests/check_resume.py PROGRAMS [--seed N] [--torture N]
 
 Compared are metrics.jsonl (but for times, memory and ranks) and every tensor of the last checkpoint: weights and moments.
+With --torture, N runs are killed at random and nothing else is checked.
 """
 
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import h5py
 
-from job import MPI, comparable_lines, mpirun
+from job import MPI, comparable_lines, kill_job, mpirun, newest_checkpoint
 
 FIXTURE = Path(__file__).parent / "fixtures" / "e4b"
 STEPS = 100
@@ -55,14 +57,13 @@ class Run:
             time.sleep(0.01)
         time.sleep(delay)
         was_running = job.poll() is None
-        pids = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True).stdout.split()
-        for pid in [job.pid, *map(int, pids)]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        job.communicate()
+        kill_job(job)
         return was_running
+
+    def resumptions(self) -> list[int]:
+        """The steps that the run was resumed after, as the log says."""
+        log = self.directory / "log.txt"
+        return [int(step) for step in re.findall(r"resumed after step (\d+)", log.read_text())] if log.exists() else []
 
     def metrics(self) -> list[dict]:
         return comparable_lines(self.directory / "metrics.jsonl")
@@ -88,22 +89,52 @@ def expect_same(got: Run, want: Run) -> None:
     assert not different, f"{len(different)} tensors differ, the first is {different[0]}"
 
 
-def killed_at_random(programs: Path, folder: Path, whole: Run, rng: random.Random) -> None:
-    run = Run(programs, folder / "killed")
-    job, killed = run.train(1), 0
-    for ranks in (2, 3, 4, 1):
-        killed += run.kill_after(job, run.steps_done + rng.randint(3, 6), rng.random() * 0.1)
-        job = run.resume(ranks, "--train.recompute", rng.choice(("true", "false")))
-    finish(job)
+def any_way(rng: random.Random) -> list[str]:
+    """Settings that must not change a bit."""
+    words = ["--train.recompute", rng.choice(("true", "false")), "--run.threads", rng.choice("12")]
+    words += ["--checkpoint.every_steps", rng.choice("123"), "--checkpoint.keep", rng.choice("123")]
+    return words + ["--checkpoint.background", rng.choice(("true", "true", "false"))]
+
+
+def killed_at_random(run: Run, whole: Run, ranks: list[int], rng: random.Random, *settings: str) -> None:
+    """Many kills hit a save, as there is one every few steps. No resumption may go further back than the newest complete
+    checkpoint."""
+    killed, newest = 0, 0
+    for count in ranks:
+        seen = len(run.resumptions())
+        job = run.resume(count, *any_way(rng)) if newest else run.train(count, *settings)
+        killed += run.kill_after(job, run.steps_done + rng.randint(2, 6), rng.random() * 0.1)
+        for step in run.resumptions()[seen:]:
+            assert step >= newest, f"resumed after step {step}, step {newest} was complete"
+        newest = newest_checkpoint(run.directory)
+    finish(run.resume(rng.choice((1, 2, 3, 4)), *any_way(rng)) if newest else run.train(2, *settings))
     assert killed >= 2, "the run was too short to be killed"
     expect_same(run, whole)
+
+
+def killed_in_fp32_and_bf16(programs: Path, folder: Path, whole: Run, rng: random.Random) -> None:
+    killed_at_random(Run(programs, folder / "killed"), whole, [1, 2, 3, 4], rng)
+    bf16 = ("--train.compute_dtype", "bf16")
+    of_bf16 = Run(programs, folder / "bf16")
+    finish(of_bf16.train(2, *bf16))
+    assert of_bf16.metrics() != whole.metrics(), "bf16 has the bits of fp32"
+    killed_at_random(Run(programs, folder / "killed-bf16"), of_bf16, [3, 4, 1], rng, *bf16)
+
+
+def torture(programs: Path, folder: Path, whole: Run, rng: random.Random, runs: int) -> None:
+    for number in range(1, runs + 1):
+        run = Run(programs, folder / "tortured")
+        ranks = [rng.choice((1, 2, 3, 4)) for _ in range(rng.randint(3, 6))]
+        killed_at_random(run, whole, ranks, rng)
+        print(f"run {number}: killed on {ranks} ranks, resumed after steps {run.resumptions()}, same bits", flush=True)
+        shutil.rmtree(run.directory)
 
 
 def stopped_by_signals(programs: Path, folder: Path, whole: Run) -> None:
     """A signal to mpirun, which passes it on to all ranks, or to one rank alone: exit code 75, nothing lost."""
     run = Run(programs, folder / "signalled")
     job = run.train(2)
-    for number, ranks, to_one in ((signal.SIGUSR1, 3, False), (signal.SIGUSR1, 4, True), (signal.SIGTERM, 2, True)):
+    for number, ranks, to_one in ((signal.SIGUSR1, 3, False), (signal.SIGTERM, 4, True), (signal.SIGINT, 2, True)):
         wanted = run.steps_done + 3
         while run.steps_done < wanted:
             assert job.poll() is None, job.communicate()[0]
@@ -131,6 +162,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("programs", type=Path)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--torture", type=int, default=0, metavar="N")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     rng = random.Random(arguments.seed)
@@ -138,7 +170,11 @@ def main() -> int:
         folder, programs = Path(name), arguments.programs.resolve()
         whole = Run(programs, folder / "whole")
         finish(whole.train(2))
-        killed_at_random(programs, folder, whole, rng)
+        if arguments.torture > 0:
+            torture(programs, folder, whole, rng, arguments.torture)
+            print(f"{arguments.torture} runs were killed and ended with the bits of one that was not")
+            return 0
+        killed_in_fp32_and_bf16(programs, folder, whole, rng)
         stopped_by_signals(programs, folder, whole)
         a_finished_run_changes_nothing(whole)
         another_run_is_refused(whole)

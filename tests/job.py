@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -40,6 +41,31 @@ def comparable_lines(path: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if key not in VARYING} for line in lines]
 
 
+def children_of(process: subprocess.Popen) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def kill_job(job: subprocess.Popen) -> None:
+    """kill -9 of mpirun and of every rank, or of the one process that runs without mpirun."""
+    for pid in [job.pid, *children_of(job)]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    job.communicate()
+
+
+def complete_checkpoints(run_dir: Path) -> list[Path]:
+    return sorted((run_dir / "checkpoints").glob("step_*"))
+
+
+def newest_checkpoint(run_dir: Path) -> int:
+    """The step of the newest complete one; 0 where there is none."""
+    found = complete_checkpoints(run_dir)
+    return int(found[-1].name.removeprefix("step_")) if found else 0
+
+
 class Job:
     """mtp-train on a copy of the fixture, which a case may damage first."""
 
@@ -49,7 +75,7 @@ class Job:
         self.run_dir = folder / "run"
         shutil.copytree(FIXTURE, self.fixture)
 
-    def start(self, ranks: int, *extra: str) -> subprocess.Popen:
+    def start(self, ranks: int, *extra: str, **options: object) -> subprocess.Popen:
         settings = {
             "--config": self.fixture / "settings.cfg",
             "--model.base": self.fixture / "base",
@@ -60,40 +86,43 @@ class Job:
             "--train.micro_batch": "1",
         }
         settings |= dict(zip(extra[::2], extra[1::2], strict=True))
+        return self.start_program(ranks, "mtp-train", *(word for pair in settings.items() for word in pair), **options)
+
+    def start_program(self, ranks: int, program: str, *words: object, **options: object) -> subprocess.Popen:
         # One rank needs no mpirun, which takes two seconds to notice that it has failed.
-        command = mpirun(ranks) if ranks > 1 else []
-        command += [self.programs / "mtp-train"]
-        command += [word for pair in settings.items() for word in pair]
+        command = [*(mpirun(ranks) if ranks > 1 else []), self.programs / program, *words]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(command, env=os.environ | MPI, text=True, **pipes)
+        return subprocess.Popen(command, env=os.environ | MPI, text=True, **pipes, **options)
+
+    def run_program(self, ranks: int, program: str, *words: object) -> Result:
+        return self.wait(self.start_program(ranks, program, *words), limit=6 * LIMIT)
+
+    def resume(self, ranks: int, source: Path, *words: object) -> Result:
+        return self.run_program(ranks, "mtp-resume", "--from", source, *words)
 
     def run(self, ranks: int, *extra: str) -> Result:
         return self.wait(self.start(ranks, *extra))
 
-    def wait(self, process: subprocess.Popen) -> Result:
+    def wait(self, process: subprocess.Popen, limit: int = LIMIT) -> Result:
         begin = time.monotonic()
         try:
-            text, _ = process.communicate(timeout=LIMIT)
+            text, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             process.kill()
-            raise AssertionError(f"still running after {LIMIT} s") from None
+            raise AssertionError(f"still running after {limit} s") from None
         return Result(process.returncode, text, time.monotonic() - begin)
 
-    def start_training(self, ranks: int, *extra: str) -> tuple[subprocess.Popen, list[int]]:
+    def start_training(self, ranks: int, *extra: str, **options: object) -> tuple[subprocess.Popen, list[int]]:
         """mpirun and its ranks' processes, once a step is done of a run without an end."""
         shutil.rmtree(self.run_dir, ignore_errors=True)
-        job = self.start(ranks, "--train.max_steps", "1000000", *extra)
+        job = self.start(ranks, "--train.max_steps", "1000000", *extra, **options)
         metrics = self.run_dir / "metrics.jsonl"
         while not (metrics.exists() and metrics.stat().st_size > 0):
             assert job.poll() is None, job.communicate()[0]
             time.sleep(0.05)
-        pids = self.ranks_of(job)
+        pids = children_of(job) if ranks > 1 else [job.pid]
         assert len(pids) == ranks, pids
         return job, pids
-
-    def ranks_of(self, job: subprocess.Popen) -> list[int]:
-        found = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True)
-        return [int(pid) for pid in found.stdout.split()]
 
 
 def expect(result: Result, code: int, line: str, times: int = 1) -> None:

@@ -1,4 +1,4 @@
-// mtp-inspect PATH: says what a Hugging Face directory or a data file holds, and checks it.
+// mtp-inspect PATH: says what a checkpoint, run, Hugging Face directory or data file holds, and verifies it.
 
 #include <fmt/format.h>
 

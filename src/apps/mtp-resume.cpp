@@ -43,7 +43,7 @@ int run(int argc, char** argv, dist::Communicator& communicator) {
       return resume(argc, argv, *path, communicator);
     } catch (const checkpoint::DamagedCheckpoint& damage) {
       if (++path == paths.end()) throw;
-      spdlog::warn("damaged: {}; the checkpoint before it is tried", damage.what());
+      if (communicator.is_first()) spdlog::warn("damaged: {}; the checkpoint before it is tried", damage.what());
     }
   }
 }

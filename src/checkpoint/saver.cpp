@@ -2,7 +2,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <chrono>
 #include <filesystem>
 
 #include "mtp/checkpoint/directory.h"
@@ -29,12 +28,12 @@ void sync_all(const fs::path& folder) {
 
 }  // namespace
 
-Saver::Saver(Run run, const model::Parameters& parameters, const Device& device, const dist::Communicator& communicator)
+Saver::Saver(Run run, const dist::Units& units, const Device& device, const dist::Communicator& communicator)
     : state_{.run = std::move(run)},
       device_(device),
       communicator_(communicator),
-      snapshot_(parameters),
-      tensors_(state_tensors(parameters, communicator.size())) {
+      snapshot_(units),
+      tensors_(state_tensors(units, communicator.size())) {
   if (!communicator.is_first()) return;
   for (const fs::directory_entry& entry : fs::recursive_directory_iterator(run_dir() / "source"))
     if (entry.is_regular_file()) source_.add_file(run_dir(), entry.path());
@@ -42,6 +41,7 @@ Saver::Saver(Run run, const model::Parameters& parameters, const Device& device,
 
 void Saver::save(std::int64_t step, std::int64_t epoch, std::int64_t position, double next_lr) {
   wait();
+  begin_ = std::chrono::steady_clock::now();
   state_.step = step;
   state_.epoch = epoch;
   state_.position = position;
@@ -92,6 +92,8 @@ void Saver::complete(const std::vector<std::string>& reports) const {
   manifest.write(directory() / "checksums.json");
   sync_all(directory());
   checkpoint::complete(run_dir(), state_.step, state_.run.settings.checkpoint.keep);
+  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin_;
+  spdlog::info("step {} is saved, after {:.1f} s", state_.step, time.count());
 }
 
 template <typename Work>

@@ -15,9 +15,9 @@ namespace mtp::checkpoint {
 
 namespace fs = std::filesystem;
 
-std::vector<StateTensor> state_tensors(const model::Parameters& parameters, int ranks) {
+std::vector<StateTensor> state_tensors(const dist::Units& units, int ranks) {
   std::vector<StateTensor> tensors;
-  for_each_shard(parameters, [&](const std::string& kind, const dist::ShardedUnit& unit, const Tensor&) {
+  for_each_shard(units, [&](const std::string& kind, const dist::ShardedUnit& unit, const Tensor&) {
     const std::size_t first = tensors.size();
     for (const dist::UnitLayout::Member& member : unit.layout().members())
       tensors.push_back({kind + member.name, member.shape, {}});
@@ -30,8 +30,8 @@ std::vector<StateTensor> state_tensors(const model::Parameters& parameters, int 
   return tensors;
 }
 
-Snapshot::Snapshot(const model::Parameters& parameters) {
-  for_each_shard(parameters, [&](const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard) {
+Snapshot::Snapshot(const dist::Units& units) {
+  for_each_shard(units, [&](const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard) {
     shards_.push_back(shard);
     const std::vector<float>& copy = copies_.emplace_back(shard.elements());
     for (const dist::ShardedUnit::Piece& piece : unit.pieces())
@@ -49,20 +49,22 @@ std::int64_t Snapshot::bytes() const {
   return std::accumulate(parts_.begin(), parts_.end(), std::int64_t{0}, add) * std::int64_t{sizeof(float)};
 }
 
-// HDF5 lays the file out; the values are written past it, so that nothing else that reads HDF5 waits for the disk.
+// HDF5 lays the file out in memory. It does not survive a disk that fails it: what it writes when it closes a file is
+// lost, and the process crashes in the end. So it never sees the disk, and nothing else that reads HDF5 waits for it.
 Json Snapshot::write(const fs::path& path, const std::stop_token& stop) const {
   std::map<std::string, checkpoint::Part> parts;
-  std::map<std::int64_t, std::int64_t> ranges;
-  hdf5::File layout = hdf5::File::create(path);
+  Ranges ranges;
+  auto [hdf5_file, layout] = hdf5::File::create_in_memory();
   for (const Part& part : parts_) {
     const std::int64_t elements = std::ssize(part.values);
-    const std::int64_t position = layout.reserve_dataset<float>(part.name, {elements}).position_in_file();
+    const std::int64_t position = hdf5_file.reserve_dataset<float>(part.name, {elements}).position_in_file();
     parts[part.name] = {.begin = part.begin, .elements = elements, .position = position, .checksums = {}};
     ranges[position] = elements * std::int64_t{sizeof(float)};
   }
-  layout.close();
+  hdf5_file.close();
 
-  RandomAccessFile file(path, RandomAccessFile::Access::write);
+  RandomAccessFile file = RandomAccessFile::create(path);
+  read_between(layout, ranges, [&](std::int64_t position, auto bytes) { file.write(position, bytes); });
   for (const Part& part : parts_) {
     checkpoint::Part& written = parts[part.name];
     for (std::int64_t begin = 0; begin < written.elements; begin += checksum_block) {
@@ -70,12 +72,14 @@ Json Snapshot::write(const fs::path& path, const std::stop_token& stop) const {
       const std::int64_t elements = std::min(checksum_block, written.elements - begin);
       const auto block = std::as_bytes(part.values.subspan(begin, elements));
       written.checksums.push_back(checksum_of(block));
-      file.write(written.position + begin * std::int64_t{sizeof(float)}, block);
+      const std::int64_t position = written.position + begin * std::int64_t{sizeof(float)};
+      file.write(position, block);
+      file.start_sync(position, std::ssize(block));
     }
   }
-  const std::string layout_checksum = checksum_between(file, ranges);
+  MTP_ASSERT(file.bytes() == layout.bytes());
   file.sync();
-  return to_json({file.bytes(), layout_checksum}, parts);
+  return to_json({file.bytes(), checksum_between(layout, ranges)}, parts);
 }
 
 }  // namespace mtp::checkpoint

@@ -94,7 +94,7 @@ const RandomAccessFile& State::rank_file(int rank) const {
   const RankFile& written = manifest_.rank_files[static_cast<std::size_t>(rank)];
   if (file.bytes() != written.bytes)
     throw Error("{}: has {} bytes, {} were written", path.string(), file.bytes(), written.bytes);
-  std::map<std::int64_t, std::int64_t> ranges;
+  Ranges ranges;
   for (const auto& [unused, parts] : manifest_.tensors)
     for (const Part& part : parts)
       if (part.rank == rank) ranges[part.position] = part.elements * std::int64_t{sizeof(float)};

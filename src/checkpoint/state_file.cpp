@@ -2,10 +2,12 @@
 
 #include <sstream>
 
+#include "mtp/core/file.h"
 #include "mtp/core/json.h"
 #include "mtp/core/random.h"
 #include "mtp/core/version.h"
 #include "mtp/dist/ordered_sum.h"
+#include "rank_file.h"
 
 namespace mtp::checkpoint {
 
@@ -48,10 +50,12 @@ void write_attributes(hdf5::File& file, const RunState& state) {
 
 void write_state_file(const std::filesystem::path& path, const RunState& state,
                       const std::vector<StateTensor>& tensors) {
-  hdf5::File file = hdf5::File::create(path);
+  auto [file, memory] = hdf5::File::create_in_memory();  // as in Snapshot::write, for the same reason
   write_attributes(file, state);
   for (const StateTensor& tensor : tensors) file.create_virtual_dataset<float>(tensor.name, tensor.shape, tensor.parts);
   file.close();
+  RandomAccessFile out = RandomAccessFile::create(path);
+  read_between(memory, {}, [&](std::int64_t position, auto bytes) { out.write(position, bytes); });
 }
 
 }  // namespace mtp::checkpoint

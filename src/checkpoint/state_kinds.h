@@ -2,14 +2,14 @@
 
 #include <string>
 
-#include "mtp/model/parameters.h"
+#include "mtp/dist/sharded_unit.h"
 
 namespace mtp::checkpoint {
 
 /// Calls visit(kind, unit, this rank's shard) for every kind of state of every unit.
 template <typename Visit>
-void for_each_shard(const model::Parameters& parameters, const Visit& visit) {
-  for (const auto& unit : parameters.units()) {
+void for_each_shard(const dist::Units& units, const Visit& visit) {
+  for (const auto& unit : units) {
     visit(std::string("parameters/"), *unit, unit->master());
     if (!unit->trained()) continue;
     visit(std::string("exp_avg/"), *unit, unit->moment1());

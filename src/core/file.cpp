@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
+#include <string>
 #include <system_error>
 #include <utility>
 
@@ -55,9 +57,21 @@ Error failed(const fs::path& path, const char* action) {
 
 }  // namespace
 
-RandomAccessFile::RandomAccessFile(fs::path path, Access access)
-    : path_(std::move(path)), file_(::open(path_.c_str(), (access == Access::read ? O_RDONLY : O_RDWR) | O_CLOEXEC)) {
+RandomAccessFile::RandomAccessFile(int file, fs::path path) : path_(std::move(path)), file_(file) {
   if (file_ < 0) throw failed(path_, "opening");
+}
+
+RandomAccessFile::RandomAccessFile(fs::path path, Access access)
+    : RandomAccessFile(::open(path.c_str(), (access == Access::read ? O_RDONLY : O_RDWR) | O_CLOEXEC), path) {}
+
+RandomAccessFile RandomAccessFile::create(fs::path path) {
+  return RandomAccessFile(::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644), path);
+}
+
+RandomAccessFile RandomAccessFile::in_memory() {
+  std::string path = "/dev/shm/mtp-XXXXXX";
+  const int file = mkostemp(path.data(), O_CLOEXEC);
+  return RandomAccessFile(file, path);
 }
 
 RandomAccessFile::RandomAccessFile(RandomAccessFile&& other) noexcept
@@ -72,6 +86,8 @@ std::int64_t RandomAccessFile::bytes() const {
   if (fstat(file_, &status) != 0) throw failed(path_, "looking for the size");
   return status.st_size;
 }
+
+void RandomAccessFile::unlink() const { ::unlink(path_.c_str()); }
 
 void RandomAccessFile::read(std::int64_t position, std::span<std::byte> bytes) const {
   while (!bytes.empty()) {
@@ -92,6 +108,10 @@ void RandomAccessFile::write(std::int64_t position, std::span<const std::byte> b
     position += count;
     bytes = bytes.subspan(static_cast<std::size_t>(count));
   }
+}
+
+void RandomAccessFile::start_sync(std::int64_t position, std::int64_t bytes) {
+  sync_file_range(file_, position, bytes, SYNC_FILE_RANGE_WRITE);  // a hint: `sync` finds what goes wrong
 }
 
 void RandomAccessFile::sync() {

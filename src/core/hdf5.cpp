@@ -390,6 +390,13 @@ File File::create(const std::filesystem::path& path) {
   return {owned(H5Fcreate(where.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, file_access(where).id()), where, "create"), where};
 }
 
+std::pair<File, RandomAccessFile> File::create_in_memory() {
+  RandomAccessFile bytes = RandomAccessFile::in_memory();
+  File file = create(bytes.path());
+  bytes.unlink();
+  return {std::move(file), std::move(bytes)};
+}
+
 bool File::exists(const std::string& name) const {
   const Lock lock;
   // HDF5 wants every group on the way to exist before it looks for the next name.

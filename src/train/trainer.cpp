@@ -131,7 +131,7 @@ void Trainer::start(const std::optional<Resumption>& from) {
   order_.emplace(sampler(settings, *data_));
   loader_.emplace(*data_, *order_, reading);
   const checkpoint::Run run{settings, fingerprints_, device_kind, communicator_.size()};
-  saver_.emplace(run, *parameters_, device_, communicator_);
+  saver_.emplace(run, parameters_->units(), device_, communicator_);
 }
 
 void Trainer::take_run_directory() {
@@ -142,7 +142,7 @@ void Trainer::take_run_directory() {
 }
 
 void Trainer::load(const std::optional<Resumption>& from) {
-  if (from) return checkpoint::restore(from->state, *parameters_, device_, communicator_);
+  if (from) return checkpoint::restore(from->state, parameters_->units(), device_, communicator_);
   dist::agree(communicator_, "the loading of the pair", [&] {
     parameters_->load(*pair_, device_);
     if (plan_.settings.drafter.share_embedding_with_base) parameters_->share_embedding_with_base(device_);

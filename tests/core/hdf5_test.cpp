@@ -6,8 +6,10 @@
 #include <csignal>
 #include <fstream>
 #include <limits>
+#include <numeric>
 #include <thread>
 
+#include "mtp/core/file.h"
 #include "support/error_of.h"
 #include "support/temp_dir.h"
 
@@ -40,6 +42,42 @@ TEST_F(Hdf5Test, WhatIsWrittenInSlicesIsReadInSlices) {
   in.read(1, std::span(rows));
   EXPECT_THAT(rows, ElementsAre(3, 4, 5, 6, 7, 8));
   EXPECT_THAT(in.read_all<float>(), ElementsAre(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11));
+}
+
+TEST_F(Hdf5Test, AVirtualDatasetShowsTheElementsOfOtherFilesInTheirOrder) {
+  const std::vector<std::int64_t> shape{3, 2, 4};
+  // Cut within the innermost rows, within one row, and at the end of a row.
+  const std::vector<std::int64_t> cuts{0, 5, 6, 7, 16, 24};
+  std::vector<VirtualPart> parts;
+  for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+    std::vector<float> values;
+    for (std::int64_t k = cuts[i]; k < cuts[i + 1]; ++k) values.push_back(static_cast<float>(k));
+    const std::string name = "part" + std::to_string(i) + ".h5";
+    File part = File::create(dir.path() / name);
+    part.create_dataset<float>("a/values", {static_cast<std::int64_t>(values.size())})
+        .write(0, std::span<const float>(values));
+    part.close();
+    parts.push_back({name, "a/values", cuts[i], cuts[i + 1] - cuts[i]});
+  }
+  File file = File::create(path);
+  file.create_virtual_dataset<float>("b/whole", shape, parts);
+  file.close();
+
+  const Dataset whole = File::open(path).dataset("b/whole");
+  EXPECT_EQ(whole.shape(), shape);
+  std::vector<float> expected(24);
+  std::iota(expected.begin(), expected.end(), 0.0f);
+  EXPECT_EQ(whole.read_all<float>(), expected);
+  EXPECT_THAT(error_of([&] { whole.check_is_stored(); }), HasSubstr("is virtual"));
+}
+
+TEST_F(Hdf5Test, AReservedDatasetIsWrittenPastHdf5) {
+  File file = File::create(path);
+  const std::int64_t position = file.reserve_dataset<float>("values", {3}).position_in_file();
+  file.close();
+  const std::vector<float> values{1, 2, 3};
+  RandomAccessFile(path, RandomAccessFile::Access::write).write(position, std::as_bytes(std::span(values)));
+  EXPECT_THAT(File::open(path).dataset("values").read_all<float>(), ElementsAre(1, 2, 3));
 }
 
 template <typename T>

@@ -7,7 +7,7 @@
 #include "mtp/checkpoint/state.h"
 #include "mtp/core/settings.h"
 #include "mtp/dist/communicator.h"
-#include "mtp/model/parameters.h"
+#include "mtp/dist/sharded_unit.h"
 
 namespace mtp::checkpoint {
 
@@ -43,7 +43,7 @@ State open(const std::filesystem::path& checkpoint, const dist::Communicator& co
 
 /// Reads this rank's shards of all parameters and moments, on any number of ranks, which verify every tensor together.
 /// Collective. Throws DamagedCheckpoint.
-void restore(const State& state, const model::Parameters& parameters, Device& device,
+void restore(const State& state, const dist::Units& units, Device& device,
              const dist::Communicator& communicator);
 
 /// Verifies every tensor without keeping it. Collective. Throws DamagedCheckpoint.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -11,7 +12,6 @@
 #include "mtp/checkpoint/run_state.h"
 #include "mtp/checkpoint/snapshot.h"
 #include "mtp/dist/communicator.h"
-#include "mtp/model/parameters.h"
 
 namespace mtp::checkpoint {
 
@@ -27,7 +27,7 @@ namespace mtp::checkpoint {
 class Saver {
  public:
   /// All but `run` must outlive it.
-  Saver(Run run, const model::Parameters& parameters, const Device& device, const dist::Communicator& communicator);
+  Saver(Run run, const dist::Units& units, const Device& device, const dist::Communicator& communicator);
   /// Gives up what is being written.
   ~Saver() = default;
 
@@ -69,6 +69,7 @@ class Saver {
   Manifest source_;  // on rank 0, of the files in RUN/source, which do not change
   Stage stage_ = Stage::none;
   std::string failure_;  // of the last save
+  std::chrono::steady_clock::time_point begin_;
   Outcome outcome_;
   std::atomic<bool> is_ready_ = false;
   std::jthread thread_;  // last, so that it ends before what it uses

@@ -9,7 +9,7 @@
 
 #include "mtp/core/hdf5.h"
 #include "mtp/core/json.h"
-#include "mtp/model/parameters.h"
+#include "mtp/dist/sharded_unit.h"
 
 namespace mtp::checkpoint {
 
@@ -21,13 +21,13 @@ struct StateTensor {
 };
 
 /// Every tensor of the state, as so many ranks hold it: moments of trained parameters only.
-std::vector<StateTensor> state_tensors(const model::Parameters& parameters, int ranks);
+std::vector<StateTensor> state_tensors(const dist::Units& units, int ranks);
 
 /// A copy of a rank's shards, on the host.
 class Snapshot {
  public:
   /// Sets the memory aside.
-  explicit Snapshot(const model::Parameters& parameters);
+  explicit Snapshot(const dist::Units& units);
 
   /// Copies the shards as they are now.
   void take(const Device& device);

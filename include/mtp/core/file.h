@@ -25,17 +25,29 @@ class RandomAccessFile {
   enum class Access { read, write };
   /// Opens an existing file.
   RandomAccessFile(std::filesystem::path path, Access access);
+  /// A new file, or an empty one in place of an old one.
+  static RandomAccessFile create(std::filesystem::path path);
+  /// A new file in memory. It has a path until `unlink`. Parts that are never written take no memory.
+  static RandomAccessFile in_memory();
   RandomAccessFile(RandomAccessFile&& other) noexcept;
   ~RandomAccessFile();
   RandomAccessFile& operator=(RandomAccessFile&&) = delete;
 
+  /// Opens the same file for whoever wants a path.
+  const std::filesystem::path& path() const { return path_; }
   std::int64_t bytes() const;
+  /// Takes the file's name away: it ends with the last who has it open.
+  void unlink() const;
   /// Throws Error where the file ends before too.
   void read(std::int64_t position, std::span<std::byte> bytes) const;
   void write(std::int64_t position, std::span<const std::byte> bytes);
+  /// Lets the disk begin with what was written there, without waiting for it.
+  void start_sync(std::int64_t position, std::int64_t bytes);
   void sync();
 
  private:
+  RandomAccessFile(int file, std::filesystem::path path);
+
   std::filesystem::path path_;
   int file_ = -1;
 };

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "mtp/core/file.h"
+
 // A small layer over HDF5's C interface. Every function holds one process-wide lock, because HDF5 need not be
 // thread-safe; files are opened without file locks, which some cluster file systems lack. Every failure is an Error of
 // one line that names the file and the object.
@@ -114,6 +116,8 @@ class File : public Object {
   static File open(const std::filesystem::path& path);
   /// Creates an empty file, or empties an existing one.
   static File create(const std::filesystem::path& path);
+  /// Creates a file in memory, without a name; its bytes are in the second, once the first is closed.
+  static std::pair<File, RandomAccessFile> create_in_memory();
 
   /// Names below may be paths with `/`; missing groups are made.
   bool exists(const std::string& name) const;
