@@ -163,7 +163,7 @@ def relative_to_others(values: dict[str, float]) -> dict[str, float]:
 
 
 KINDS = {"mtp-bench-ops": "operations", "mtp-bench-comm": "communication", "mtp-bench-step": "training step"}
-FLOOR_KINDS = {"copy": "memory", "matrix": "matrix products"}
+FLOOR_KINDS = {"copy": "memory", "update": "memory", "matrix": "matrix products"}
 
 
 def kind_of_work(result: Result) -> str:

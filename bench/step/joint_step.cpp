@@ -1,5 +1,7 @@
 #include "joint_step.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <string>
@@ -46,7 +48,12 @@ JointStep::JointStep(const dist::Communicator& communicator, Device& device, con
       settings_(settings),
       length_(length),
       pair_(settings),
-      sharding_{device, communicator, settings.dist.reduction, settings.train.global_batch, 0},
+      sharding_{device,
+                communicator,
+                settings.dist.reduction,
+                settings.train.global_batch,
+                0,
+                settings.train.compute_dtype == ComputeType::bf16 ? DType::bf16 : DType::f32},
       parameters_(pair_.table, sharding_),
       joint_(device, settings_, pair_, parameters_),
       optimizer_(settings_.optimizer, device, communicator, parameters_.units()),

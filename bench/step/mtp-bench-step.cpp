@@ -19,7 +19,7 @@ struct Options {
   std::vector<std::string> presets{"17m", "small", "e4b-mini"};
   Cut cut;
   std::int64_t length = 512, micro_batches = 2;
-  std::string reduction = "ordered";
+  std::string reduction = "ordered", dtype = "fp32";
   bool recompute = false;
   std::filesystem::path directory = std::filesystem::temp_directory_path();
 };
@@ -29,6 +29,7 @@ Settings settings_of(const Options& options, const PairOnDisk& pair, int ranks) 
   settings.model = {.base = pair.base(), .drafter = pair.drafter()};
   settings.train.global_batch = options.micro_batches * ranks;
   settings.train.recompute = options.recompute;
+  settings.train.compute_dtype = options.dtype == "bf16" ? ComputeType::bf16 : ComputeType::fp32;
   settings.dist.reduction = options.reduction == "fast" ? Reduction::fast : Reduction::ordered;
   return settings;
 }
@@ -59,6 +60,7 @@ void count_phases(const dist::Communicator& communicator, const Phases& mine, be
 Work work(Suite& suite, Device& device, const hf::Preset& shape, const Options& options) {
   constexpr double lr = 1e-5;
   const dist::Communicator& communicator = suite.communicator();
+  const dist::Patience patience(communicator);  // writing and reading a pair takes its time
   const PairOnDisk pair(communicator, shape, options.directory);
   const auto step = std::make_shared<JointStep>(communicator, device, settings_of(options, pair, communicator.size()),
                                                 options.length);
@@ -79,7 +81,7 @@ Work work(Suite& suite, Device& device, const hf::Preset& shape, const Options& 
 }
 
 std::string name_of(const std::string& preset, const Options& options) {
-  return fmt::format("joint_step/{}/fp32/{}/{}{}", preset, options.length, options.reduction,
+  return fmt::format("joint_step/{}/{}/{}/{}{}", preset, options.dtype, options.length, options.reduction,
                      options.recompute ? "/recompute" : "");
 }
 
@@ -88,6 +90,8 @@ void check_options(const Options& options) {
   if (options.micro_batches < 1) throw UsageError("option --micro-batches: {} is below 1", options.micro_batches);
   if (options.reduction != "ordered" && options.reduction != "fast")
     throw UsageError("option --reduction: {} is neither ordered nor fast", options.reduction);
+  if (options.dtype != "fp32" && options.dtype != "bf16")
+    throw UsageError("option --dtype: {} is neither fp32 nor bf16", options.dtype);
 }
 
 void add_all(Suite& suite, const Options& options) {
@@ -117,6 +121,8 @@ int main(int argc, char** argv) {
   own.add_options()("micro-batches", po::value(&options.micro_batches)->default_value(options.micro_batches),
                     "of each rank in a step, one sequence each");
   own.add_options()("reduction", po::value(&options.reduction)->default_value(options.reduction), "ordered or fast");
+  own.add_options()("dtype", po::value(&options.dtype)->default_value(options.dtype),
+                    "what is computed with, fp32 or bf16; utilisation is of the fp32 rate");
   own.add_options()("recompute", po::value(&options.recompute)->default_value(false, "false"),
                     "activations instead of keeping them: true or false");
   own.add_options()("directory", po::value(&options.directory)->default_value(options.directory),
