@@ -83,12 +83,16 @@ def plot_agreement(axes: Axes, validation: Records) -> None:
 
 
 def plot_accepted_length(axes: Axes, validation: Records) -> None:
+    steps = [r["step"] for r in validation]
     lengths = [r["accepted_length"] for r in validation]
-    axes.plot([r["step"] for r in validation], lengths, "o-", color=BASE_COLOUR, markersize=4, linewidth=1.8)
+    axes.plot(steps, lengths, "o-", color=BASE_COLOUR, markersize=4, linewidth=1.8, label="over all positions")
+    decoding = [r["tokens_per_step"] for r in validation]
+    axes.plot(steps, decoding, "--", color=BASE_COLOUR, linewidth=1.2, label="over steps of decoding")
     for i in {0, len(validation) - 1}:
         place = {"textcoords": "offset points", "xytext": (0, -14), "ha": "center"}
-        axes.annotate(f"{lengths[i]:.2f}", (validation[i]["step"], lengths[i]), **place)
+        axes.annotate(f"{lengths[i]:.2f}", (steps[i], lengths[i]), **place)
     axes.set(title="Accepted length: tokens per base forward", ylim=(0.8, max(2, max(lengths) * 1.1)))
+    axes.legend(frameon=False)
 
 
 def draw(name: str, records: Records, validation: Records, out: Path) -> None:

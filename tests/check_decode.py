@@ -130,22 +130,6 @@ def the_table_shows_both(bench: Bench) -> None:
         assert re.search(line, shown, re.MULTILINE), shown
 
 
-def outputs_become_a_data_file(bench: Bench) -> None:
-    outputs = [prompt["output_ids"] for prompt in bench.results("--max-new-tokens", "8")["plain"]["prompts"]]
-    data = bench.folder / "data.h5"
-    script = Path(__file__).parent.parent / "scripts" / "decoded_to_data.py"
-    subprocess.run([sys.executable, script, bench.prompts, bench.json, "--out", data], check=True)
-    with h5py.File(bench.prompts) as prompts, h5py.File(data) as made:
-        assert dict(made.attrs) == dict(prompts.attrs)
-        begin, first = made["offsets"][:], prompts["offsets"][:]
-        for i, output in enumerate(outputs):
-            tokens, mask = (made[name][begin[i] : begin[i + 1]].tolist() for name in ("tokens", "loss_mask"))
-            assert tokens == prompts["tokens"][first[i] : first[i + 1]].tolist() + output
-            assert mask == [0] * LENGTHS[i] + [1] * len(output)
-    inspected = subprocess.run([bench.programs / "mtp-inspect", data], capture_output=True, text=True)
-    assert inspected.returncode == 0, inspected.stderr
-
-
 def bad_prompts_are_refused(bench: Bench) -> None:
     def set_offsets(file: h5py.File) -> None:
         file["offsets"][2] = 1
@@ -197,7 +181,6 @@ CASES = (
     either_mode_alone_says_the_same,
     an_end_token_ends_a_prompt,
     the_table_shows_both,
-    outputs_become_a_data_file,
     bad_prompts_are_refused,
     bad_options_are_refused,
     a_bad_pair_is_refused,

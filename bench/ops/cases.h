@@ -40,6 +40,7 @@ std::vector<Case> rope_cases();
 std::vector<Case> attention_cases();
 std::vector<Case> cross_entropy_cases();
 std::vector<Case> masked_head_cases();
+std::vector<Case> rowwise_cases();
 std::vector<Case> optimizer_cases();
 
 // Inputs, and checks of a part of the results against sums in double precision.

@@ -4,6 +4,7 @@
 #include <numbers>
 
 #include "cases.h"
+#include "mtp/tensor/bfloat16.h"
 
 namespace mtp::bench {
 
@@ -53,6 +54,21 @@ Work accumulate(Device& device, const Sizes& sizes) {
   return arithmetic(
       device, hidden(sizes), 2, [](double a, double) { return a; },
       [](Device& d, const Tensor& a, const Tensor&, const Tensor& y) { ops::accumulate(d, a, y); });
+}
+
+/// To bf16, as weights are before they are gathered.
+Work convert(Device& device, const Sizes& sizes) {
+  const Shape shape = intermediate(sizes);
+  const Tensor x = random_tensor(device, shape, 1), y = device.empty(shape, DType::bf16), back = device.empty(shape);
+  const auto check = [=, &device] {
+    ops::convert(device, y, back);
+    expect_rows(device, "y", back, [&](std::int64_t i) {
+      Values expected = row(device, x, i);
+      for (double& value : expected) value = rounded_to(DType::bf16, static_cast<float>(value));
+      return expected;
+    });
+  };
+  return {.run = [=, &device] { ops::convert(device, x, y); }, .check = check, .bytes = bytes_of({x, y})};
 }
 
 Values joined(Values a, const Values& b) {
@@ -171,6 +187,7 @@ std::vector<Case> elementwise_cases() {
           {"add_scaled", "", add_scaled},
           {"scale", "", scale},
           {"accumulate", "", accumulate},
+          {"convert", "", convert},
           {"concat_columns", "", concat_columns},
           {"split_columns", "", split_columns},
           {"copy_columns", "", copy_columns, has_layer_columns},

@@ -4,19 +4,17 @@
 #include <random>
 
 #include "cases.h"
-#include "mtp/hf/make_pair.h"
+#include "support/shapes.h"
 
 namespace mtp::bench {
 
 namespace {
 
 Sizes sizes(const std::string& preset, std::int64_t rows, std::int64_t vocabulary) {
-  const auto& all = hf::presets();
-  const auto found = std::ranges::find(all, preset, &hf::Preset::name);
-  MTP_ASSERT(found != all.end());
-  const hf::DrafterConfig drafter = hf::parse_drafter_config(found->drafter, preset);
+  const hf::Preset shape = find_shape(preset, {});
+  const hf::DrafterConfig drafter = hf::parse_drafter_config(shape.drafter, preset);
   Sizes made{.name = preset,
-             .base = hf::parse_base_config(found->base, preset).text,
+             .base = hf::parse_base_config(shape.base, preset).text,
              .drafter = drafter.text,
              .rows = rows,
              .length = 512,
@@ -31,7 +29,7 @@ Sizes sizes(const std::string& preset, std::int64_t rows, std::int64_t vocabular
 }  // namespace
 
 std::vector<Sizes> all_sizes() {
-  return {sizes("small", 512, 4096), sizes("e4b", 128, 32768), sizes("31b", 64, 16384)};
+  return {sizes("small", 512, 4096), sizes("17m", 512, 8192), sizes("e4b", 128, 32768), sizes("31b", 64, 16384)};
 }
 
 Tensor random_tensor(Device& device, const Shape& shape, unsigned seed, float scale) {

@@ -10,8 +10,9 @@ using namespace mtp::bench;
 
 std::vector<Case> all_cases() {
   std::vector<Case> all;
-  for (const auto& cases : {norm_cases(), elementwise_cases(), rope_cases(), embedding_cases(), matmul_cases(),
-                            attention_cases(), cross_entropy_cases(), masked_head_cases(), optimizer_cases()})
+  for (const auto& cases :
+       {norm_cases(), elementwise_cases(), rope_cases(), embedding_cases(), matmul_cases(), attention_cases(),
+        cross_entropy_cases(), masked_head_cases(), rowwise_cases(), optimizer_cases()})
     all.insert(all.end(), cases.begin(), cases.end());
   return all;
 }
@@ -22,10 +23,15 @@ std::string name_of(const Case& each, const Sizes& sizes) {
 }
 
 void add_floors(Suite& suite) {
-  for (const std::int64_t bytes : copy_sizes())
-    suite.add(fmt::format("floor/copy/{}", bytes), "bytes moved by a copy", [bytes](Device& device) {
-      return Work{.run = copy_work(device, bytes), .check = [] {}, .bytes = static_cast<double>(bytes)};
-    });
+  const auto add = [&](const char* name, auto make) {
+    for (const std::int64_t range : memory_ranges())
+      suite.add(fmt::format("floor/{}/{}", name, range), "a part of the range in each run", [=](Device& device) {
+        const MemoryWork work = make(device, range);
+        return Work{.run = work.run, .check = [] {}, .bytes = work.bytes, .range = static_cast<double>(range)};
+      });
+  };
+  add("copy", copy_work);
+  add("update", update_work);
   for (const std::int64_t size : matrix_sizes())
     suite.add(fmt::format("floor/matrix/{}", size), "fp32 products of square matrices", [size](Device& device) {
       const MatrixProduct products = matrix_products(device, size);

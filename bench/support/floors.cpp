@@ -16,27 +16,50 @@ using Clock = std::chrono::steady_clock;
 
 constexpr double time_of_a_floor = 0.1;  // seconds; the best run of that time counts
 constexpr int least_runs = 3;
+constexpr std::int64_t floats = sizeof(float);
+constexpr std::int64_t part_elements = std::int64_t{1} << 21;  // of a run
+
+/// Work on floats 0 … n - 1, each of which is read once and written once, part after part and over again; `body(begin,
+/// end)` is called on every thread at once.
+template <typename Body>
+MemoryWork over_parts(Device& device, std::int64_t n, const Body& body) {
+  const std::int64_t part = std::min(n, part_elements), threads = device.threads().threads();
+  return {.run =
+              [&device, n, part, threads, body, next = std::int64_t{0}]() mutable {
+                device.threads().run(
+                    threads, [&](std::int64_t i) { body(next + part * i / threads, next + part * (i + 1) / threads); });
+                next = (next + part) % n;
+              },
+          .bytes = static_cast<double>(2 * part * floats)};
+}
 
 }  // namespace
 
-const std::vector<std::int64_t>& copy_sizes() {
-  static const std::vector<std::int64_t> sizes = [] {
+const std::vector<std::int64_t>& memory_ranges() {
+  static const std::vector<std::int64_t> ranges = [] {
     std::vector<std::int64_t> all;
     for (std::int64_t bytes = std::int64_t{1} << 17; bytes <= std::int64_t{1} << 29; bytes *= 4) all.push_back(bytes);
     return all;
   }();
-  return sizes;
+  return ranges;
 }
 
-std::function<void()> copy_work(Device& device, std::int64_t bytes) {
-  const std::int64_t half = bytes / 2, threads = device.threads().threads();
-  const Tensor from = device.zeros({half / 4}), to = device.zeros({half / 4});
-  return [&device, half, threads, from, to] {
-    device.threads().run(threads, [&](std::int64_t i) {
-      const std::int64_t begin = half * i / threads, end = half * (i + 1) / threads;
-      std::memcpy(to.data<std::byte>() + begin, from.data<std::byte>() + begin, static_cast<std::size_t>(end - begin));
-    });
-  };
+MemoryWork copy_work(Device& device, std::int64_t range) {
+  const std::int64_t half = range / 2 / floats;
+  const Tensor from = device.zeros({half}), to = device.zeros({half});
+  return over_parts(device, half, [from, to](std::int64_t begin, std::int64_t end) {
+    std::memcpy(to.f32() + begin, from.f32() + begin, static_cast<std::size_t>((end - begin) * floats));
+  });
+}
+
+MemoryWork update_work(Device& device, std::int64_t range) {
+  const std::int64_t n = range / floats;
+  const Tensor x = device.zeros({n});
+  return over_parts(device, n, [x](std::int64_t begin, std::int64_t end) {
+    float* const values = x.f32();
+#pragma omp simd
+    for (std::int64_t i = begin; i < end; ++i) values[i] += 1;
+  });
 }
 
 const std::vector<std::int64_t>& matrix_sizes() {
@@ -86,14 +109,17 @@ double Floors::best_rate(double amount, const std::function<void()>& work) const
   return *std::ranges::min_element(of_ranks);
 }
 
-double Floors::copy_bandwidth(double bytes) {
-  if (copy_bandwidths_.empty())
-    for (const std::int64_t size : copy_sizes()) {
-      Device device(threads_);
-      copy_bandwidths_[size] = best_rate(static_cast<double>(size), copy_work(device, size));
-    }
-  auto above = copy_bandwidths_.upper_bound(static_cast<std::int64_t>(bytes));
-  if (above != copy_bandwidths_.begin()) --above;
+double Floors::bandwidth(double range) {
+  if (bandwidths_.empty())
+    for (const std::int64_t measured : memory_ranges())
+      for (const auto make : {copy_work, update_work}) {
+        Device device(threads_);
+        const MemoryWork work = make(device, measured);
+        double& best = bandwidths_[measured];
+        best = std::max(best, best_rate(work.bytes, work.run));
+      }
+  auto above = bandwidths_.upper_bound(static_cast<std::int64_t>(range));
+  if (above != bandwidths_.begin()) --above;
   return above->second;
 }
 
@@ -109,9 +135,10 @@ double Floors::matrix_rate() {
   return *matrix_rate_;
 }
 
-double Floors::time(double bytes, double flops) {
-  const double moving = bytes > 0 ? bytes / copy_bandwidth(bytes) : 0;
-  const double computing = flops > 0 ? flops / matrix_rate() : 0;
+double Floors::time(const Amount& amount) {
+  const double range = amount.range > 0 ? amount.range : amount.bytes;
+  const double moving = amount.bytes > 0 ? amount.bytes / bandwidth(range) : 0;
+  const double computing = amount.flops > 0 ? amount.flops / matrix_rate() : 0;
   return std::max(moving, computing);
 }
 

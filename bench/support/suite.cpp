@@ -15,7 +15,9 @@ using Clock = std::chrono::steady_clock;
 constexpr double least_time = 1e-3;
 constexpr double most_times = 1000;
 
+/// Of the ranks that took part.
 double median(std::vector<double> values) {
+  std::erase(values, 0.0);
   std::ranges::sort(values);
   return values[values.size() / 2];
 }
@@ -64,9 +66,9 @@ Suite::Prepared& Suite::prepared(const std::string& name, const Make& make) {
   next->work = make(*next->device);
   const Work& work = next->work;
   next->error = error_on_any_rank(work);
-  if (next->error.empty() && !work.plain) next->floor_time = floors_.time(work.bytes, work.flops);
+  if (next->error.empty() && !work.plain) next->floor_time = floors_.time({work.bytes, work.flops, work.range});
   if (next->error.empty() && !work.prepare) {
-    const double seconds = largest(time({}, work.run, 1));
+    const double seconds = largest(time(work, work.run, 1));
     next->times = static_cast<std::int64_t>(std::clamp(std::ceil(least_time / seconds), 1.0, most_times));
   }
   prepared_ = next;
@@ -88,13 +90,13 @@ std::string Suite::error_on_any_rank(const Work& work) const {
   return {};
 }
 
-Suite::RankTimes Suite::time(const std::function<void()>& prepare, const std::function<void()>& run,
-                             std::int64_t times) const {
-  if (prepare) prepare();
+Suite::RankTimes Suite::time(const Work& work, const std::function<void()>& run, std::int64_t times) const {
+  if (work.prepare) work.prepare();
   communicator_.barrier("a benchmark");
   const auto start = Clock::now();
   for (std::int64_t i = 0; i < times; ++i) run();
-  const double mine = std::chrono::duration<double>(Clock::now() - start).count();
+  const double elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+  const double mine = work.takes_part ? elapsed : 0;
   return communicator_.all_gather(std::span(&mine, 1), "the times of a benchmark");
 }
 
@@ -102,13 +104,14 @@ void Suite::measure(benchmark::State& state, const Prepared& prepared) {
   const Work& work = prepared.work;
   const auto times = static_cast<double>(prepared.times);
   RankTimes totals(communicator_.size());
-  double fastest = std::numeric_limits<double>::infinity(), fastest_plain = fastest;
+  double total = 0, fastest = std::numeric_limits<double>::infinity(), fastest_plain = fastest;
   while (state.KeepRunningBatch(prepared.times)) {
-    const RankTimes of_ranks = time(work.prepare, work.run, prepared.times);
+    const RankTimes of_ranks = time(work, work.run, prepared.times);
     state.SetIterationTime(largest(of_ranks));
+    total += largest(of_ranks);
     fastest = std::min(fastest, largest(of_ranks) / times);
     add_to(totals, of_ranks);
-    if (work.plain) fastest_plain = std::min(fastest_plain, largest(time({}, work.plain, prepared.times)) / times);
+    if (work.plain) fastest_plain = std::min(fastest_plain, largest(time(work, work.plain, prepared.times)) / times);
   }
   const auto slowest_rank = std::ranges::max_element(totals) - totals.begin();
   const double floor = work.plain ? fastest_plain : prepared.floor_time;
@@ -116,11 +119,13 @@ void Suite::measure(benchmark::State& state, const Prepared& prepared) {
   counters["bytes"] = work.bytes;
   counters["flops"] = work.flops;
   counters["fastest"] = fastest;
-  counters["floor_time"] = floor;
-  counters["share_of_floor"] = floor / fastest;
+  if (floor > 0) {
+    counters["floor_time"] = floor;
+    counters["share_of_floor"] = floor / fastest;
+  }
   counters["slowest_rank"] = static_cast<double>(slowest_rank);
   counters["imbalance"] = totals[slowest_rank] / median(totals);
-  if (work.count) work.count(counters, fastest);
+  if (work.count) work.count(counters, total / static_cast<double>(state.iterations()));
 }
 
 }  // namespace mtp::bench

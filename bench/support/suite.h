@@ -16,13 +16,13 @@ namespace mtp::bench {
 /// What a benchmark times, done by every rank at once.
 struct Work {
   std::function<void()> run;
-  std::function<void()> check;         // throws Error where the first run's result is wrong
-  std::function<void()> prepare = {};  // before each run, not timed
-  double bytes = 0;                    // to be read and written at the least
-  double flops = 0;                    // of matrix products: a multiplication and an addition are two
+  std::function<void()> check;             // throws Error where the first run's result is wrong
+  std::function<void()> prepare = {};      // before each run, not timed
+  double bytes = 0, flops = 0, range = 0;  // see Amount
   /// The same by plain means, timed in turn with `run` as its floor; without it, `bytes` and `flops` give the floor.
   std::function<void()> plain = {};
-  /// Adds counters of its own, from the seconds of a run.
+  bool takes_part = true;  // this rank; false where `run` does nothing
+  /// Adds counters of its own, from the seconds of a run: the mean over the timings.
   std::function<void(benchmark::UserCounters& counters, double seconds)> count = {};
 };
 
@@ -31,6 +31,7 @@ struct Work {
 ///
 /// Counters of each: bytes, flops, fastest (seconds of the fastest timing), floor_time (seconds, of the fastest too),
 /// share_of_floor (floor_time / fastest), slowest_rank and imbalance (the slowest rank's time over the median one's).
+/// Without bytes, flops and a plain counterpart there is no floor.
 class Suite {
  public:
   using Make = std::function<Work(Device&)>;
@@ -56,7 +57,7 @@ class Suite {
   void run(benchmark::State& state, const std::string& name, const Make& make);
   Prepared& prepared(const std::string& name, const Make& make);
   std::string error_on_any_rank(const Work& work) const;
-  RankTimes time(const std::function<void()>& prepare, const std::function<void()>& run, std::int64_t times) const;
+  RankTimes time(const Work& work, const std::function<void()>& run, std::int64_t times) const;
   void measure(benchmark::State& state, const Prepared& prepared);
 
   const dist::Communicator& communicator_;

@@ -82,8 +82,7 @@ State open(const fs::path& checkpoint, const dist::Communicator& communicator) {
   return std::move(*state);
 }
 
-void restore(const State& state, const dist::Units& units, Device& device,
-             const dist::Communicator& communicator) {
+void restore(const State& state, const dist::Units& units, Device& device, const dist::Communicator& communicator) {
   agree_on_damage(communicator, [&] {
     for_each_shard(units, [&](const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard) {
       restore_shard(state, kind, unit, shard, device);

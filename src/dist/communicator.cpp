@@ -209,9 +209,11 @@ Tensor Communicator::exchange_rows(Device& device, const Tensor& sent,
 
 void Communicator::wait(MPI_Request request, const Collective& collective) const {
   const Seconds limit = std::chrono::duration<double, std::ratio<60>>(limit_minutes());
+  const Clock::time_point start = Clock::now();
   Pause pause;
   for (int done = 0; MPI_Test(&request, &done, MPI_STATUS_IGNORE), done == 0; pause())
     if (pause.waited() > limit || (pause.is_long() && roll_is_called())) give_up(collective);
+  waited_ += Seconds(Clock::now() - start).count();
 }
 
 double Communicator::limit_minutes() const { return timeout_minutes_ * (patience_ > 0 ? Patience::factor : 1); }

@@ -72,9 +72,24 @@ class Counter {
       ++sums.drafts;
       sums.accepted += accepted_[t];
     }
+    for (std::int64_t b = 0; b < input_.sequences.count(); ++b) add_steps(input_.sequences, b, sums);
   }
 
  private:
+  /// Goes over a sequence as decoding does: from where its first asked-for token is known, on by what a step gives.
+  void add_steps(const ops::Sequences& sequences, std::int64_t b, ValidationSums& sums) const {
+    for (std::int64_t t = sequences.begin(b); t < sequences.end(b);) {
+      if (input_.labels[t] == ops::no_label || !all_labels_[t]) {
+        ++t;
+        continue;
+      }
+      const std::int64_t tokens = accepted_[t] + 1;
+      ++sums.steps;
+      sums.step_tokens += tokens;
+      t += tokens;
+    }
+  }
+
   const JointInput& input_;
   std::vector<std::int64_t> base_choices_;
   std::vector<char> all_labels_;  // [T] whether every round so far has a label

@@ -21,15 +21,17 @@ double ratio(std::int64_t part, std::int64_t of) {
 
 std::string to_json_line(const ValidationMetrics& m) {
   return fmt::format(R"({{"step": {}, "loss_base": {}, "loss_drafter": {}, "accuracy_data": {}, "accuracy_base": {}, )"
-                     R"("accepted_length": {}}})",
+                     R"("accepted_length": {}, "tokens_per_step": {}}})",
                      m.step, exact(m.loss_base), exact(m.loss_drafter), exact(m.accuracy_data), exact(m.accuracy_base),
-                     exact(m.accepted_length));
+                     exact(m.accepted_length), exact(m.tokens_per_step));
 }
 
 std::string to_log_line(const ValidationMetrics& m) {
-  return fmt::format("validation of step {}  base {:.4f}  drafter {:.3f}  agrees with the base {:.3f}  accepted {:.3f}",
-                     m.step, m.loss_base, fmt::join(m.loss_drafter, " "), fmt::join(m.accuracy_base, " "),
-                     m.accepted_length);
+  return fmt::format(
+      "validation of step {}  base {:.4f}  drafter {:.3f}  agrees with the base {:.3f}  accepted {:.3f}  "
+      "tokens a step {:.3f}",
+      m.step, m.loss_base, fmt::join(m.loss_drafter, " "), fmt::join(m.accuracy_base, " "), m.accepted_length,
+      m.tokens_per_step);
 }
 
 Validation::Validation(const Settings& settings, const data::DataFile& data, data::BatchOptions batch,
@@ -65,7 +67,7 @@ model::ValidationSums Validation::validate(std::int64_t micro_batch) {
   const data::MicroBatch batch = make_micro_batch(data_, samples, batch_);
   model::ValidationSums sums = joint_.validate({batch.sequences, batch.ids, batch.labels});
   if (micro_batch >= micro_batches_) {
-    sums.label_tokens = sums.drafts = sums.accepted = 0;
+    sums.label_tokens = sums.drafts = sums.accepted = sums.steps = sums.step_tokens = 0;
     sums.rounds.assign(sums.rounds.size(), {});
   }
   return sums;
@@ -96,6 +98,8 @@ ValidationMetrics Validation::reduce(std::int64_t step, const std::vector<model:
   }
   const std::int64_t drafts = total([](const auto& sums) { return sums.drafts; });
   metrics.accepted_length = 1 + ratio(total([](const auto& sums) { return sums.accepted; }), drafts);
+  const std::int64_t steps = total([](const auto& sums) { return sums.steps; });
+  if (steps > 0) metrics.tokens_per_step = ratio(total([](const auto& sums) { return sums.step_tokens; }), steps);
   return metrics;
 }
 

@@ -379,6 +379,7 @@ def validate(base, drafter, samples, recipe: Recipe):
     base_loss, round_loss, label_tokens = 0.0, [0.0 for _ in rounds], 0
     asked, right, agreed = ([0 for _ in rounds] for _ in range(3))
     starts, accepted = 0, 0  # positions whose rounds all have labels, and the drafts accepted there
+    steps, step_tokens = 0, 0  # those of them at which decoding would draft, and the tokens that it would get
     for ids, labels in samples:
         logits, draft_logits = joint_forward(base, drafter, ids, serving)
         base_loss += float(cross_entropy_sum(logits, labels))
@@ -398,12 +399,20 @@ def validate(base, drafter, samples, recipe: Recipe):
             run += running
         starts += int(complete.sum())
         accepted += int(run[complete].sum())
+        t, drafting = 0, (complete & (labels != IGNORE)).flatten().tolist()
+        while t < len(drafting):
+            if drafting[t]:
+                steps += 1
+                step_tokens += int(run.flatten()[t]) + 1
+                t += int(run.flatten()[t])
+            t += 1
     return {
         "loss_base": base_loss / label_tokens,
         "loss_drafter": [loss / label_tokens for loss in round_loss],
         "accuracy_data": [n / max(of, 1) for n, of in zip(right, asked)],
         "accuracy_base": [n / max(of, 1) for n, of in zip(agreed, asked)],
         "accepted_length": 1 + accepted / max(starts, 1),
+        "tokens_per_step": step_tokens / steps if steps else 1,
     }
 
 

@@ -54,7 +54,8 @@ TEST_P(ValidationReference, LossesAccuraciesAndAcceptedLengthAgree) {
     const double loss = want["loss_drafter"][k];
     EXPECT_NEAR(got["loss_drafter"][k], loss, 1e-5 * loss) << "round " << k;
   }
-  for (const char* key : {"accuracy_data", "accuracy_base", "accepted_length"}) EXPECT_EQ(got[key], want[key]) << key;
+  for (const char* key : {"accuracy_data", "accuracy_base", "accepted_length", "tokens_per_step"})
+    EXPECT_EQ(got[key], want[key]) << key;
 }
 
 INSTANTIATE_TEST_SUITE_P(Fixtures, ValidationReference,

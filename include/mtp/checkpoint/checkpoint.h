@@ -43,8 +43,7 @@ State open(const std::filesystem::path& checkpoint, const dist::Communicator& co
 
 /// Reads this rank's shards of all parameters and moments, on any number of ranks, which verify every tensor together.
 /// Collective. Throws DamagedCheckpoint.
-void restore(const State& state, const dist::Units& units, Device& device,
-             const dist::Communicator& communicator);
+void restore(const State& state, const dist::Units& units, Device& device, const dist::Communicator& communicator);
 
 /// Verifies every tensor without keeping it. Collective. Throws DamagedCheckpoint.
 void verify(const State& state, const dist::Communicator& communicator);

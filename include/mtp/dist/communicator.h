@@ -47,6 +47,9 @@ class Communicator {
   /// could wait for a thread that hangs on the same disk as the missing rank.
   void on_missing_ranks(Handler handler) { missing_ranks_ = std::move(handler); }
 
+  /// Seconds that this rank has spent in collectives since it started.
+  double waited() const { return waited_; }
+
   void barrier(std::string_view what) const;
   std::int64_t sum(std::int64_t value, std::string_view what) const;
   std::int64_t max(std::int64_t value, std::string_view what) const;
@@ -94,6 +97,7 @@ class Communicator {
   int rank_ = 0, size_ = 1, ranks_on_this_node_ = 1;
   double timeout_minutes_ = 10;
   mutable int patience_ = 0;  // scopes of Patience
+  mutable double waited_ = 0;
   Handler missing_ranks_;
 };
 

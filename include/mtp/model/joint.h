@@ -38,6 +38,8 @@ struct ValidationSums {
   std::vector<RoundCounts> rounds;  // [K]
   std::int64_t drafts = 0;          // positions whose K rounds all have labels
   std::int64_t accepted = 0;        // over those positions: rounds before the first that disagrees with the base
+  std::int64_t steps = 0;           // those of the positions at which decoding would draft
+  std::int64_t step_tokens = 0;     // that these steps give: the accepted drafts and one more each
 };
 
 /// Base and drafter together: one base forward, K drafter rounds on its hidden states, keys and values, and the loss

@@ -21,6 +21,9 @@ struct ValidationMetrics {
   /// 1 + the mean number of rounds before the first that disagrees with the base, over the positions whose rounds all
   /// have labels; 1 where there are none.
   double accepted_length = 1;
+  /// The same mean over those positions only at which decoding the text would draft: a step begins where the one before
+  /// ended. On the base's own greedy text this is what decoding measures.
+  double tokens_per_step = 1;
 };
 
 /// As one line of JSON; floats have 17 digits.

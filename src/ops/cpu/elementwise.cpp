@@ -27,11 +27,14 @@ std::int64_t rows_per_task(std::int64_t width) { return std::max<std::int64_t>(1
 constexpr float gelu_scale = 0.7978845608028654f;
 constexpr float gelu_cubic = 0.044715f;
 
-inline float gelu(float x) { return 0.5f * x * (1.0f + cpu::tanh_f32(gelu_scale * (x + gelu_cubic * x * x * x))); }
+/// The hyperbolic tangent that gelu(x) and its derivative are made of.
+inline float gelu_tangent(float x) { return cpu::tanh_f32(gelu_scale * (x + gelu_cubic * x * x * x)); }
 
-inline float gelu_derivative(float x) {
-  const float t = cpu::tanh_f32(gelu_scale * (x + gelu_cubic * x * x * x));
-  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * gelu_scale * (1.0f + 3.0f * gelu_cubic * x * x);
+inline float gelu(float x, float tangent) { return 0.5f * x * (1.0f + tangent); }
+
+inline float gelu_derivative(float x, float tangent) {
+  return 0.5f * (1.0f + tangent) +
+         0.5f * x * (1.0f - tangent * tangent) * gelu_scale * (1.0f + 3.0f * gelu_cubic * x * x);
 }
 
 }  // namespace
@@ -135,7 +138,7 @@ void gated_gelu_forward(Device& device, const Tensor& gate, const Tensor& up, co
   cpu::with_type_of(y, [&]<typename T>(T) {
     const T *g = cpu::elements_of<T>(gate), *u = cpu::elements_of<T>(up);
     T* out = cpu::elements_of<T>(y);
-    for_each_element(device, y.elements(), [=](std::int64_t i) { out[i] = gelu(g[i]) * u[i]; });
+    for_each_element(device, y.elements(), [=](std::int64_t i) { out[i] = gelu(g[i], gelu_tangent(g[i])) * u[i]; });
   });
 }
 
@@ -144,13 +147,20 @@ void gated_gelu_backward(Device& device, const Tensor& dy, const Tensor& gate, c
   MTP_ASSERT(gate.elements() == dy.elements() && up.elements() == dy.elements());
   cpu::with_type_of(dy, [&]<typename T>(T) {
     const T *d = cpu::elements_of<T>(dy), *g = cpu::elements_of<T>(gate), *u = cpu::elements_of<T>(up);
-    if (!dup.empty()) {
-      T* out = cpu::elements_of<T>(dup);
-      for_each_element(device, dy.elements(), [=](std::int64_t i) { out[i] = d[i] * gelu(g[i]); });
-    }
-    if (!dgate.empty()) {
-      T* out = cpu::elements_of<T>(dgate);
-      for_each_element(device, dy.elements(), [=](std::int64_t i) { out[i] = d[i] * u[i] * gelu_derivative(g[i]); });
+    T *out_gate = dgate.empty() ? nullptr : cpu::elements_of<T>(dgate),
+      *out_up = dup.empty() ? nullptr : cpu::elements_of<T>(dup);
+    if (out_gate != nullptr && out_up != nullptr) {
+      for_each_element(device, dy.elements(), [=](std::int64_t i) {
+        const float x = g[i], dy_i = d[i], tangent = gelu_tangent(x);
+        out_gate[i] = dy_i * u[i] * gelu_derivative(x, tangent);
+        out_up[i] = dy_i * gelu(x, tangent);
+      });
+    } else if (out_up != nullptr) {
+      for_each_element(device, dy.elements(),
+                       [=](std::int64_t i) { out_up[i] = d[i] * gelu(g[i], gelu_tangent(g[i])); });
+    } else if (out_gate != nullptr) {
+      for_each_element(device, dy.elements(),
+                       [=](std::int64_t i) { out_gate[i] = d[i] * u[i] * gelu_derivative(g[i], gelu_tangent(g[i])); });
     }
   });
 }

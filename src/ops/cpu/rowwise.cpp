@@ -23,7 +23,7 @@ constexpr std::int64_t sums_in_registers = 6;
 /// Rows that share one pass over the weights, and the outputs that are summed at a time.
 constexpr std::int64_t most_rows = 6;
 constexpr std::int64_t outputs_beside(std::int64_t rows) {
-  return std::clamp<std::int64_t>(sums_in_registers / rows, 1, 4);
+  return std::clamp<std::int64_t>(sums_in_registers / rows, 1, 8);
 }
 
 /// Elements that are worth a task of their own: waking a thread takes about as long as reading these.
@@ -36,7 +36,7 @@ struct Rows {
   Rows from(std::int64_t row) const { return {data + row * stride, stride}; }
 };
 
-float sum_of_lanes(const float* sum) {
+inline float sum_of_lanes(const float* sum) {
   float s[lanes / 2];
   for (std::int64_t lane = 0; lane < lanes / 2; ++lane) s[lane] = sum[lane] + sum[lane + lanes / 2];
   return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));

@@ -1,0 +1,94 @@
+#include "joint_step.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+
+#include "flops.h"
+#include "mtp/core/random.h"
+#include "support/context.h"
+
+namespace mtp::bench {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+bool is_first_of_node(const dist::Communicator& communicator) {
+  const std::vector<std::string> host_of_rank = hosts(communicator);
+  return std::ranges::find(host_of_rank, host_of_rank[communicator.rank()]) - host_of_rank.begin() ==
+         communicator.rank();
+}
+
+}  // namespace
+
+PairOnDisk::PairOnDisk(const dist::Communicator& communicator, const hf::Preset& shape,
+                       const std::filesystem::path& directory)
+    : is_writer_(is_first_of_node(communicator)) {
+  // Named after the first rank's process: jobs that share a disk do not meet.
+  const std::int64_t job = communicator.max(communicator.is_first() ? getpid() : 0, "the name of the job");
+  path_ = directory / fmt::format("mtp-bench-step-{}", job);
+  dist::agree(communicator, "the writing of a random pair", [&] {
+    if (is_writer_) hf::make_pair(shape, 0, path_);
+  });
+}
+
+PairOnDisk::~PairOnDisk() {
+  std::error_code ignored;  // what is left is a temporary directory
+  if (is_writer_) std::filesystem::remove_all(path_, ignored);
+}
+
+JointStep::JointStep(const dist::Communicator& communicator, Device& device, const Settings& settings,
+                     std::int64_t length)
+    : communicator_(communicator),
+      settings_(settings),
+      length_(length),
+      pair_(settings),
+      sharding_{device, communicator, settings.dist.reduction, settings.train.global_batch, 0},
+      parameters_(pair_.table, sharding_),
+      joint_(device, settings_, pair_, parameters_),
+      optimizer_(settings_.optimizer, device, communicator, parameters_.units()),
+      sequences_({length}) {
+  parameters_.load(pair_, device);
+  const auto vocabulary = static_cast<std::uint64_t>(pair_.base_config.text.vocab_size);
+  const std::uint64_t first_id = 3;  // after pad, end and begin
+  for (std::int64_t i = 0; i < micro_batches(); ++i) {
+    const Random random(0, Purpose::shuffle, static_cast<std::uint64_t>(i * communicator.size() + communicator.rank()));
+    std::vector<std::int64_t>& tokens = tokens_.emplace_back();
+    for (std::int64_t t = 0; t <= length; ++t)
+      tokens.push_back(
+          static_cast<std::int64_t>(first_id + random.below(static_cast<std::uint64_t>(t), vocabulary - first_id)));
+  }
+}
+
+double JointStep::run(double lr) {
+  const auto start = Clock::now();
+  const double waited_before = communicator_.waited();
+  std::vector<double> losses;
+  for (std::int64_t i = 0; i < micro_batches(); ++i) {
+    sharding_.first_micro_batch = i * communicator_.size();
+    const std::span<const std::int64_t> all = tokens_[i];
+    losses.push_back(joint_.forward_backward({sequences_, all.first(length_), all.last(length_)}, tokens()).base);
+  }
+  const double waited_in_passes = communicator_.waited() - waited_before;
+  phases_.compute += seconds_since(start) - waited_in_passes;
+
+  const auto update_start = Clock::now();
+  optimizer_.update(step_++, lr, optimizer_.gradient_norm());
+  const double waited = communicator_.waited() - waited_before;
+  phases_.optimizer += seconds_since(update_start) - (waited - waited_in_passes);
+  phases_.communication += waited;
+
+  double sum = 0;
+  for (const double loss : communicator_.all_gather(losses, "the losses")) sum += loss;
+  return sum / static_cast<double>(tokens());
+}
+
+double JointStep::flops() const {
+  return static_cast<double>(micro_batches()) *
+         model_flops(pair_.base_config, pair_.drafter_config, {length_, settings_.drafter.rounds});
+}
+
+}  // namespace mtp::bench

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <vector>
+
+#include "mtp/dist/communicator.h"
+#include "mtp/hf/make_pair.h"
+#include "mtp/hf/pair.h"
+#include "mtp/model/joint.h"
+#include "mtp/train/optimizer.h"
+
+namespace mtp::bench {
+
+/// A random pair of a shape on every node's disk, for as long as this lives: its first rank writes it. Collective.
+class PairOnDisk {
+ public:
+  PairOnDisk(const dist::Communicator& communicator, const hf::Preset& shape, const std::filesystem::path& directory);
+  ~PairOnDisk();
+  PairOnDisk(const PairOnDisk&) = delete;
+  PairOnDisk& operator=(const PairOnDisk&) = delete;
+
+  std::filesystem::path base() const { return path_ / "base"; }
+  std::filesystem::path drafter() const { return path_ / "drafter"; }
+
+ private:
+  std::filesystem::path path_;
+  bool is_writer_;
+};
+
+/// Seconds of this rank since the last `reset`.
+struct Phases {
+  double compute = 0;        // forward and backward
+  double communication = 0;  // waiting for it: what is not hidden behind compute
+  double optimizer = 0;      // gradient norm and update
+  double total() const { return compute + communication + optimizer; }
+};
+
+/// The training step of `mtp-train`, again and again on the same random tokens. Collective.
+class JointStep {
+ public:
+  /// `settings.train.global_batch` sequences of `length` positions, each a micro-batch.
+  JointStep(const dist::Communicator& communicator, Device& device, const Settings& settings, std::int64_t length);
+
+  /// One step; returns the loss of the base over all ranks' tokens.
+  double run(double lr);
+
+  double flops() const;  // of this rank's share of a step, see flops.h
+  std::int64_t tokens() const { return settings_.train.global_batch * length_; }
+  const Phases& phases() const { return phases_; }
+  void reset() { phases_ = {}; }
+
+ private:
+  std::int64_t micro_batches() const { return settings_.train.global_batch / communicator_.size(); }  // of this rank
+
+  const dist::Communicator& communicator_;
+  Settings settings_;
+  std::int64_t length_;
+  hf::Pair pair_;
+  dist::Sharding sharding_;
+  model::Parameters parameters_;
+  model::Joint joint_;
+  train::Optimizer optimizer_;
+  ops::Sequences sequences_;
+  std::vector<std::vector<std::int64_t>> tokens_;  // of each micro-batch, and one more than positions
+  std::int64_t step_ = 0;
+  Phases phases_;
+};
+
+}  // namespace mtp::bench

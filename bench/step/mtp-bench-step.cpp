@@ -1,0 +1,129 @@
+// mtp-bench-step: joint training steps, and where their time goes.
+
+#include <boost/program_options.hpp>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "joint_step.h"
+#include "support/main.h"
+#include "support/shapes.h"
+
+namespace {
+
+using namespace mtp;
+using namespace mtp::bench;
+
+struct Options {
+  std::vector<std::string> presets{"17m", "small", "e4b-mini"};
+  Cut cut;
+  std::int64_t length = 512, micro_batches = 2;
+  std::string reduction = "ordered";
+  bool recompute = false;
+  std::filesystem::path directory = std::filesystem::temp_directory_path();
+};
+
+Settings settings_of(const Options& options, const PairOnDisk& pair, int ranks) {
+  Settings settings;
+  settings.model = {.base = pair.base(), .drafter = pair.drafter()};
+  settings.train.global_batch = options.micro_batches * ranks;
+  settings.train.recompute = options.recompute;
+  settings.dist.reduction = options.reduction == "fast" ? Reduction::fast : Reduction::ordered;
+  return settings;
+}
+
+/// Training lowers the loss of its own tokens at once.
+void check(JointStep& step, double first_loss) {
+  constexpr double lr = 1e-3;
+  step.run(lr);
+  const double loss = step.run(lr);
+  if (!(loss < first_loss)) throw Error("training: the base's loss went from {} to {} in two steps", first_loss, loss);
+  step.reset();
+}
+
+/// Means over the ranks.
+void count_phases(const dist::Communicator& communicator, const Phases& mine, benchmark::UserCounters& counters) {
+  const std::vector<double> phases{mine.compute, mine.communication, mine.optimizer, mine.total()};
+  const std::vector<double> all = communicator.all_gather(phases, "the phases of steps");
+  const auto sum = [&](std::size_t phase) {
+    double seconds = 0;
+    for (std::size_t i = phase; i < all.size(); i += phases.size()) seconds += all[i];
+    return seconds;
+  };
+  counters["share_of_compute"] = sum(0) / sum(3);
+  counters["share_of_communication"] = sum(1) / sum(3);
+  counters["share_of_optimizer"] = sum(2) / sum(3);
+}
+
+Work work(Suite& suite, Device& device, const hf::Preset& shape, const Options& options) {
+  constexpr double lr = 1e-5;
+  const dist::Communicator& communicator = suite.communicator();
+  const PairOnDisk pair(communicator, shape, options.directory);
+  const auto step = std::make_shared<JointStep>(communicator, device, settings_of(options, pair, communicator.size()),
+                                                options.length);
+  communicator.barrier("the reading of a random pair");
+  const auto first_loss = std::make_shared<double>(0);
+  return {.run = [=] { *first_loss = step->run(lr); },
+          .check = [=] { check(*step, *first_loss); },
+          .flops = step->flops(),
+          .count =
+              [=, &suite, &communicator, &device](benchmark::UserCounters& counters, double seconds) {
+                counters["tokens"] = static_cast<double>(step->tokens());
+                counters["tokens_per_second"] = static_cast<double>(step->tokens()) / seconds;
+                counters["flops_utilisation"] = step->flops() / seconds / suite.floors().matrix_rate();
+                counters["memory_peak"] =
+                    static_cast<double>(communicator.max(device.memory_peak(), "the memory of the ranks"));
+                count_phases(communicator, step->phases(), counters);
+              }};
+}
+
+std::string name_of(const std::string& preset, const Options& options) {
+  return fmt::format("joint_step/{}/fp32/{}/{}{}", preset, options.length, options.reduction,
+                     options.recompute ? "/recompute" : "");
+}
+
+void check_options(const Options& options) {
+  if (options.length < 8) throw UsageError("option --length: {} is below 8", options.length);
+  if (options.micro_batches < 1) throw UsageError("option --micro-batches: {} is below 1", options.micro_batches);
+  if (options.reduction != "ordered" && options.reduction != "fast")
+    throw UsageError("option --reduction: {} is neither ordered nor fast", options.reduction);
+}
+
+void add_all(Suite& suite, const Options& options) {
+  dist::agree(suite.communicator(), "the options", [&] {
+    check_options(options);
+    for (const std::string& preset : options.presets) {
+      const hf::Preset shape = find_shape(preset, options.cut);
+      suite.add(name_of(preset, options), "",
+                [shape, options, &suite](Device& device) { return work(suite, device, shape, options); });
+    }
+  });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  namespace po = boost::program_options;
+  Options options;
+  po::options_description own;
+  own.add_options()(
+      "preset", po::value(&options.presets),
+      "a pair's shape, of mtp-make-pair or 17m; may be given more than once (default: 17m, small, e4b-mini)");
+  own.add_options()("layer-groups", po::value(&options.cut.layer_groups)->default_value(0),
+                    "of the base: sliding layers up to and with a full one; 0: all");
+  own.add_options()("vocabulary", po::value(&options.cut.vocabulary)->default_value(0), "tokens; 0: all");
+  own.add_options()("length", po::value(&options.length)->default_value(options.length), "positions of a sequence");
+  own.add_options()("micro-batches", po::value(&options.micro_batches)->default_value(options.micro_batches),
+                    "of each rank in a step, one sequence each");
+  own.add_options()("reduction", po::value(&options.reduction)->default_value(options.reduction), "ordered or fast");
+  own.add_options()("recompute", po::value(&options.recompute)->default_value(false, "false"),
+                    "activations instead of keeping them: true or false");
+  own.add_options()("directory", po::value(&options.directory)->default_value(options.directory),
+                    "where each node keeps a random pair while the program reads it");
+  return run(argc, argv,
+             {.name = "mtp-bench-step",
+              .summary = "times joint training steps, and says where their time goes",
+              .options = own,
+              .add_all = [&](Suite& suite) { add_all(suite, options); }});
+}
