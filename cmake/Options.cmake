@@ -1,5 +1,6 @@
 # What a user may choose, and the compiler's settings for every target.
 option(MTP_TESTS "Build the tests" ON)
+option(MTP_BENCH "Build the benchmark suite (needs Google Benchmark)" ON)
 option(MTP_FUZZ "Build the fuzz targets (needs clang)" OFF)
 set(MTP_CUDA AUTO CACHE STRING "Build the CUDA back end: AUTO (where a toolkit is found), ON or OFF")
 set_property(CACHE MTP_CUDA PROPERTY STRINGS AUTO ON OFF)

@@ -10,38 +10,48 @@ import argparse
 import sys
 from pathlib import Path
 
-from transformers import Gemma4AssistantForCausalLM, Gemma4ForConditionalGeneration
+from transformers import Gemma4AssistantForCausalLM, Gemma4ForConditionalGeneration, PreTrainedModel
 from transformers.utils import logging
 
 MODELS = {"base": Gemma4ForConditionalGeneration, "drafter": Gemma4AssistantForCausalLM}
 FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 
+logging.set_verbosity_error()
+logging.disable_progress_bar()
 
-def check(part: str, directory: Path) -> bool:
+
+def directory_of(export: Path, part: str) -> Path:
+    return export / part / "model" / "consolidated"
+
+
+def load(part: str, directory: Path) -> tuple[PreTrainedModel | None, list[str]]:
+    """The model, and what is wrong with it."""
     if not directory.is_dir():
-        print(f"{part}: failed: {directory} is no directory")
-        return False
+        return None, [f"{directory} is no directory"]
     try:
         model, info = MODELS[part].from_pretrained(directory, output_loading_info=True, local_files_only=True)
     except Exception as error:
-        print(f"{part}: failed: {error}")
-        return False
-    faults = {name: sorted(map(str, info[name])) for name in FAULTS if info.get(name)}
-    for name, found in faults.items():
-        print(f"{part}: failed: {len(found)} {name}: {', '.join(found[:5])}{', …' if len(found) > 5 else ''}")
-    if not faults:
-        print(f"{part}: ok: {sum(p.numel() for p in model.parameters())} parameters, {model.dtype}")
-    return not faults
+        return None, [str(error)]
+    faults = []
+    for name in FAULTS:
+        if found := sorted(map(str, info.get(name) or [])):
+            faults.append(f"{len(found)} {name}: {', '.join(found[:5])}{', …' if len(found) > 5 else ''}")
+    return model, faults
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("export", type=Path, metavar="EXPORT_DIR", help="what mtp-export-hf wrote")
     args = parser.parse_args()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    results = [check(part, args.export / part / "model" / "consolidated") for part in MODELS]
-    return 0 if all(results) else 1
+    failed = False
+    for part in MODELS:
+        model, faults = load(part, directory_of(args.export, part))
+        for fault in faults:
+            print(f"{part}: failed: {fault}")
+        if not faults:
+            print(f"{part}: ok: {sum(p.numel() for p in model.parameters())} parameters, {model.dtype}")
+        failed |= bool(faults)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

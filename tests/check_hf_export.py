@@ -1,71 +1,313 @@
 #!/usr/bin/env python3
-"""Exports of trained fixtures load in Hugging Face: no key missing, unexpected or mismatched; what was not trained is as
-in the source to the last bit.
+"""What mtp-export-hf writes: loads in Hugging Face without a missing, unexpected or mismatched key, has the checkpoint's
+values rounded once and everything else as in the source to the last bit, and does not depend on the number of ranks.
 
-    .venv-hf/bin/python tests/check_hf_export.py PROGRAMS
+    .venv-hf/bin/python tests/check_hf_export.py PROGRAMS [CASE …]
 """
 
+from __future__ import annotations
+
 import argparse
+import filecmp
+import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import torch
 from safetensors import safe_open
 
+import job
+
 TESTS = Path(__file__).parent
-CHECK_LOAD = TESTS.parent / "scripts" / "check_hf_load.py"
-# Centroids and none, PLE and none, carried vision and audio towers and surplus tensors, fp32, bf16 and fp16.
-VARIANTS = ("e4b", "dense_31b", "towers_and_surplus", "frozen_base_bf16", "frozen_embeddings_fp16")
+sys.path.insert(0, str(TESTS.parent / "scripts"))
+sys.path.insert(0, str(TESTS / "reference"))
+import variants
+from check_hf_load import MODELS, directory_of, load
+from joint_reference import make_pair
+
+FIXTURES = TESTS / "fixtures"
+LR_ZERO = ["--optimizer.lr", "0", "--schedule.init_lr", "0", "--schedule.min_lr", "0"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# What a directory from the Hub may have beside its weights; none of it is read by a trainer or an export.
+SIDE_FILES = {
+    "tokenizer.json": b'{"version": "1.0"}',
+    "tokenizer_config.json": b"{}",
+    "tokenizer.model": b"\x00\xff\n",
+    "special_tokens_map.json": b"{}",
+    "processor_config.json": b"{}",
+    "preprocessor_config.json": b"{}",
+    "chat_template.jinja": b"{{ messages }}",
+    "additional_chat_templates/tool_use.jinja": b"{{ tools }}",
+}
 
 
-def train_and_export(programs: Path, fixture: Path, folder: Path) -> Path:
-    run, export = folder / "run", folder / "hf"
-    command = [programs / "mtp-train", "--config", fixture / "settings.cfg", "--model.base", fixture / "base"]
-    command += ["--model.drafter", fixture / "drafter", "--data.train", fixture / "data.h5", "--run.dir", run]
-    subprocess.run(command, check=True, capture_output=True)
-    subprocess.run([programs / "mtp-export-hf", "--from", run, "--out", export], check=True, capture_output=True)
-    return export
+class Case:
+    """A pair, trained for the few steps of its fixture."""
+
+    def __init__(self, programs: Path, fixture: str, folder: Path):
+        self.programs, self.folder = programs, folder
+        self.source = folder / "source"
+        shutil.copytree(FIXTURES / fixture, self.source)
+        for name, content in SIDE_FILES.items():
+            path = self.source / "base" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+
+    def train(self, run: str, pair: Path | None = None, *extra: str, ranks: int = 1) -> Path:
+        base, drafter = (self.source / part if pair is None else directory_of(pair, part) for part in MODELS)
+        self.call(
+            "mtp-train", "--config", self.source / "settings.cfg", "--model.base", base, "--model.drafter", drafter,
+            "--data.train", self.source / "data.h5", "--run.dir", self.folder / run, *extra, ranks=ranks,
+        )  # fmt: skip
+        return self.folder / run
+
+    def export(self, run: Path, out: str, *extra: str, ranks: int = 1) -> Path:
+        self.call("mtp-export-hf", "--from", run, "--out", self.folder / out, *extra, ranks=ranks)
+        return self.folder / out
+
+    def call(self, program: str, *words: object, ranks: int = 1) -> None:
+        result = self.result(program, *words, ranks=ranks)
+        assert result.returncode == 0, f"{program}: exit {result.returncode}: {result.stderr[-500:]}"
+
+    def result(self, program: str, *words: object, ranks: int = 1) -> subprocess.CompletedProcess:
+        launcher = job.mpirun(ranks) if ranks > 1 else []
+        command = [*launcher, self.programs / program, *words]
+        return subprocess.run([str(word) for word in command], capture_output=True, text=True, env=os.environ | job.MPI)
 
 
-def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.flatten().view(torch.uint8)
+def expect_refusal(result: subprocess.CompletedProcess, code: int, line: str) -> None:
+    errors = [text for text in result.stderr.splitlines() if text.startswith("error: ")]
+    assert result.returncode == code, f"exit {result.returncode}, not {code}: {result.stderr}"
+    assert len(errors) == 1 and line in errors[0], f"expected one line with {line!r}: {errors}"
 
 
-def faults_of(source: Path, exported: Path) -> list[str]:
-    """Element types are the source's; tensors outside the text model are the source's bytes."""
-    faults = []
-    with safe_open(source, "pt") as before, safe_open(exported, "pt") as after:
-        if after.metadata() != {"format": "pt"}:
-            faults.append(f"metadata {after.metadata()}")
-        for name in after.keys():
-            a, b = before.get_tensor(name), after.get_tensor(name)
-            if a.dtype != b.dtype or a.shape != b.shape:
-                faults.append(f"{name}: {a.dtype} {tuple(a.shape)} became {b.dtype} {tuple(b.shape)}")
-            carried = "tower" in name or "embed_vision" in name or "embed_audio" in name or "token_ordering" in name
-            if (carried or "layer_scalar" in name) and not torch.equal(as_bytes(a), as_bytes(b)):
-                faults.append(f"{name}: changed")
-    return faults
+# ---------------------------------------------------------------- what an export holds
+
+
+def tensors_in(directory: Path) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            assert file.metadata() == {"format": "pt"}, f"{path}: metadata {file.metadata()}"
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}
+    return tensors
+
+
+def same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return torch.equal(a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8))
+
+
+def expected_tensors(case: Case, run: Path, part: str, dtype: str | None) -> dict[str, torch.Tensor]:
+    """Masters in the element type asked for, or the source's; what is no parameter as it was."""
+    source = tensors_in(case.source / part)
+    with h5py.File(run / "checkpoints/latest/state.h5") as state:
+        masters = {
+            name.removeprefix(f"{part}."): torch.from_numpy(values[()])
+            for name, values in state["parameters"].items()
+            if name.startswith(f"{part}.")
+        }
+    expected = {name: values.to(DTYPES[dtype] if dtype else source[name].dtype) for name, values in masters.items()}
+    carried = ("tower", "embed_vision", "embed_audio", "token_ordering", "layer_scalar")
+    return expected | {name: t for name, t in source.items() if any(word in name for word in carried)}
+
+
+def check_model(case: Case, run: Path, export: Path, part: str, dtype: str | None) -> None:
+    directory = directory_of(export, part)
+    expected, exported = expected_tensors(case, run, part, dtype), tensors_in(directory)
+    assert expected.keys() == exported.keys(), f"{part}: {sorted(expected.keys() ^ exported.keys())[:5]}"
+    for name, tensor in expected.items():
+        assert same_bytes(tensor, exported[name]), f"{part}: {name} is not the checkpoint's or the source's"
+    check_side_files(case.source / part, directory, dtype)
+
+    model, faults = load(part, directory)
+    assert not faults, f"{part}: {faults}"
+    state = model.state_dict()
+    tied = {"lm_head.weight"}
+    # Hugging Face does not report every key that it ignores.
+    assert state.keys() - tied == exported.keys(), f"{part}: {sorted((state.keys() - tied) ^ exported.keys())[:5]}"
+    for name, tensor in exported.items():
+        assert torch.equal(state[name], tensor.to(state[name].dtype)), f"{part}: {name} was loaded otherwise"
+    head, table = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    assert head.data_ptr() == table.data_ptr(), f"{part}: lm_head is not tied"
+    parameters = {tensor.dtype for name, tensor in exported.items() if "embed_tokens" in name}
+    assert {model.dtype} == parameters, f"{part}: loaded as {model.dtype}, written as {parameters}"
+
+
+def check_side_files(source: Path, directory: Path, dtype: str | None) -> None:
+    def names(folder: Path) -> set[str]:
+        files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+        return {str(name) for name in files if ".safetensors" not in name.name}
+
+    assert names(source) == names(directory), names(source) ^ names(directory)
+    for name in names(source):
+        if name != "config.json" or not dtype:
+            assert filecmp.cmp(source / name, directory / name, shallow=False), f"{name} changed"
+    if dtype:
+        written = json.loads((directory / "config.json").read_text())
+        wanted = json.loads((source / "config.json").read_text())
+        name = str(DTYPES[dtype]).removeprefix("torch.")
+        wanted["dtype"] = name
+        for part in wanted.values():
+            if isinstance(part, dict) and "dtype" in part:
+                part["dtype"] = name
+        assert written == wanted, f"config.json with --dtype {dtype}: {written}"
+
+
+def check_same(a: Path, b: Path) -> None:
+    files = [sorted(path.relative_to(export) for path in export.rglob("*") if path.is_file()) for export in (a, b)]
+    assert files[0] == files[1], f"{files[0]} and {files[1]}"
+    for name in files[0]:
+        assert filecmp.cmp(a / name, b / name, shallow=False), f"{name} differs between {a.name} and {b.name}"
+
+
+# ---------------------------------------------------------------- cases
+
+
+def check_variant(case: Case) -> None:
+    """Exported at the end of the run, by the program, split by three ranks, in both types, and trained on again."""
+    run = case.train("run", None, "--checkpoint.export_at_end", "true")
+    plain = case.export(run, "plain")
+    check_same(run / "hf", plain)
+    for part in MODELS:
+        assert not (directory_of(plain, part) / "model.safetensors.index.json").exists()
+        check_model(case, run, plain, part, None)
+
+    for dtype in DTYPES:
+        options = ["--dtype", dtype, "--max-shard-size", "4KB"]
+        split = case.export(run, f"split-{dtype}", *options, ranks=3)
+        check_same(split, case.export(run, f"split-{dtype}-alone", *options))
+        for part in MODELS:
+            shards = sorted(path.name for path in directory_of(split, part).glob("*.safetensors"))
+            assert len(shards) > 2 and shards[0] == f"model-00001-of-{len(shards):05}.safetensors", shards
+            check_model(case, run, split, part, dtype)
+
+    # A step at rate 0 changes nothing: the export of the export is the export.
+    again = case.train("again", plain, *LR_ZERO, "--train.max_steps", "1", "--drafter.share_embedding_with_base", "false")
+    check_same(plain, case.export(again, "plain-again"))
+    case.train("split-again", split, "--train.max_steps", "1")
+
+
+def check_targets(case: Case) -> None:
+    """An export never destroys what it does not replace."""
+    run = case.train("run")
+    out = case.export(run, "hf")
+    before = case.folder / "before"
+    shutil.copytree(out, before)
+    words = ["mtp-export-hf", "--from", run, "--dtype", "bf16", "--out"]
+    expect_refusal(case.result(*words, out), 1, "hf: already exists; choose another --out, or --force to replace it")
+    check_same(before, out)
+
+    damaged = case.folder / "damaged"
+    shutil.copytree((run / "checkpoints/latest").resolve(), damaged)
+    with h5py.File(damaged / "state.h5", "r+") as state:
+        del state["parameters/drafter.model.norm.weight"]
+    for ranks in (1, 3):
+        command = ["mtp-export-hf", "--from", damaged, "--out", out, "--force"]
+        expect_refusal(case.result(*command, ranks=ranks), 1, "has no dataset parameters/drafter.model.norm.weight")
+        check_same(before, out)
+        assert not Path(f"{out}.partial").exists()
+
+    foreign = case.folder / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("years of work")
+    expect_refusal(case.result(*words, foreign, "--force"), 1, "foreign: is no export of this program")
+    assert [path.name for path in foreign.iterdir()] == ["thesis.txt"]
+
+    case.export(run, "hf/", "--force", "--dtype", "bf16", ranks=2)
+    check_same(out, case.export(run, "other", "--dtype", "bf16"))
+    assert not list(case.folder.glob("hf?*")), list(case.folder.glob("hf?*"))
+
+
+def check_end_of_run(case: Case) -> None:
+    """export_at_end under mpirun; a run that goes on replaces its export; a folder of the user's stops it at once."""
+    settings = ["--checkpoint.export_at_end", "true", "--train.global_batch", "4", "--train.micro_batch", "1"]
+    run = case.train("run", None, *settings, ranks=2)
+    check_same(run / "hf", case.export(run, "first"))
+    case.call("mtp-resume", "--from", run, "--train.max_steps", "7", ranks=2)
+    check_same(run / "hf", case.export(run, "second"))
+    assert not filecmp.cmp(*(directory_of(case.folder / out, "base") / "model.safetensors" for out in ("first", "second")))
+
+    (case.folder / "other/hf/mine").mkdir(parents=True)
+    words = ["mtp-train", "--config", case.source / "settings.cfg", "--model.base", case.source / "base"]
+    words += ["--model.drafter", case.source / "drafter", "--data.train", case.source / "data.h5"]
+    result = case.result(*words, "--run.dir", case.folder / "other", *settings)
+    expect_refusal(result, 1, "other/hf: is no export of this program")
+    assert not (case.folder / "other/metrics.jsonl").exists()
+
+
+MEASURE = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def peak_memory(*command: object) -> int:
+    """Bytes that a program took at most. A small process starts it: its own memory would count too."""
+    words = [sys.executable, "-S", "-c", MEASURE, *map(str, command)]
+    return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout) * 1024
+
+
+def check_memory(case: Case) -> None:
+    """An export does not even hold its largest tensor as a whole."""
+    vocabulary = {"vocab_size": 500_000, "vocab_size_per_layer_input": 500_000}
+    shutil.rmtree(case.source)
+    spec = {"base": variants.base(**vocabulary), "drafter": variants.drafter(centroids=0, vocab_size=500_000)}
+    make_pair(spec, case.source, seed=1)
+    shutil.copy(FIXTURES / "e4b/settings.cfg", case.source)
+    variants.write_data(case.source / "data.h5", pad=0, vocab=500_000, lengths=[4], seed=1)
+    run = case.train("run", None, "--train.max_steps", "1", "--freeze.base", "true", "--train.global_batch", "2")
+    largest = max(tensor.nbytes for tensor in tensors_in(case.source / "base").values())
+    program = case.programs / "mtp-export-hf"
+    memory = peak_memory(program, "--from", run, "--out", case.folder / "hf") - peak_memory(program, "--help")
+    assert memory < largest / 2, f"{memory} bytes of memory, the largest tensor has {largest}"
+
+
+def check_usage(case: Case) -> None:
+    for words, line in {
+        ("--dtype", "fp16"): "option --dtype: 'fp16' is not fp32 or bf16",
+        ("--max-shard-size", "5TB"): "option --max-shard-size: '5TB' is not a number of bytes",
+        ("--max-shard-size", "0"): "option --max-shard-size: '0' is not a number of bytes",
+        ("--fast",): "unrecognised option '--fast'",
+    }.items():
+        command = ["mtp-export-hf", "--from", "nowhere", "--out", "x", *words]
+        expect_refusal(case.result(*command), 2, line)
+    expect_refusal(case.result("mtp-export-hf", "--from", "nowhere", "--out", "x", ranks=2), 1, "nowhere: does not exist")
+    help_text = case.result("mtp-export-hf", "--help", ranks=2).stdout
+    assert help_text.count("--max-shard-size") == 1, help_text
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("programs", type=Path)
-    programs = parser.parse_args().programs
+    parser.add_argument("cases", nargs="*", help="default: all")
+    args = parser.parse_args()
+    cases: dict[str, tuple[str, Callable[[Case], None]]] = {
+        path.name: (path.name, check_variant) for path in sorted(FIXTURES.iterdir())
+    }
+    cases |= {"targets": ("e4b", check_targets), "end-of-run": ("e4b", check_end_of_run)}
+    cases |= {"memory": ("e4b", check_memory), "usage": ("e4b", check_usage)}
+    chosen = {name: case for name, case in cases.items() if not args.cases or name in args.cases}
     failed = 0
-    for variant in VARIANTS:
+    for name, (fixture, check) in chosen.items():
         with tempfile.TemporaryDirectory() as folder:
-            export = train_and_export(programs, TESTS / "fixtures" / variant, Path(folder))
-            loads = subprocess.run([sys.executable, CHECK_LOAD, export], capture_output=True, text=True)
-            faults = [loads.stdout + loads.stderr] if loads.returncode else []
-            for part in ("base", "drafter"):
-                file = Path("model.safetensors")
-                source = TESTS / "fixtures" / variant / part / file
-                faults += faults_of(source, export / part / "model" / "consolidated" / file)
-            failed += bool(faults)
-            print("FAILED " if faults else "passed ", variant, *faults, sep="  ", flush=True)
-    print(f"{len(VARIANTS) - failed} passed, {failed} failed")
+            begin = time.monotonic()
+            try:
+                check(Case(args.programs.resolve(), fixture, Path(folder)))
+                print(f"passed  {name}  {time.monotonic() - begin:.1f} s", flush=True)
+            except AssertionError as error:
+                failed += 1
+                print(f"FAILED  {name}: {error}", flush=True)
+    print(f"{len(chosen) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""jobs/joint_drafter.slurm in a real Slurm: preempted by the warning signal, by `scontrol requeue` and by the death of a
-rank, it ends with the bits of a run that was left alone.
+"""The job scripts in a real Slurm: preempted by the warning signal, by `scontrol requeue` and by the death of a rank, a
+run ends with the bits of one that was left alone; on one node and on two, under mpirun and under srun.
 
     .venv/bin/python tests/check_slurm.py PROGRAMS        (needs root: it starts a Slurm of its own)
 """
@@ -12,20 +12,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from check_resume import FIXTURE, Run, expect_same, finish
 from job import MPI
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = 1000
-LIMIT = 180  # seconds for a whole job, its requeues included
+LIMIT = 60  # seconds to wait for any one thing
+PIECE = 10  # steps between a job's disturbances
+SRUN = "srun --mpi=pmix"
 
 
 class Slurm:
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, programs: Path):
         self.folder = folder
-        self.env = os.environ | MPI | {"SLURM_CONF": str(folder / "slurm.conf"), "MTP_LAUNCH": "mpirun --oversubscribe"}
+        settings = {"SLURM_CONF": str(folder / "slurm.conf"), "MTP_BIN": str(programs)}
+        self.env = os.environ | MPI | settings | {"OMPI_MCA_mpi_yield_when_idle": "1", "SLURM_WAIT": "2"}
+        self.env.pop("MTP_LAUNCH", None)
 
     def __enter__(self) -> "Slurm":
         subprocess.run([ROOT / "scripts" / "slurm_local.sh", "start", self.folder], check=True)
@@ -34,79 +38,137 @@ class Slurm:
     def __exit__(self, *_: object) -> None:
         subprocess.run([ROOT / "scripts" / "slurm_local.sh", "stop", self.folder], check=True)
 
-    def call(self, *words: object) -> str:
-        result = subprocess.run([str(w) for w in words], env=self.env, capture_output=True, text=True)
+    def call(self, *words: object, **env: str) -> str:
+        result = subprocess.run([str(w) for w in words], env=self.env | env, capture_output=True, text=True)
         assert result.returncode == 0, f"{words}: {result.stderr}"
-        return result.stdout
+        return result.stdout.strip()
 
-    def submit(self, programs: Path, config: Path, run: Path, log: Path) -> str:
-        self.env["MTP_BIN"] = str(programs)
-        options = ["--ntasks=2", "--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1", "--parsable"]
-        options += [f"--output={log}", f"--chdir={ROOT}"]
-        return self.call("sbatch", *options, ROOT / "jobs" / "joint_drafter.slurm", config, run).strip()
-
-    def state(self, job: str) -> str:
-        fields = self.call("scontrol", "show", "job", job)
-        return fields.split("JobState=")[1].split()[0]
+    def nodes(self) -> int:
+        return len(self.call("sinfo", "--noheader", "--Node").splitlines())
 
 
-def wait_for(condition, what: str) -> None:
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, f"waited {LIMIT} s for {what}"
-        time.sleep(0.05)
+@dataclass
+class Job:
+    """Two ranks of a job script, under mpirun if no launcher is named."""
 
+    slurm: Slurm
+    name: str
+    nodes: int
+    launcher: str | None
+    config: Path
+    run: Run
 
-def trainers() -> list[int]:
-    found = subprocess.run(["pgrep", "-f", "bin/mtp-(train|resume) "], capture_output=True, text=True).stdout.split()
-    names = {pid: Path(f"/proc/{pid}/comm") for pid in map(int, found)}
-    return [pid for pid, comm in names.items() if comm.exists() and comm.read_text().startswith("mtp-")]
+    def __post_init__(self) -> None:
+        self.log = self.run.directory.with_suffix(".log")
+        self.target = 0
+
+    def submit(self, *settings: str) -> None:
+        script = ROOT / "jobs" / ("joint_drafter.slurm" if self.nodes == 1 else "joint_drafter_multinode.slurm")
+        options = ["--gpus-per-node=0", "--cpus-per-task=1", f"--ntasks-per-node={2 // self.nodes}", "--overcommit"]
+        options += ["--parsable", f"--output={self.log}", f"--chdir={ROOT}", "--oversubscribe"]
+        launcher = {"MTP_LAUNCH": self.launcher} if self.launcher else {}
+        self.id = self.slurm.call("sbatch", *options, script, self.config, self.run.directory, *settings, **launcher)
+
+    @property
+    def state(self) -> str:
+        return self.slurm.call("scontrol", "show", "job", self.id).split("JobState=")[1].split()[0]
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def wait_for(self, condition, what: str) -> None:
+        end = time.monotonic() + LIMIT
+        while not condition():
+            assert time.monotonic() < end, f"{self.name}: waited {LIMIT} s for {what}; the log:\n{self.text[-4000:]}"
+            time.sleep(0.05)
+
+    def reach_next_piece(self) -> None:
+        self.target = max(self.target, self.run.steps_done) + PIECE
+        self.wait_for(lambda: self.run.steps_done >= self.target, f"step {self.target}")
+
+    def wait_for_start(self, number: int) -> None:
+        self.wait_for(lambda: f"start {number}: " in self.text, f"start {number}")
+
+    def wait_for_state(self, state: str) -> None:
+        self.wait_for(lambda: self.state == state, f"the state {state}")
+
+    def kill_a_rank(self) -> None:
+        found = subprocess.run(["pgrep", "-f", f"^[^ ]*/mtp-.*{self.run.directory}"], capture_output=True, text=True)
+        os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
 
 
 def write_config(path: Path) -> None:
+    """The fixture's settings, for a run without an end that is saved often."""
     text = (FIXTURE / "settings.cfg").read_text()
     keep = [line for line in text.splitlines() if not line.startswith(("max_steps", "global_batch", "micro_batch"))]
-    changed = "\n".join(keep).replace("[train]", f"[train]\nmax_steps = {STEPS}\nglobal_batch = 12\nmicro_batch = 1")
+    changed = "\n".join(keep).replace("[train]", "[train]\nmax_steps = 1000000\nglobal_batch = 4\nmicro_batch = 1")
     paths = f"[model]\nbase = {FIXTURE / 'base'}\ndrafter = {FIXTURE / 'drafter'}\n"
-    paths += "[checkpoint]\nevery_steps = 20\n[run]\nthreads = 1\n"
+    paths += "[checkpoint]\nevery_steps = 5\n[run]\nthreads = 1\n"
     path.write_text(paths + changed.replace("[data]", f"[data]\ntrain = {FIXTURE / 'data.h5'}"))
 
 
-def preempted(slurm: Slurm, programs: Path, config: Path, run: Run, log: Path) -> None:
-    job = slurm.submit(programs, config, run.directory, log)
+def preempt(jobs: list[Job]) -> None:
+    """All jobs at once, for most of the time goes by in Slurm's queue."""
+    for job in jobs:
+        job.submit()
+    for job in jobs:
+        job.reach_next_piece()
+        job.slurm.call("scancel", "--signal=USR1", "--batch", job.id)  # what --signal=B:USR1@120 sends
+    for job in jobs:
+        job.wait_for(lambda job=job: "end with 75" in job.text, "the job to stop on the warning")
+    for job in jobs:
+        job.wait_for_start(1)
+        job.reach_next_piece()
+        job.slurm.call("scontrol", "requeue", job.id)
+    for job in jobs:
+        job.wait_for_start(2)
+        job.reach_next_piece()
+        job.kill_a_rank()
+    for job in jobs:
+        job.wait_for_state("FAILED")
 
-    def reach(steps: int) -> None:
-        target = run.steps_done + steps
-        wait_for(lambda: run.steps_done >= target, f"step {target}; the log: {log.read_text() if log.exists() else '-'}")
 
-    reach(10)
-    slurm.call("scancel", "--signal=USR1", "--batch", job)  # what --signal=B:USR1@120 sends
-    wait_for(lambda: "end with 75" in log.read_text(), "the job to stop on the warning")
-    wait_for(lambda: log.read_text().count("mtp-resume") >= 1, "the job to start again")
-    reach(10)
-    slurm.call("scontrol", "requeue", job)
-    wait_for(lambda: log.read_text().count("mtp-resume --from") >= 2, "the requeued job to start again")
-    reach(30)
-    os.kill(trainers()[0], signal.SIGKILL)
-    wait_for(lambda: slurm.state(job) == "FAILED", "the job to fail with its rank")
-    last = slurm.submit(programs, config, run.directory, log)
-    wait_for(lambda: slurm.state(last) == "COMPLETED", "the last job to end")
+def cancelled_jobs_stay_cancelled(jobs: list[Job]) -> None:
+    """Slurm's SIGTERM makes srun's ranks save and leave with 75, as the warning does."""
+    for job in jobs:
+        job.submit()
+    for job in jobs:
+        job.reach_next_piece()
+        job.slurm.call("scancel", job.id)
+    for job in jobs:
+        job.wait_for_state("CANCELLED")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("programs", type=Path)
     programs = parser.parse_args().programs.resolve()
-    with tempfile.TemporaryDirectory() as name, Slurm(Path(name) / "slurm") as slurm:
+    with tempfile.TemporaryDirectory() as name, Slurm(Path(name) / "slurm", programs) as slurm:
         folder = Path(name)
         config = folder / "fixture.cfg"
         write_config(config)
-        run = Run(programs, folder / "run")
-        preempted(slurm, programs, config, run, folder / "job.log")
+
+        def job(nodes: int, launcher: str | None, suffix: str = "") -> Job:
+            name = f"{nodes}-nodes-{'srun' if launcher else 'mpirun'}{suffix}"
+            return Job(slurm, name, nodes, launcher, config, Run(programs, folder / name))
+
+        jobs = [job(nodes, launcher) for nodes in range(1, slurm.nodes() + 1) for launcher in (None, SRUN)]
+        cancelled = [job(1, launcher, "-cancelled") for launcher in (None, SRUN)]
+        cancelled_jobs_stay_cancelled(cancelled)
+        preempt(jobs)
+        steps = str(max(job.run.steps_done for job in jobs) + PIECE)
+        for each in jobs:
+            each.submit("--train.max_steps", steps)
         whole = Run(programs, folder / "whole")
-        finish(whole.start(2, "mtp-train", "--config", config, "--run.dir", whole.directory))
-        expect_same(run, whole)
-    print("1 passed, 0 failed")
+        command = ["--config", config, "--run.dir", whole.directory, "--train.max_steps", steps]
+        finish(whole.start(2, "mtp-train", *command))
+        for each in jobs:
+            each.wait_for_state("COMPLETED")
+            expect_same(each.run, whole)
+        for each in cancelled:
+            each.wait_for_state("CANCELLED")
+    print(f"{len(jobs) + 1} passed, 0 failed")
     return 0
 
 

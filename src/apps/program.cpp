@@ -1,7 +1,6 @@
 #include "program.h"
 
 #include <cstdio>
-#include <iostream>
 
 #include "mtp/core/error.h"
 #include "mtp/core/version.h"
@@ -22,8 +21,8 @@ int run_program(const std::function<int()>& work) {
   }
 }
 
-bool parse(int argc, char** argv, po::options_description options,
-           const po::positional_options_description& positional) {
+bool parse(int argc, char** argv, po::options_description options, const po::positional_options_description& positional,
+           std::ostream& out) {
   options.add_options()("help", "shows this list");
   options.add_options()("version", "shows the version, the git revision and the libraries");
   try {
@@ -35,8 +34,8 @@ bool parse(int argc, char** argv, po::options_description options,
                   .style(Style::unix_style & ~Style::allow_guessing)
                   .run(),
               values);
-    if (values.contains("help")) std::cout << options;
-    if (values.contains("version")) std::cout << version_text(argv[0]);
+    if (values.contains("help")) out << options;
+    if (values.contains("version")) out << version_text(argv[0]);
     if (values.contains("help") || values.contains("version")) return false;
     po::notify(values);
   } catch (const po::error& error) {

@@ -2,6 +2,7 @@
 
 #include <boost/program_options.hpp>
 #include <functional>
+#include <iostream>
 
 namespace mtp::apps {
 
@@ -9,9 +10,10 @@ namespace mtp::apps {
 /// with its own.
 int run_program(const std::function<int()>& work);
 
-/// Parses a command line strictly (no abbreviations, no unknown words). Prints the options and returns false for
-/// `--help`. Throws UsageError that names the option.
+/// Parses a command line strictly (no abbreviations, no unknown words). Prints the options to `out` and returns false
+/// for `--help`. Throws UsageError that names the option.
 bool parse(int argc, char** argv, boost::program_options::options_description options,
-           const boost::program_options::positional_options_description& positional = {});
+           const boost::program_options::positional_options_description& positional = {},
+           std::ostream& out = std::cout);
 
 }  // namespace mtp::apps

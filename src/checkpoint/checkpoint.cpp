@@ -1,13 +1,12 @@
 #include "mtp/checkpoint/checkpoint.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <optional>
 #include <sstream>
 #include <vector>
 
+#include "mtp/core/error.h"
+#include "mtp/core/file.h"
 #include "mtp/core/hdf5.h"
 #include "mtp/core/version.h"
 #include "mtp/dist/ordered_sum.h"
@@ -19,14 +18,6 @@ namespace fs = std::filesystem;
 namespace {
 
 std::string step_name(std::int64_t step) { return fmt::format("step_{:08}", step); }
-
-/// Waits until a file, or a folder's list of names, is on the disk.
-void sync(const fs::path& path) {
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  const bool done = file >= 0 && fsync(file) == 0;
-  if (file >= 0) close(file);
-  if (!done) throw Error("{}: could not be written to the disk", path.string());
-}
 
 /// The same files under a second name; copied where the file system has no hard links.
 void link_files(const fs::path& from, const fs::path& to) {
@@ -65,7 +56,7 @@ void point_latest_at(const fs::path& checkpoints, const std::string& name) {
   fs::remove(fresh);
   fs::create_directory_symlink(name, fresh);
   fs::rename(fresh, link);
-  sync(checkpoints);
+  sync_to_disk(checkpoints);
 }
 
 void remove_old(const fs::path& checkpoints, std::int64_t keep) {
@@ -98,9 +89,9 @@ void save(const Settings& settings, std::int64_t step, const model::Parameters& 
   }
   if (file) {
     file->close();
-    sync(partial / "state.h5");
+    sync_to_disk(partial / "state.h5");
     link_files(settings.run.dir / "source", partial / "source");
-    sync(partial);
+    sync_to_disk(partial);
     fs::remove_all(checkpoints / name);
     fs::rename(partial, checkpoints / name);
     point_latest_at(checkpoints, name.string());

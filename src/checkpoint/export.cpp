@@ -1,15 +1,18 @@
 #include "mtp/checkpoint/export.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "mtp/checkpoint/checkpoint.h"
+#include "mtp/checkpoint/source.h"
+#include "mtp/core/error.h"
+#include "mtp/core/file.h"
 #include "mtp/core/hdf5.h"
 #include "mtp/core/json.h"
-#include "mtp/hf/pair.h"
+#include "mtp/hf/model_files.h"
+#include "mtp/hf/safetensors.h"
 
 namespace mtp::checkpoint {
 
@@ -17,104 +20,208 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// A tensor as tensors.json keeps it.
-struct Stored {
-  hf::TensorEntry entry;  // under its name in the model's own file
-  bool carried = false;
+constexpr const char* model_folder = "model/consolidated";  // in OUT/base and OUT/drafter
+
+/// The whole rows of a tensor that are written at once.
+struct Piece {
+  std::int64_t first_row = 0, rows = 0;
 };
 
-/// Everything of a model's directory but its weights: configuration, tokenizer, chat template, processor.
-std::vector<fs::path> side_files(const fs::path& directory) {
-  std::vector<fs::path> files;
-  for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
-    const std::string name = entry.path().filename(), extension = entry.path().extension();
-    const bool is_side_file =
-        extension == ".json" || extension == ".jinja" || extension == ".model" || extension == ".txt";
-    if (entry.is_regular_file() && is_side_file && !name.ends_with(".index.json")) files.push_back(entry.path());
-  }
-  return files;
+std::int64_t rows_of(const hf::TensorEntry& tensor) { return tensor.shape.empty() ? 1 : tensor.shape[0]; }
+
+std::int64_t row_elements(const hf::TensorEntry& tensor) {
+  return num_elements(tensor.shape) / std::max<std::int64_t>(1, rows_of(tensor));
 }
 
-void store_model(const std::string& model, const fs::path& directory, const hf::TensorFiles& files,
-                 const hf::TensorTable& table, const fs::path& to) {
-  fs::create_directories(to);
-  for (const fs::path& file : side_files(directory))
-    fs::copy_file(file, to / file.filename(), fs::copy_options::overwrite_existing);
-
-  Json tensors = Json::array();
-  std::vector<hf::TensorEntry> carried;
-  for (const hf::TensorInfo& tensor : table.tensors()) {
-    if (!tensor.name.starts_with(model + ".")) continue;
-    const std::string name = tensor.name.substr(model.size() + 1);
-    const bool is_carried = tensor.role == hf::Role::carried;
-    tensors.push_back({{"name", name}, {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"carried", is_carried}});
-    if (is_carried) carried.push_back({name, tensor.dtype, tensor.shape});
-  }
-  write_json(to / "tensors.json", tensors);
-  hf::SafetensorsWriter writer(to / "carried.safetensors", carried);
-  for (const hf::TensorEntry& tensor : carried) writer.append(files.bytes(tensor.name));
-  writer.finish();
+std::vector<Piece> pieces_of(const hf::TensorEntry& tensor) {
+  constexpr std::int64_t most = std::int64_t{1} << 20;  // elements in memory, but for one row that has more
+  if (num_elements(tensor.shape) == 0) return {};
+  const std::int64_t rows = rows_of(tensor), step = std::max<std::int64_t>(1, most / row_elements(tensor));
+  std::vector<Piece> pieces;
+  for (std::int64_t row = 0; row < rows; row += step) pieces.push_back({row, std::min(step, rows - row)});
+  return pieces;
 }
 
-std::vector<Stored> read_tensors(const fs::path& path) {
-  std::vector<Stored> stored;
-  for (const Json& tensor : read_json(path))
-    stored.push_back({{tensor.at("name"), tensor.at("dtype"), tensor.at("shape").get<Shape>()}, tensor.at("carried")});
-  // The order of the names, as Hugging Face writes them.
-  std::sort(stored.begin(), stored.end(), [](const Stored& a, const Stored& b) { return a.entry.name < b.entry.name; });
-  return stored;
+/// The tensors of a model in a checkpoint.
+class StoredModel {
+ public:
+  StoredModel(const fs::path& checkpoint, std::string model)
+      : model_(std::move(model)),
+        source_(checkpoint / "source" / model_),
+        tensors_(read_source_tensors(source_)),
+        carried_(hf::TensorFiles::open_file(source_ / "carried.safetensors")),
+        state_(hdf5::File::open(checkpoint / "state.h5")) {}
+
+  /// The model's source directory, without its weights.
+  const fs::path& source() const { return source_; }
+
+  /// What an export has, in the order of the names.
+  std::vector<hf::TensorEntry> exported(const std::optional<ComputeType>& dtype) const {
+    std::vector<hf::TensorEntry> entries;
+    for (const SourceTensor& tensor : tensors_) {
+      entries.push_back(tensor.entry);
+      if (dtype && !tensor.carried) entries.back().dtype = *dtype == ComputeType::bf16 ? "BF16" : "F32";
+    }
+    return entries;
+  }
+
+  /// Bytes of a tensor in the element type that it is to have.
+  std::vector<std::byte> read(const hf::TensorEntry& tensor, const Piece& piece) const {
+    const std::int64_t elements = piece.rows * row_elements(tensor);
+    if (carried_.has(tensor.name)) {
+      const std::size_t row_bytes = row_elements(tensor) * hf::size_of(tensor.dtype);
+      std::vector<std::byte> bytes(piece.rows * row_bytes);
+      carried_.copy_bytes(tensor.name, piece.first_row * row_bytes, bytes);
+      return bytes;
+    }
+    std::vector<float> values(elements);
+    state_.dataset("parameters/" + model_ + "." + tensor.name).read(piece.first_row, std::span(values));
+    return hf::convert(values, tensor.dtype);
+  }
+
+ private:
+  std::string model_;
+  fs::path source_;
+  std::vector<SourceTensor> tensors_;
+  hf::TensorFiles carried_;
+  hdf5::File state_;
+};
+
+/// A model and the folder that its export is written to.
+class ModelExport {
+ public:
+  ModelExport(const fs::path& checkpoint, const std::string& model, const fs::path& out, const ExportOptions& options)
+      : stored_(checkpoint, model),
+        folder_(out / model / model_folder),
+        dtype_(options.dtype),
+        files_(hf::split_into_files(stored_.exported(dtype_), options.max_file_bytes)) {}
+
+  std::uint64_t bytes() const {
+    std::uint64_t sum = 0;
+    for (const hf::ModelFile& file : files_) sum += hf::data_offsets(file.tensors).back();
+    return sum;
+  }
+
+  /// Everything but the tensors' bytes.
+  void prepare() const {
+    fs::create_directories(folder_);
+    for (const fs::path& file : side_files(stored_.source())) copy_side_file(file);
+    if (files_.size() > 1) write_json(folder_ / "model.safetensors.index.json", hf::index_of(files_));
+    for (const hf::ModelFile& file : files_) hf::SafetensorsFile::create(folder_ / file.name, file.tensors);
+  }
+
+  /// Writes the pieces that begin at a byte of which `is_ours`, counted over all files' data.
+  void write(const std::function<bool(std::uint64_t)>& is_ours) const {
+    std::uint64_t before = 0;  // bytes of the files before
+    for (const hf::ModelFile& file : files_) {
+      hf::SafetensorsFile out(folder_ / file.name, file.tensors);
+      const std::vector<std::uint64_t> offsets = hf::data_offsets(file.tensors);
+      for (std::size_t i = 0; i < file.tensors.size(); ++i) {
+        const hf::TensorEntry& tensor = file.tensors[i];
+        for (const Piece& piece : pieces_of(tensor)) {
+          const std::uint64_t position =
+              offsets[i] +
+              static_cast<std::uint64_t>(piece.first_row * row_elements(tensor)) * hf::size_of(tensor.dtype);
+          if (is_ours(before + position)) out.write(position, stored_.read(tensor, piece));
+        }
+      }
+      out.sync();
+      before += offsets.back();
+    }
+  }
+
+ private:
+  void copy_side_file(const fs::path& file) const {
+    fs::create_directories((folder_ / file).parent_path());
+    if (file == "config.json" && dtype_) {
+      Json config = read_json(stored_.source() / file);
+      hf::set_dtype(config, *dtype_ == ComputeType::bf16 ? "bfloat16" : "float32");
+      write_json(folder_ / file, config);
+    } else {
+      fs::copy_file(stored_.source() / file, folder_ / file);
+    }
+  }
+
+  StoredModel stored_;
+  fs::path folder_;
+  std::optional<ComputeType> dtype_;
+  std::vector<hf::ModelFile> files_;
+};
+
+fs::path without_slash(const fs::path& path) { return path.has_filename() ? path : path.parent_path(); }
+
+bool is_export(const fs::path& folder) {
+  return fs::exists(folder / "base" / model_folder / "config.json") &&
+         fs::exists(folder / "drafter" / model_folder / "config.json");
 }
 
-/// A parameter's values in its source's element type, some rows at a time.
-void append_rounded(const hdf5::Dataset& values, const std::string& dtype, hf::SafetensorsWriter& writer) {
-  constexpr std::int64_t most = std::int64_t{1} << 24;  // elements in memory
-  const std::int64_t rows = values.shape()[0], width = values.elements() / rows;
-  const std::int64_t piece = std::max<std::int64_t>(1, most / width);
-  for (std::int64_t row = 0; row < rows; row += piece) {
-    std::vector<float> part(std::min(piece, rows - row) * width);
-    values.read(row, std::span(part));
-    writer.append(hf::convert(part, dtype));
-  }
+void put_on_disk(const fs::path& folder) {
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) sync_to_disk(entry.path());
+  sync_to_disk(folder);
 }
 
-void export_model(const std::string& model, const fs::path& checkpoint, const hdf5::File& state, const fs::path& to) {
-  const fs::path source = checkpoint / "source" / model;
-  fs::create_directories(to);
-  for (const fs::path& file : side_files(source))
-    if (file.filename() != "tensors.json") fs::copy_file(file, to / file.filename());
-
-  const std::vector<Stored> tensors = read_tensors(source / "tensors.json");
-  const auto carried = hf::TensorFiles::open_file(source / "carried.safetensors");
-  std::vector<hf::TensorEntry> entries;
-  for (const Stored& tensor : tensors) entries.push_back(tensor.entry);
-  hf::SafetensorsWriter writer(to / "model.safetensors", entries);
-  for (const Stored& tensor : tensors) {
-    if (tensor.carried)
-      writer.append(carried.bytes(tensor.entry.name));
-    else
-      append_rounded(state.dataset("parameters/" + model + "." + tensor.entry.name), tensor.entry.dtype, writer);
-  }
-  writer.finish();
+/// Gives a finished export its name.
+void publish(const fs::path& partial, const fs::path& target, bool force) {
+  put_on_disk(partial);
+  check_export_target(target, force);  // another job may have made it in the meantime
+  if (fs::exists(target))
+    replace_folder(partial, target);
+  else
+    fs::rename(partial, target);
+  sync_to_disk(fs::absolute(target).parent_path());
 }
 
 }  // namespace
 
-void store_source(const hf::Pair& pair, const fs::path& run_dir) {
-  fs::remove_all(run_dir / "source");
-  store_model("base", pair.base_directory, pair.base_files, pair.table, run_dir / "source" / "base");
-  store_model("drafter", pair.drafter_directory, pair.drafter_files, pair.table, run_dir / "source" / "drafter");
+void check_export_target(const fs::path& out, bool force) {
+  const fs::path target = without_slash(out);
+  if (!fs::exists(target)) return;
+  if (!force) throw Error("{}: already exists; choose another --out, or --force to replace it", target.string());
+  if (!is_export(target))
+    throw Error("{}: is no export of this program, so it is not replaced; choose another --out or move it away",
+                target.string());
 }
 
-void export_hf(const fs::path& checkpoint, const fs::path& out) {
-  if (fs::exists(out)) throw Error("{}: already exists; choose another --out or remove it", out.string());
-  const hdf5::File state = hdf5::File::open(checkpoint / "state.h5");
-  const fs::path target = out.has_filename() ? out : out.parent_path();  // "hf/" is "hf"
+void export_hf(const fs::path& checkpoint, const fs::path& out, const ExportOptions& options,
+               const dist::Communicator& communicator) {
+  const dist::Patience patience(communicator);
+  const fs::path target = without_slash(out);
   fs::path partial = target;
   partial += ".partial";
-  fs::remove_all(partial);
-  for (const char* model : {"base", "drafter"})
-    export_model(model, checkpoint, state, partial / model / "model" / "consolidated");
-  fs::rename(partial, target);
+  std::vector<std::unique_ptr<ModelExport>> models;
+  std::uint64_t total = 0;
+  dist::agree(communicator, "the start of an export", [&] {
+    check_export_target(target, options.force);
+    for (const char* model : {"base", "drafter"}) {
+      models.push_back(std::make_unique<ModelExport>(checkpoint, model, partial, options));
+      total += models.back()->bytes();
+    }
+  });
+  const auto is_ours = [&](std::uint64_t position) {
+    return position * static_cast<std::uint64_t>(communicator.size()) / total ==
+           static_cast<std::uint64_t>(communicator.rank());
+  };
+  try {
+    dist::agree(communicator, "the making of an export's files", [&] {
+      if (!communicator.is_first()) return;
+      fs::remove_all(partial);
+      for (const auto& model : models) model->prepare();
+    });
+    dist::agree(communicator, "the writing of an export", [&] {
+      std::uint64_t before = 0;
+      for (const auto& model : models) {
+        model->write([&](std::uint64_t position) { return is_ours(before + position); });
+        before += model->bytes();
+      }
+    });
+    dist::agree(communicator, "the end of an export", [&] {
+      if (communicator.is_first()) publish(partial, target, options.force);
+    });
+  } catch (const Error&) {
+    std::error_code unused;  // what was wrong is said already
+    fs::remove_all(partial, unused);
+    throw;
+  }
 }
 
 }  // namespace mtp::checkpoint

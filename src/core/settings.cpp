@@ -105,8 +105,6 @@ void check_contradictions(const Settings& s) {
 
 // What the contract knows and this version does not: refused, because a run without it would be another run.
 void check_built(const Settings& s) {
-  if (s.train.compute_dtype == ComputeType::bf16)
-    throw UsageError("setting train.compute_dtype: bf16 is not built yet, use fp32");
   if (s.run.device == DeviceChoice::cuda) throw UsageError("setting run.device: cuda is not built yet, use cpu");
   if (!s.freeze.vision)
     throw UsageError("setting freeze.vision: the vision tower cannot be trained yet, it must be true");

@@ -14,11 +14,11 @@ namespace mtp::dist {
 
 namespace {
 
-/// Counts of MPI are ints: large tensors travel as blocks.
+/// Counts of MPI are ints: large tensors travel as blocks, of bytes as nothing is computed with them.
 class BlockType {
  public:
-  explicit BlockType(std::int64_t floats) {
-    MPI_Type_contiguous(static_cast<int>(floats), MPI_FLOAT, &type_);
+  BlockType(std::int64_t elements, DType dtype) {
+    MPI_Type_contiguous(static_cast<int>(elements) * static_cast<int>(size_of(dtype)), MPI_BYTE, &type_);
     MPI_Type_commit(&type_);
   }
   ~BlockType() { MPI_Type_free(&type_); }
@@ -140,21 +140,24 @@ std::vector<std::string> Communicator::all_gather(const std::string& text, std::
 }
 
 void Communicator::gather(const Tensor& shard, const Tensor& whole, std::int64_t block, std::string_view what) const {
-  MTP_ASSERT(whole.elements() == shard.elements() * size_);
-  const BlockType type(block);
+  MTP_ASSERT(whole.elements() == shard.elements() * size_ && whole.dtype() == shard.dtype());
+  const BlockType type(block, shard.dtype());
   const int count = count_of_blocks(shard.elements(), block);
   MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Iallgather(shard.f32(), count, type.get(), whole.f32(), count, type.get(), comm_, &request);
+  MPI_Iallgather(shard.data<std::byte>(), count, type.get(), whole.data<std::byte>(), count, type.get(), comm_,
+                 &request);
   wait(request, {"gather", what});
 }
 
 void Communicator::exchange(const Tensor& slices, const Tensor& received, std::int64_t block,
                             std::string_view what) const {
   MTP_ASSERT(slices.elements() == received.elements() && slices.elements() % size_ == 0);
-  const BlockType type(block);
+  MTP_ASSERT(slices.dtype() == received.dtype());
+  const BlockType type(block, slices.dtype());
   const int count = count_of_blocks(slices.elements() / size_, block);
   MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Ialltoall(slices.f32(), count, type.get(), received.f32(), count, type.get(), comm_, &request);
+  MPI_Ialltoall(slices.data<std::byte>(), count, type.get(), received.data<std::byte>(), count, type.get(), comm_,
+                &request);
   wait(request, {"exchange", what});
 }
 
@@ -195,11 +198,11 @@ Tensor Communicator::exchange_rows(Device& device, const Tensor& sent,
                                    std::string_view what) const {
   const Counts out(to_each), in(from_each);
   MTP_ASSERT(sent.size(0) == out.total);
-  const BlockType row(sent.size(1));
-  Tensor received = device.empty({in.total, sent.size(1)});
+  const BlockType row(sent.size(1), sent.dtype());
+  Tensor received = device.empty({in.total, sent.size(1)}, sent.dtype());
   MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Ialltoallv(sent.f32(), out.counts.data(), out.offsets.data(), row.get(), received.f32(), in.counts.data(),
-                 in.offsets.data(), row.get(), comm_, &request);
+  MPI_Ialltoallv(sent.data<std::byte>(), out.counts.data(), out.offsets.data(), row.get(), received.data<std::byte>(),
+                 in.counts.data(), in.offsets.data(), row.get(), comm_, &request);
   wait(request, {"exchange", what});
   return received;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "mtp/ops/elementwise.h"
 #include "mtp/ops/embedding.h"
 
 namespace mtp::dist {
@@ -44,7 +45,7 @@ ShardedUnit::ShardedUnit(UnitLayout layout, Sharding& sharding) : layout_(std::m
 }
 
 void ShardedUnit::acquire() {
-  if (users_++ == 0) values_ = gather(master_);
+  if (users_++ == 0) values_ = gather(in_compute_dtype(master_));
 }
 
 void ShardedUnit::release() {
@@ -71,7 +72,8 @@ void ShardedUnit::add_row_gradients(const RowGradients& rows) {
 Tensor ShardedUnit::rows(const Tensor& ids) {
   Device& device = sharding_.device;
   const Tensor table = as_table(master_);
-  const Tensor result = device.empty({ids.elements(), table.size(1)});
+  const DType dtype = sharding_.compute_dtype;
+  const Tensor result = device.empty({ids.elements(), table.size(1)}, dtype);
   if (sharding_.communicator.size() == 1) {
     ops::lookup_forward(device, table, ids, 1, result);
     return result;
@@ -79,7 +81,7 @@ Tensor ShardedUnit::rows(const Tensor& ids) {
   const Routes routes = route(ids, -1);
   const std::vector<Ids> wanted = sharding_.communicator.exchange(routes.ids, layout_.name());
   const Ids wanted_here = joined(wanted);
-  const Tensor mine = device.empty({static_cast<std::int64_t>(wanted_here.size()), table.size(1)});
+  const Tensor mine = device.empty({static_cast<std::int64_t>(wanted_here.size()), table.size(1)}, dtype);
   ops::lookup_forward(device, table, device.from_host(local(wanted_here)), 1, mine);
   const Tensor answers = sharding_.communicator.exchange_rows(device, mine, wanted, routes.ids, layout_.name());
   // Answers come owner by owner: back to the order of the ids.
@@ -195,9 +197,16 @@ std::vector<ShardedUnit::Piece> ShardedUnit::pieces() const {
   return pieces;
 }
 
+Tensor ShardedUnit::in_compute_dtype(const Tensor& shard) const {
+  if (shard.dtype() == sharding_.compute_dtype) return shard;
+  const Tensor rounded = sharding_.device.empty(shard.shape(), sharding_.compute_dtype);
+  ops::convert(sharding_.device, shard, rounded);
+  return rounded;
+}
+
 Tensor ShardedUnit::gather(const Tensor& shard) const {
   if (sharding_.communicator.size() == 1) return shard;
-  const Tensor whole = sharding_.device.empty({shard.elements() * sharding_.communicator.size()});
+  const Tensor whole = sharding_.device.empty({shard.elements() * sharding_.communicator.size()}, shard.dtype());
   sharding_.communicator.gather(shard, whole, layout_.block(), layout_.name());
   return whole;
 }

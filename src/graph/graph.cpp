@@ -13,14 +13,14 @@ void GradientSum::add(Device& device, Tensor gradient) {
   } else if (sum_.unique()) {
     ops::accumulate(device, gradient, sum_);
   } else {  // another value holds the same memory: both inputs of a sum get the sum's gradient
-    Tensor sum = device.empty(sum_.shape());
+    Tensor sum = device.empty(sum_.shape(), sum_.dtype());
     ops::add(device, sum_, gradient, sum);
     sum_ = std::move(sum);
   }
 }
 
 void GradientSum::add_columns(Device& device, const Tensor& gradient, std::int64_t begin, std::int64_t width) {
-  if (sum_.empty()) sum_ = device.zeros({gradient.size(0), width});
+  if (sum_.empty()) sum_ = device.zeros({gradient.size(0), width}, gradient.dtype());
   MTP_ASSERT(sum_.unique());
   ops::add_columns(device, gradient, begin, sum_);
 }
@@ -57,7 +57,9 @@ std::vector<Value> Graph::segment(std::vector<Value> inputs, Segment run) {
     Graph graph;
     std::vector<Value> inputs, outputs;
   };
-  auto first = std::make_shared<Pass>(device_, Options{options_.recording && !options_.recompute, options_.recompute});
+  Options first_options = options_;
+  first_options.recording = options_.recording && !options_.recompute;
+  auto first = std::make_shared<Pass>(device_, first_options);
   first->inputs = detach(inputs);
   first->outputs = run(first->graph, first->inputs);
 

@@ -7,17 +7,22 @@
 #include "mtp/ops/embedding.h"
 #include "mtp/ops/matmul.h"
 #include "mtp/ops/norm.h"
+#include "mtp/ops/rowwise.h"
+#include "mtp/tensor/bfloat16.h"
 
 namespace mtp {
 
+Tensor Graph::empty_like(const Tensor& x) { return device_.empty(x.shape(), x.dtype()); }
+
 Value Graph::linear(const Value& x, const Parameter& w) {
-  Value y = output(device_.empty({x.data.size(0), w.shape[0]}), x.needs_gradient() || w.trained());
-  ops::linear_forward(device_, x.data, w.value(), y.data);
+  Value y = output(device_.empty({x.data.size(0), w.shape[0]}, x.data.dtype()), x.needs_gradient() || w.trained());
+  const auto multiply = options_.rowwise ? ops::rowwise_linear : ops::linear_forward;
+  multiply(device_, x.data, w.value(), y.data);
   on_backward(y, [this, w, dx_sum = x.gradient, shape = x.data.shape(),
                   x_data = w.trained() ? x.data : Tensor()](const Tensor& dy) {
     if (w.trained()) ops::linear_backward_weight(device_, dy, x_data, w.gradient());
     if (dx_sum == nullptr) return;
-    const Tensor dx = device_.empty(shape);
+    const Tensor dx = device_.empty(shape, dy.dtype());
     ops::linear_backward_input(device_, dy, w.value(), dx);
     dx_sum->add(device_, dx);
   });
@@ -31,11 +36,11 @@ Value Graph::rms_norm(const Value& x, const Parameter* w, float eps) {
   const bool trained = w != nullptr && w->trained();
   const Parameter weight = w != nullptr ? *w : Parameter{};
   const auto weight_value = [weight] { return weight.group != nullptr ? weight.value() : Tensor(); };
-  Value y = output(device_.empty(x.data.shape()), x.needs_gradient() || trained);
+  Value y = output(empty_like(x.data), x.needs_gradient() || trained);
   const Tensor rrms = device_.empty({x.data.elements() / x.data.size(-1)});
   ops::rms_norm_forward(device_, {eps}, x.data, weight_value(), y.data, rrms);
   on_backward(y, [this, weight, weight_value, trained, rrms, x](const Tensor& dy) {
-    const Tensor dx = device_.empty(x.data.shape());
+    const Tensor dx = empty_like(x.data);
     ops::rms_norm_backward(device_, dy, x.data, weight_value(), rrms, dx, trained ? weight.gradient() : Tensor());
     if (x.needs_gradient()) x.gradient->add(device_, dx);
   });
@@ -43,7 +48,7 @@ Value Graph::rms_norm(const Value& x, const Parameter* w, float eps) {
 }
 
 Value Graph::add(const Value& a, const Value& b) {
-  Value y = output(device_.empty(a.data.shape()), a.needs_gradient() || b.needs_gradient());
+  Value y = output(empty_like(a.data), a.needs_gradient() || b.needs_gradient());
   ops::add(device_, a.data, b.data, y.data);
   on_backward(y, [this, da_sum = a.gradient, db_sum = b.gradient](const Tensor& dy) {
     if (da_sum != nullptr) da_sum->add(device_, dy);
@@ -53,10 +58,10 @@ Value Graph::add(const Value& a, const Value& b) {
 }
 
 Value Graph::add_scaled(const Value& a, const Value& b, float factor) {
-  Value y = output(device_.empty(a.data.shape()), a.needs_gradient() || b.needs_gradient());
+  Value y = output(empty_like(a.data), a.needs_gradient() || b.needs_gradient());
   ops::add_scaled(device_, a.data, b.data, factor, y.data);
   on_backward(y, [this, factor, da_sum = a.gradient, db_sum = b.gradient](const Tensor& dy) {
-    const Tensor scaled = device_.empty(dy.shape());
+    const Tensor scaled = empty_like(dy);
     ops::scale(device_, dy, factor, scaled);
     if (da_sum != nullptr) da_sum->add(device_, scaled);
     if (db_sum != nullptr) db_sum->add(device_, scaled);
@@ -66,10 +71,10 @@ Value Graph::add_scaled(const Value& a, const Value& b, float factor) {
 
 Value Graph::scale(const Value& x, float factor) {
   if (factor == 1.0f) return x;
-  Value y = output(device_.empty(x.data.shape()), x.needs_gradient());
+  Value y = output(empty_like(x.data), x.needs_gradient());
   ops::scale(device_, x.data, factor, y.data);
   on_backward(y, [this, factor, dx_sum = x.gradient](const Tensor& dy) {
-    const Tensor dx = device_.empty(dy.shape());
+    const Tensor dx = empty_like(dy);
     ops::scale(device_, dy, factor, dx);
     dx_sum->add(device_, dx);
   });
@@ -78,11 +83,11 @@ Value Graph::scale(const Value& x, float factor) {
 
 Value Graph::concat_columns(const Value& a, const Value& b) {
   const std::int64_t rows = a.data.size(0), wa = a.data.size(1), wb = b.data.size(1);
-  Value y = output(device_.empty({rows, wa + wb}), a.needs_gradient() || b.needs_gradient());
+  Value y = output(device_.empty({rows, wa + wb}, a.data.dtype()), a.needs_gradient() || b.needs_gradient());
   ops::concat_columns(device_, a.data, b.data, y.data);
   on_backward(y, [this, rows, wa, wb, da_sum = a.gradient, db_sum = b.gradient](const Tensor& dy) {
-    const Tensor da = da_sum != nullptr ? device_.empty({rows, wa}) : Tensor();
-    const Tensor db = db_sum != nullptr ? device_.empty({rows, wb}) : Tensor();
+    const Tensor da = da_sum != nullptr ? device_.empty({rows, wa}, dy.dtype()) : Tensor();
+    const Tensor db = db_sum != nullptr ? device_.empty({rows, wb}, dy.dtype()) : Tensor();
     ops::split_columns(device_, dy, da, db);
     if (da_sum != nullptr) da_sum->add(device_, da);
     if (db_sum != nullptr) db_sum->add(device_, db);
@@ -91,7 +96,7 @@ Value Graph::concat_columns(const Value& a, const Value& b) {
 }
 
 Value Graph::columns(const Value& x, std::int64_t begin, std::int64_t count) {
-  Value y = output(device_.empty({x.data.size(0), count}), x.needs_gradient());
+  Value y = output(device_.empty({x.data.size(0), count}, x.data.dtype()), x.needs_gradient());
   ops::copy_columns(device_, x.data, begin, y.data);
   on_backward(y, [this, begin, width = x.data.size(1), dx_sum = x.gradient](const Tensor& dy) {
     dx_sum->add_columns(device_, dy, begin, width);
@@ -100,11 +105,11 @@ Value Graph::columns(const Value& x, std::int64_t begin, std::int64_t count) {
 }
 
 Value Graph::gated_gelu(const Value& gate, const Value& up) {
-  Value y = output(device_.empty(gate.data.shape()), gate.needs_gradient() || up.needs_gradient());
+  Value y = output(empty_like(gate.data), gate.needs_gradient() || up.needs_gradient());
   ops::gated_gelu_forward(device_, gate.data, up.data, y.data);
   on_backward(y, [this, gate, up](const Tensor& dy) {
-    const Tensor dgate = gate.needs_gradient() ? device_.empty(gate.data.shape()) : Tensor();
-    const Tensor dup = up.needs_gradient() ? device_.empty(up.data.shape()) : Tensor();
+    const Tensor dgate = gate.needs_gradient() ? empty_like(gate.data) : Tensor();
+    const Tensor dup = up.needs_gradient() ? empty_like(up.data) : Tensor();
     ops::gated_gelu_backward(device_, dy, gate.data, up.data, dgate, dup);
     if (gate.needs_gradient()) gate.gradient->add(device_, dgate);
     if (up.needs_gradient()) up.gradient->add(device_, dup);
@@ -113,10 +118,10 @@ Value Graph::gated_gelu(const Value& gate, const Value& up) {
 }
 
 Value Graph::rope(const Value& x, const ops::Rope& rope, const ops::Sequences& sequences) {
-  Value y = output(device_.empty(x.data.shape()), x.needs_gradient());
+  Value y = output(empty_like(x.data), x.needs_gradient());
   ops::rope_forward(device_, rope, sequences, x.data, y.data);
   on_backward(y, [this, &rope, &sequences, dx_sum = x.gradient](const Tensor& dy) {
-    const Tensor dx = device_.empty(dy.shape());
+    const Tensor dx = empty_like(dy);
     ops::rope_backward(device_, rope, sequences, dy, dx);
     dx_sum->add(device_, dx);
   });
@@ -126,13 +131,17 @@ Value Graph::rope(const Value& x, const ops::Rope& rope, const ops::Sequences& s
 Value Graph::attention(const Value& q, const Value& k, const Value& v, const ops::AttentionMask& mask,
                        const ops::Sequences& sequences) {
   MTP_ASSERT(k.needs_gradient() == v.needs_gradient());
-  Value y = output(device_.empty(q.data.shape()), q.needs_gradient() || k.needs_gradient());
+  Value y = output(empty_like(q.data), q.needs_gradient() || k.needs_gradient());
+  if (options_.rowwise) {
+    ops::rowwise_attention(device_, mask, sequences.first(), q.data, k.data, v.data, y.data);
+    return y;
+  }
   const Tensor lse = device_.empty({q.data.size(1), q.data.size(0)});
   ops::attention_forward(device_, mask, sequences, q.data, k.data, v.data, y.data, lse);
   on_backward(y, [this, q, k, v, mask, &sequences, out = y.data, lse](const Tensor& dy) {
-    const Tensor dq = device_.empty(q.data.shape());
-    const Tensor dk = k.needs_gradient() ? device_.empty(k.data.shape()) : Tensor();
-    const Tensor dv = v.needs_gradient() ? device_.empty(v.data.shape()) : Tensor();
+    const Tensor dq = empty_like(q.data);
+    const Tensor dk = k.needs_gradient() ? empty_like(k.data) : Tensor();
+    const Tensor dv = v.needs_gradient() ? empty_like(v.data) : Tensor();
     ops::attention_backward(device_, mask, sequences, dy, q.data, k.data, v.data, out, lse, dq, dk, dv);
     if (q.needs_gradient()) q.gradient->add(device_, dq);
     if (k.needs_gradient()) k.gradient->add(device_, dk);
@@ -141,12 +150,13 @@ Value Graph::attention(const Value& q, const Value& k, const Value& v, const ops
   return y;
 }
 
-Graph::Lookup Graph::lookup(const Parameter& table, std::span<const std::int64_t> ids, float factor,
+Graph::Lookup Graph::lookup(const Parameter& table, std::span<const std::int64_t> ids, float exact_factor,
                             std::int64_t skip) {
   const auto count = static_cast<std::int64_t>(ids.size()), width = table.shape[1];
   std::vector<std::int64_t> with_skip(ids.begin(), ids.end());
   with_skip.push_back(skip);
   const Tensor wanted = device_.from_host(with_skip), rows = table.group->rows(wanted);
+  const float factor = rounded_to(rows.dtype(), exact_factor);
   ops::scale(device_, rows, factor, rows);
 
   const Value y = output(rows.slice(0, {count, width}), table.trained());
@@ -158,10 +168,10 @@ Graph::Lookup Graph::lookup(const Parameter& table, std::span<const std::int64_t
 
 Value Graph::shift_rows(const Value& x, const Tensor& fill, std::int64_t by, const ops::Sequences& sequences) {
   if (by == 0) return x;
-  Value y = output(device_.empty(x.data.shape()), x.needs_gradient());
+  Value y = output(empty_like(x.data), x.needs_gradient());
   ops::shift_rows_forward(device_, sequences, by, x.data, fill, y.data);
   on_backward(y, [this, by, &sequences, dx_sum = x.gradient](const Tensor& dy) {
-    const Tensor dx = device_.empty(dy.shape());
+    const Tensor dx = empty_like(dy);
     ops::shift_rows_backward(device_, sequences, by, dy, dx);
     dx_sum->add(device_, dx);
   });
@@ -178,7 +188,7 @@ Value Graph::view(const Value& x, Shape shape) {
 
 Tensor Graph::loss(const Value& x, const Parameter& w, const LossOperation& run) {
   Tensor sum = device_.empty({}, DType::f64);
-  const Tensor dx = options_.recording && x.needs_gradient() ? device_.empty(x.data.shape()) : Tensor();
+  const Tensor dx = options_.recording && x.needs_gradient() ? empty_like(x.data) : Tensor();
   const Tensor dw = options_.recording && w.trained() ? w.gradient() : Tensor();
   run(sum, dx, dw);
   if (!dx.empty()) tape_.push_back([this, dx, dx_sum = x.gradient] { dx_sum->add(device_, dx); });

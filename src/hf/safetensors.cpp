@@ -16,6 +16,7 @@
 #include "mtp/core/error.h"
 #include "mtp/core/file.h"
 #include "mtp/core/json.h"
+#include "mtp/tensor/bfloat16.h"
 
 namespace mtp::hf {
 
@@ -26,26 +27,42 @@ static_assert(std::endian::native == std::endian::little, "safetensors files are
 /// A file's bytes, mapped read-only.
 class MappedFile {
  public:
-  explicit MappedFile(const fs::path& path) {
+  explicit MappedFile(const fs::path& path) : where_(path.string()) {
     check_is_file(path);
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file < 0) throw Error("{}: cannot be read: {}", path.string(), std::strerror(errno));
+    file_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file_ < 0) throw Error("{}: cannot be read: {}", where_, std::strerror(errno));
     struct stat status {};
-    fstat(file, &status);
+    fstat(file_, &status);
     size_ = static_cast<std::size_t>(status.st_size);
-    if (size_ > 0) data_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
-    close(file);
-    if (data_ == MAP_FAILED) throw Error("{}: cannot be mapped into memory: {}", path.string(), std::strerror(errno));
+    if (size_ > 0) data_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file_, 0);
+    if (data_ != MAP_FAILED) return;
+    close(file_);
+    throw Error("{}: cannot be mapped into memory: {}", where_, std::strerror(errno));
   }
   ~MappedFile() {
     if (data_ != nullptr) munmap(data_, size_);
+    close(file_);
   }
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
 
+  /// A copy of `bytes`, a part of this file's, that does not make them count as this process's memory.
+  void copy(std::span<const std::byte> bytes, std::span<std::byte> to) const {
+    std::ptrdiff_t position = bytes.data() - static_cast<const std::byte*>(data_);
+    while (!to.empty()) {
+      const ssize_t count = pread(file_, to.data(), to.size(), position);
+      if (count <= 0)
+        throw Error("{}: cannot be read: {}", where_, count < 0 ? std::strerror(errno) : "it was cut off");
+      position += count;
+      to = to.subspan(static_cast<std::size_t>(count));
+    }
+  }
+
  private:
+  std::string where_;
+  int file_ = -1;
   void* data_ = nullptr;
   std::size_t size_ = 0;
 };
@@ -53,8 +70,6 @@ class MappedFile {
 namespace {
 
 constexpr std::uint64_t longest_header = 100'000'000;  // the format's own limit
-
-float from_bf16(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 
 float from_f16(std::uint16_t bits) {
   const int exponent = bits >> 10 & 31, fraction = bits & 1023;
@@ -65,11 +80,7 @@ float from_f16(std::uint16_t bits) {
   return sign * std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
 }
 
-std::uint16_t to_bf16(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  if (std::isnan(value)) return static_cast<std::uint16_t>(bits >> 16 | 64);
-  return static_cast<std::uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
+std::uint16_t to_bf16(float value) { return BFloat16(value).bits; }
 
 std::uint16_t to_f16(float value) {
   const std::uint16_t sign = std::signbit(value) ? 0x8000 : 0;
@@ -232,7 +243,8 @@ void TensorFiles::add_file(const fs::path& path) {
       throw Error("{}: tensor {} ends at byte {}, the file has {}; it may be cut off", path.string(), tensor.entry.name,
                   end, bytes.size() - start);
     const auto [unused, is_new] = tensors_.insert(
-        {tensor.entry.name, {tensor.entry, bytes.subspan(start + tensor.begin, tensor.end - tensor.begin)}});
+        {tensor.entry.name,
+         {tensor.entry, bytes.subspan(start + tensor.begin, tensor.end - tensor.begin), files_.back().get()}});
     if (!is_new) throw Error("{}: tensor {} is in another file too", path.string(), tensor.entry.name);
   }
   if (end != bytes.size() - start)
@@ -251,6 +263,12 @@ const TensorFiles::Tensor& TensorFiles::find(const std::string& name) const {
   return found->second;
 }
 
+void TensorFiles::copy_bytes(const std::string& name, std::uint64_t begin, std::span<std::byte> to) const {
+  const Tensor& tensor = find(name);
+  MTP_ASSERT(begin + to.size() <= tensor.bytes.size());
+  tensor.file->copy(tensor.bytes.subspan(begin, to.size()), to);
+}
+
 void TensorFiles::read(const std::string& name, std::int64_t begin, std::span<float> values) const {
   const Tensor& tensor = find(name);
   const std::string& dtype = tensor.entry.dtype;
@@ -260,7 +278,7 @@ void TensorFiles::read(const std::string& name, std::int64_t begin, std::span<fl
   else if (dtype == "F64")
     read_as<double>(tensor.bytes, begin, values, [](double v) { return static_cast<float>(v); });
   else if (dtype == "BF16")
-    read_as<std::uint16_t>(tensor.bytes, begin, values, from_bf16);
+    read_as<BFloat16>(tensor.bytes, begin, values, [](float v) { return v; });
   else if (dtype == "F16")
     read_as<std::uint16_t>(tensor.bytes, begin, values, from_f16);
   else
@@ -289,41 +307,6 @@ std::vector<std::byte> convert(std::span<const float> values, const std::string&
     std::memcpy(bytes.data() + 2 * i, &rounded, 2);
   }
   return bytes;
-}
-
-SafetensorsWriter::SafetensorsWriter(fs::path path, const std::vector<TensorEntry>& tensors)
-    : path_(std::move(path)), partial_(path_.string() + ".partial"), out_(partial_, std::ios::binary) {
-  nlohmann::ordered_json header;
-  header["__metadata__"] = {{"format", "pt"}};
-  for (const TensorEntry& tensor : tensors) {
-    const std::uint64_t size = static_cast<std::uint64_t>(num_elements(tensor.shape)) * size_of(tensor.dtype);
-    header[tensor.name] = {
-        {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {missing_, missing_ + size}}};
-    missing_ += size;
-  }
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');  // data begin on a multiple of 8 bytes
-  const std::uint64_t length = text.size();
-  out_.write(reinterpret_cast<const char*>(&length), sizeof(length));
-  out_ << text;
-  if (!out_) throw Error("{}: cannot be written; check the folder and the free space", partial_.string());
-}
-
-void SafetensorsWriter::append(std::span<const std::byte> bytes) {
-  MTP_ASSERT(bytes.size() <= missing_);
-  out_.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-  if (!out_) throw Error("{}: writing failed; check the free space", partial_.string());
-  missing_ -= bytes.size();
-}
-
-void SafetensorsWriter::finish() {
-  MTP_ASSERT(missing_ == 0);
-  out_.close();
-  const int file = ::open(partial_.c_str(), O_RDONLY | O_CLOEXEC);
-  const bool synced = file >= 0 && fsync(file) == 0;
-  if (file >= 0) close(file);
-  if (!out_ || !synced) throw Error("{}: writing failed; check the free space", partial_.string());
-  fs::rename(partial_, path_);
 }
 
 }  // namespace mtp::hf

@@ -218,4 +218,9 @@ TensorTable::TensorTable(const BaseConfig& base, const TensorFiles& base_files, 
   split_mixed_units(tensors_);
 }
 
+void TensorTable::freeze() {
+  for (TensorInfo& tensor : tensors_)
+    if (tensor.role == Role::trained) tensor.role = Role::frozen;
+}
+
 }  // namespace mtp::hf

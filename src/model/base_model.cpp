@@ -42,9 +42,14 @@ Value BaseModel::per_layer_inputs(Graph& g, const Value& embeddings_TH, std::spa
   return g.add_scaled(g.view(context, {rows, packed}), identity, static_cast<float>(std::sqrt(0.5)));
 }
 
-BaseOutput BaseModel::forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids) const {
-  const auto embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(config_.hidden_size)));
-  const auto [embeddings_TH, pad_row_1H] = g.lookup(embedding_, ids, embedding_scale, config_.pad_token_id);
+Graph::Lookup BaseModel::embed(Graph& g, std::span<const std::int64_t> ids) const {
+  const auto scale = static_cast<float>(std::sqrt(static_cast<double>(config_.hidden_size)));
+  return g.lookup(embedding_, ids, scale, config_.pad_token_id);
+}
+
+BaseOutput BaseModel::forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids,
+                              KeyValueCache* cache) const {
+  const auto [embeddings_TH, pad_row_1H] = embed(g, ids);
 
   BaseOutput out;
   out.embeddings_TH = embeddings_TH;
@@ -59,7 +64,7 @@ BaseOutput BaseModel::forward(Graph& g, const ops::Sequences& sequences, std::sp
     const DecoderLayer& layer = layers_[i];
     std::optional<KeyValue>& store = layer.is_sliding() ? out.sliding : out.full;
     const hf::LayerShape shape = config_.layer(i);
-    DecoderLayer::Inputs in{.sequences = sequences, .shared = {}, .per_layer_input_TP = {}};
+    DecoderLayer::Inputs in{.sequences = sequences, .shared = {}, .per_layer_input_TP = {}, .cache = cache};
     if (shape.shares_kv) in.shared = store;
     if (per_layer) {
       const std::int64_t width = config_.hidden_size_per_layer_input;

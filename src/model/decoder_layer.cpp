@@ -1,10 +1,13 @@
 #include "mtp/model/decoder_layer.h"
 
+#include "mtp/tensor/bfloat16.h"
+
 namespace mtp::model {
 
 DecoderLayer::DecoderLayer(const hf::TextConfig& config, int index, const std::string& prefix, float layer_scalar,
                            const Parameters& parameters, const AttentionTypes& types)
     : shape_(config.layer(index)),
+      index_(index),
       heads_(config.num_attention_heads),
       eps_(config.rms_norm_eps),
       layer_scalar_(layer_scalar),
@@ -62,14 +65,16 @@ DecoderLayer::Outputs DecoderLayer::forward(Graph& graph, const Value& x_TH, con
 
   const bool shares = in.shared.has_value(), has_per_layer_input = in.per_layer_input_TP.has_value();
   const ops::Sequences& sequences = in.sequences;
-  const auto run = [this, shares, has_per_layer_input, store, &sequences](Graph& g, std::span<const Value> values) {
+  const auto run = [this, shares, has_per_layer_input, store, &sequences, cache = in.cache](
+                       Graph& g, std::span<const Value> values) {
     Value x = values[0];
     const Value normed = g.rms_norm(x, input_norm_, eps_);
-    const KeyValue kv = shares ? KeyValue{values[1], values[2]} : key_value(g, normed, sequences);
+    KeyValue kv = shares ? KeyValue{values[1], values[2]} : key_value(g, normed, sequences);
+    if (cache != nullptr && !shares) kv = cache->extend(index_, kv, sequences);
     x = g.add(x, g.rms_norm(attention(g, normed, sequences, kv), post_attention_norm_, eps_));
     x = g.add(x, g.rms_norm(mlp(g, g.rms_norm(x, pre_feedforward_norm_, eps_)), post_feedforward_norm_, eps_));
     if (has_per_layer_input) x = g.add(x, g.rms_norm(per_layer(g, x, values.back()), *post_per_layer_norm_, eps_));
-    x = g.scale(x, layer_scalar_);
+    x = g.scale(x, rounded_to(x.data.dtype(), layer_scalar_));
     return store ? std::vector<Value>{x, kv.key, kv.value} : std::vector<Value>{x};
   };
   const std::vector<Value> outputs = graph.segment(std::move(inputs), run);

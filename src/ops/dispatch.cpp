@@ -9,6 +9,7 @@
 #include "mtp/ops/norm.h"
 #include "mtp/ops/optimizer.h"
 #include "mtp/ops/rope.h"
+#include "mtp/ops/rowwise.h"
 
 // Declares every operation in the namespace of a back end with the type that its header gives it: a back end that lacks
 // one, or has one of another type, does not link.
@@ -22,6 +23,7 @@
   decltype(ops::projected_distillation) projected_distillation;   \
   decltype(ops::masked_cross_entropy) masked_cross_entropy;       \
   decltype(ops::masked_distillation) masked_distillation;         \
+  decltype(ops::convert) convert;                                 \
   decltype(ops::add) add;                                         \
   decltype(ops::add_scaled) add_scaled;                           \
   decltype(ops::scale) scale;                                     \
@@ -45,6 +47,9 @@
   decltype(ops::sum_of_squares) sum_of_squares;                   \
   decltype(ops::rope_forward) rope_forward;                       \
   decltype(ops::rope_backward) rope_backward;                     \
+  decltype(ops::rowwise_linear) rowwise_linear;                   \
+  decltype(ops::rowwise_choice) rowwise_choice;                   \
+  decltype(ops::rowwise_attention) rowwise_attention;             \
   }
 
 MTP_BACK_END(cpu)
@@ -106,6 +111,8 @@ void masked_distillation(Device& device, const CrossEntropy& ce, const MaskedHea
                          const Tensor& loss, const Tensor& dx, const Tensor& dw) {
   MTP_FORWARD(masked_distillation, ce, head, sequences, x, w, teacher, teacher_rows, loss, dx, dw);
 }
+
+void convert(Device& device, const Tensor& x, const Tensor& y) { MTP_FORWARD(convert, x, y); }
 
 void add(Device& device, const Tensor& a, const Tensor& b, const Tensor& y) { MTP_FORWARD(add, a, b, y); }
 
@@ -198,6 +205,19 @@ void rope_forward(Device& device, const Rope& rope, const Sequences& sequences, 
 
 void rope_backward(Device& device, const Rope& rope, const Sequences& sequences, const Tensor& dy, const Tensor& dx) {
   MTP_FORWARD(rope_backward, rope, sequences, dy, dx);
+}
+
+void rowwise_linear(Device& device, const Tensor& x, const Tensor& w, const Tensor& y) {
+  MTP_FORWARD(rowwise_linear, x, w, y);
+}
+
+void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, const Tensor& choices) {
+  MTP_FORWARD(rowwise_choice, x, w, choices);
+}
+
+void rowwise_attention(Device& device, const AttentionMask& mask, std::int64_t first, const Tensor& q, const Tensor& k,
+                       const Tensor& v, const Tensor& out) {
+  MTP_FORWARD(rowwise_attention, mask, first, q, k, v, out);
 }
 
 }  // namespace mtp::ops

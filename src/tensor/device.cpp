@@ -1,9 +1,12 @@
 #include "mtp/tensor/device.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "arena.h"
+#include "mtp/tensor/bfloat16.h"
 
 namespace mtp {
 
@@ -26,7 +29,7 @@ std::size_t bytes_of(const Tensor& tensor) {
 }
 
 template <typename T>
-Tensor filled(Arena& arena, Tensor tensor, std::span<const T> values) {
+Tensor filled(Arena& arena, Tensor tensor, std::span<T> values) {
   MTP_ASSERT(bytes_of(tensor) == values.size_bytes());
   arena.memory().copy_from_host(values.data(), tensor.data<std::byte>(), values.size_bytes());
   return tensor;
@@ -54,8 +57,12 @@ Tensor Device::zeros(Shape shape, DType dtype) {
   return tensor;
 }
 
-Tensor Device::from_host(std::span<const float> values, Shape shape) {
-  return filled(*arena_, empty(std::move(shape)), values);
+Tensor Device::from_host(std::span<const float> values, Shape shape, DType dtype) {
+  Tensor tensor = empty(std::move(shape), dtype);
+  if (dtype == DType::f32) return filled(*arena_, std::move(tensor), values);
+  MTP_ASSERT(dtype == DType::bf16);
+  const std::vector<BFloat16> rounded(values.begin(), values.end());
+  return filled(*arena_, std::move(tensor), std::span(rounded));
 }
 
 Tensor Device::from_host(std::span<const std::int64_t> values) {
@@ -63,8 +70,11 @@ Tensor Device::from_host(std::span<const std::int64_t> values) {
 }
 
 void Device::to_host(const Tensor& tensor, std::span<float> values) const {
-  MTP_ASSERT(tensor.dtype() == DType::f32);
-  read(*arena_, tensor, values);
+  if (tensor.dtype() == DType::f32) return read(*arena_, tensor, values);
+  MTP_ASSERT(tensor.dtype() == DType::bf16 && tensor.elements() == static_cast<std::int64_t>(values.size()));
+  std::vector<BFloat16> stored(values.size());
+  read(*arena_, tensor, std::span(stored));
+  std::copy(stored.begin(), stored.end(), values.begin());
 }
 
 void Device::to_host(const Tensor& tensor, std::span<double> values) const {

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "mtp/checkpoint/export.h"
+#include "mtp/checkpoint/source.h"
 #include "mtp/core/log.h"
 #include "mtp/core/signals.h"
 
@@ -41,6 +42,8 @@ void check_samples(const data::DataFile& data, const data::Loader::Options& opti
     data::make_micro_batch(data, {&i, 1}, options.batch);
 }
 
+DType dtype_of(ComputeType type) { return type == ComputeType::bf16 ? DType::bf16 : DType::f32; }
+
 void write_settings_file(const Settings& settings) {
   const std::filesystem::path path = settings.run.dir / "settings.cfg";
   std::ofstream out(path);
@@ -55,7 +58,7 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
     : device_(device),
       communicator_(communicator),
       from_(std::move(from)),
-      sharding_{device, communicator, settings.dist.reduction, 1, 0} {
+      sharding_{device, communicator, settings.dist.reduction, 1, 0, dtype_of(settings.train.compute_dtype)} {
   const dist::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
   dist::agree(communicator, "the check of the pair and the data", [&] {
     pair_ = std::make_unique<hf::Pair>(settings);
@@ -75,6 +78,7 @@ void Trainer::start() {
   dist::agree(communicator_, "the check of the samples", [&] {
     check_samples(*data_, reading);
     if (validation_data_) check_samples(*validation_data_, reading);
+    if (settings.checkpoint.export_at_end) checkpoint::check_export_target(settings.run.dir / "hf", true);
   });
   if (communicator_.is_first()) {
     run_directory_.emplace(settings.run.dir);
@@ -138,10 +142,9 @@ Trainer::End Trainer::run() {
       return End::stopped;
     }
   }
-  if (settings.checkpoint.export_at_end && communicator_.is_first())
-    checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf");
-  const dist::Patience patience(communicator_);  // with rank 0, which exports
-  communicator_.barrier("the end of the run");
+  if (settings.checkpoint.export_at_end)
+    checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf", {.force = true},
+                          communicator_);
   return End::done;
 }
 

@@ -182,7 +182,6 @@ TEST_F(SettingsTest, SettingsWithoutEffectAreNoContradiction) {
 }
 
 TEST_F(SettingsTest, WhatIsNotBuiltYetIsRefusedByName) {
-  EXPECT_EQ(refusal({"--train.compute_dtype", "bf16"}), "setting train.compute_dtype: bf16 is not built yet, use fp32");
   EXPECT_EQ(refusal({"--run.device", "cuda"}), "setting run.device: cuda is not built yet, use cpu");
   EXPECT_EQ(refusal({"--freeze.vision", "false"}),
             "setting freeze.vision: the vision tower cannot be trained yet, it must be true");

@@ -28,6 +28,11 @@ std::uint16_t stored(float value, const std::string& dtype) {
   return bits;
 }
 
+std::string contents(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
 class SafetensorsTest : public testing::Test {
  protected:
   std::vector<float> read(const std::string& name, std::int64_t begin, std::int64_t count) {
@@ -217,6 +222,37 @@ TEST_F(SafetensorsTest, AnUnfinishedFileHasNoName) {
   EXPECT_FALSE(fs::exists(file));
   EXPECT_THAT(test::error_of([&] { SafetensorsWriter(dir.path() / "gone" / "x.safetensors", {}); }),
               testing::HasSubstr("gone/x.safetensors.partial: cannot be written"));
+}
+
+TEST_F(SafetensorsTest, PiecesInAnyOrderByTwoWritersMakeTheSameFileAsOneWriter) {
+  const std::vector<TensorEntry> tensors = {{"a", "I64", {2}}, {"b", "F32", {3}}, {"c", "BF16", {1}}};
+  std::vector<std::byte> data(16 + 12 + 2);
+  for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::byte>(i);
+  SafetensorsWriter whole(file, tensors);
+  whole.append(data);
+  whole.finish();
+
+  const fs::path other = dir.path() / "pieces.safetensors";
+  SafetensorsFile::create(other, tensors);
+  SafetensorsFile first(other, tensors), second(other, tensors);
+  second.write(7, std::span(data).subspan(7));
+  first.write(0, std::span(data).first(7));
+  first.sync();
+  second.sync();
+  EXPECT_EQ(contents(other), contents(file));
+  EXPECT_THAT(data_offsets(tensors), ElementsAre(0, 16, 28, 30));
+}
+
+TEST_F(SafetensorsTest, ACopyOfBytesIsWhatTheFileHas) {
+  test::write_tensors(file, {{{"a", "F32", {1}}, {7}}, {{"b", "F32", {3}}, {1, 2, 3}}});
+  const auto files = TensorFiles::open(dir.path());
+  std::vector<std::byte> copy(8);
+  files.copy_bytes("b", 4, copy);
+  EXPECT_TRUE(std::ranges::equal(copy, files.bytes("b").subspan(4)));
+
+  fs::resize_file(file, fs::file_size(file) - 4);
+  EXPECT_THAT(test::error_of([&] { files.copy_bytes("b", 4, copy); }),
+              testing::HasSubstr("model.safetensors: cannot be read: it was cut off"));
 }
 
 }  // namespace

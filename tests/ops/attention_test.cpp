@@ -74,11 +74,11 @@ Operation attention(const std::string& name, const AttentionMask& mask, const st
           .run =
               [=](Device& device, const std::vector<Tensor>& inputs, const Tensor& dout) {
                 const Tensor &q = inputs[0], &k = inputs[1], &v = inputs[2];
-                const Tensor out = to_write(device, queries), lse = to_write(device, {heads.query, sequences.rows()});
+                const Tensor out = to_write(device, q), lse = to_write(device, {heads.query, sequences.rows()});
                 attention_forward(device, mask, sequences, q, k, v, out, lse);
-                const Tensor dq = to_write(device, queries);
-                const Tensor dk = with_keys ? to_write(device, keys) : Tensor();
-                const Tensor dv = with_keys ? to_write(device, keys) : Tensor();
+                const Tensor dq = to_write(device, q);
+                const Tensor dk = with_keys ? to_write(device, k) : Tensor();
+                const Tensor dv = with_keys ? to_write(device, k) : Tensor();
                 attention_backward(device, mask, sequences, dout, q, k, v, out, lse, dq, dk, dv);
                 return Result{out, {dq, dk, dv}};
               }};

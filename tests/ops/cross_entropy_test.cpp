@@ -37,12 +37,13 @@ Operation loss_operation(const LossCase& shape, std::function<double(const Array
               [=](Device& device, const std::vector<Tensor>& inputs, const Tensor&) {
                 const Tensor &x = inputs[0], &w = inputs[1];
                 const Tensor loss = device.zeros({1}, DType::f64);
-                const Tensor dx = shape.with_dx ? to_write(device, x.shape()) : Tensor();
+                const Tensor dx = shape.with_dx ? to_write(device, x) : Tensor();
                 const Tensor dw = shape.with_dw ? to_add_to(device, w.shape()) : Tensor();
                 run(device, x, w, loss, dx, dw);
                 return Result{loss, {dx, dw}};
               },
-          .added = {1}};
+          .added = {1},
+          .rounds_within_on_gpus = true};
 }
 
 namespace {

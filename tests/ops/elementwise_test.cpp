@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "mtp/tensor/bfloat16.h"
 #include "ops/support.h"
 
 namespace mtp::ops::test {
@@ -25,10 +26,10 @@ Operation gated_gelu(const std::string& name, const Shape& shape, bool with_gate
           .reference = gated_gelu_reference,
           .run = [=](Device& device, const std::vector<Tensor>& inputs, const Tensor& dy) {
             const Tensor &gate = inputs[0], &up = inputs[1];
-            const Tensor y = to_write(device, gate.shape());
+            const Tensor y = to_write(device, gate);
             gated_gelu_forward(device, gate, up, y);
-            const Tensor dgate = with_gate ? to_write(device, gate.shape()) : Tensor();
-            const Tensor dup = with_up ? to_write(device, up.shape()) : Tensor();
+            const Tensor dgate = with_gate ? to_write(device, gate) : Tensor();
+            const Tensor dup = with_up ? to_write(device, up) : Tensor();
             gated_gelu_backward(device, dy, gate, up, dgate, dup);
             return Result{y, {dgate, dup}};
           }};
@@ -56,10 +57,10 @@ Operation concatenation(const std::string& name, std::int64_t rows, std::int64_t
               },
           .run =
               [=](Device& device, const std::vector<Tensor>& inputs, const Tensor& dy) {
-                const Tensor y = to_write(device, dy.shape());
+                const Tensor y = to_write(device, dy);
                 concat_columns(device, inputs[0], inputs[1], y);
-                const Tensor da = with_a ? to_write(device, inputs[0].shape()) : Tensor();
-                const Tensor db = with_b ? to_write(device, inputs[1].shape()) : Tensor();
+                const Tensor da = with_a ? to_write(device, inputs[0]) : Tensor();
+                const Tensor db = with_b ? to_write(device, inputs[1]) : Tensor();
                 split_columns(device, dy, da, db);
                 return Result{y, {da, db}};
               }};
@@ -85,7 +86,7 @@ Operation columns(const std::string& name, std::int64_t rows, std::int64_t width
               },
           .run =
               [=](Device& device, const std::vector<Tensor>& inputs, const Tensor& dy) {
-                const Tensor y = to_write(device, dy.shape()), dx = to_add_to(device, inputs[0].shape());
+                const Tensor y = to_write(device, dy), dx = to_add_to(device, inputs[0]);
                 copy_columns(device, inputs[0], begin, y);
                 add_columns(device, dy, begin, dx);
                 return Result{y, {dx}};
@@ -119,14 +120,16 @@ INSTANTIATE_TEST_SUITE_P(Devices, ArithmeticTest, testing::ValuesIn(device_kinds
 
 TEST_P(ArithmeticTest, EveryElementIsTheExpectedOne) {
   const Array a = random_array({130, 300}, 1), b = random_array({130, 300}, 2);  // more than two tasks
-  for (const Arithmetic& operation : arithmetic) {
-    Device device = make_device(GetParam());
-    const Tensor y = to_device(device, b);
-    operation.apply(device, to_device(device, a), to_device(device, b), y);
-    Array expected(a.shape);
-    for (std::size_t i = 0; i < a.values.size(); ++i) expected.values[i] = operation.expected(a.values[i], b.values[i]);
-    expect_close(operation.name, to_host(device, y), expected);
-  }
+  for (const Arithmetic& operation : arithmetic)
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      Device device = make_device(GetParam());
+      const Tensor y = to_device(device, b, dtype);
+      operation.apply(device, to_device(device, a, dtype), to_device(device, b, dtype), y);
+      Array expected(a.shape);
+      for (std::size_t i = 0; i < a.values.size(); ++i)
+        expected.values[i] = operation.expected(rounded_to(dtype, a.values[i]), rounded_to(dtype, b.values[i]));
+      expect_close(operation.name, to_host(device, y), expected, tolerance_of(dtype));
+    }
 }
 
 TEST_P(ArithmeticTest, BitsDoNotDependOnThreads) {

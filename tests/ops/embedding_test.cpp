@@ -25,7 +25,7 @@ Operation lookup(const std::string& name, const Array& table, const std::vector<
           .run =
               [=](Device& device, const std::vector<Tensor>& inputs, const Tensor& dy) {
                 const Tensor id_tensor = device.from_host(ids);
-                const Tensor y = to_write(device, dy.shape()), dtable = to_add_to(device, table.shape);
+                const Tensor y = to_write(device, dy), dtable = to_add_to(device, table.shape);
                 lookup_forward(device, inputs[0], id_tensor, factor, y);
                 lookup_backward(device, dy, id_tensor, factor, pad, dtable);
                 return Result{y, {dtable}};
@@ -70,7 +70,7 @@ Operation shift_rows(const std::string& name, const std::vector<std::int64_t>& l
               },
           .run =
               [=](Device& device, const std::vector<Tensor>& inputs, const Tensor& dy) {
-                const Tensor y = to_write(device, shape), dx = to_write(device, shape);
+                const Tensor y = to_write(device, dy), dx = to_write(device, dy);
                 shift_rows_forward(device, sequences, by, inputs[0], inputs[1], y);
                 shift_rows_backward(device, sequences, by, dy, dx);
                 return Result{y, {dx, Tensor()}};

@@ -78,9 +78,12 @@ Operation masked(LossCase shape, const Head& head, const std::vector<std::int64_
       loss_operation(shape, {},
                      [=](Device& device, const Tensor& x, const Tensor& w, const Tensor& loss, const Tensor& dx,
                          const Tensor& dw) { run(device, head.on(device), sequences, x, w, loss, dx, dw); });
+  operation.rounds_within_on_gpus = false;
   if (!entry.empty()) operation = with_stored_values(operation, entry);
-  const MaskedLogits logits(head, sequences, operation.inputs[0], operation.inputs[1]);
+  // x and w once more, as the constants x0 and w0: the operation does not see them.
+  operation.inputs.insert(operation.inputs.end(), {operation.inputs[0], operation.inputs[1]});
   operation.reference = [=](const std::vector<Array>& inputs) {
+    const MaskedLogits logits(head, sequences, inputs[2], inputs[3]);
     return Array({1}, {loss_of_logits(logits(inputs[0], inputs[1]))});
   };
   return operation;

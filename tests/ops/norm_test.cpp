@@ -36,7 +36,7 @@ Operation rms_norm(const std::string& name, const Shape& shape, Weight kind) {
               [kind](Device& device, const std::vector<Tensor>& inputs, const Tensor& dy) {
                 const Tensor& x = inputs[0];
                 const Tensor weight = kind == Weight::none ? Tensor() : inputs[1];
-                const Tensor y = to_write(device, x.shape()), dx = to_write(device, x.shape());
+                const Tensor y = to_write(device, x), dx = to_write(device, x);
                 const Tensor rrms = to_write(device, {x.elements() / x.size(-1)});
                 const Tensor dweight = kind == Weight::trained ? to_add_to(device, weight.shape()) : Tensor();
                 rms_norm_forward(device, {.eps = eps}, x, weight, y, rrms);

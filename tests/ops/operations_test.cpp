@@ -6,6 +6,7 @@
 #include <limits>
 #include <random>
 
+#include "mtp/tensor/bfloat16.h"
 #include "mtp/tensor/cuda_devices.h"
 #include "ops/support.h"
 
@@ -29,8 +30,8 @@ Array random_array(Shape shape, unsigned seed, double scale) {
   return array;
 }
 
-Tensor to_device(Device& device, const Array& array) {
-  return device.from_host(std::vector<float>(array.values.begin(), array.values.end()), array.shape);
+Tensor to_device(Device& device, const Array& array, DType dtype) {
+  return device.from_host(std::vector<float>(array.values.begin(), array.values.end()), array.shape, dtype);
 }
 
 Array to_host(const Device& device, const Tensor& tensor) {
@@ -47,18 +48,13 @@ Array to_host(const Device& device, const Tensor& tensor) {
 
 namespace {
 
-Tensor filled(Device& device, const Shape& shape, float value) {
-  return device.from_host(std::vector<float>(num_elements(shape), value), shape);
+Tensor filled(Device& device, const Shape& shape, DType dtype, float value) {
+  return device.from_host(std::vector<float>(num_elements(shape), value), shape, dtype);
 }
 
-std::vector<Tensor> to_device(Device& device, const std::vector<Array>& arrays) {
-  std::vector<Tensor> tensors;
-  for (const Array& array : arrays) tensors.push_back(to_device(device, array));
-  return tensors;
-}
-
-Result run(const Operation& operation, Device& device) {
-  return operation.run(device, to_device(device, operation.inputs), to_device(device, operation.output_gradient));
+Array rounded(Array array, DType dtype) {
+  for (double& value : array.values) value = rounded_to(dtype, static_cast<float>(value));
+  return array;
 }
 
 bool adds_to(const Operation& operation, std::size_t input) {
@@ -91,11 +87,26 @@ std::vector<std::size_t> some_elements(std::size_t count) {
 
 }  // namespace
 
-Tensor to_write(Device& device, const Shape& shape) {
-  return filled(device, shape, std::numeric_limits<float>::quiet_NaN());
+Tensor to_write(Device& device, const Shape& shape, DType dtype) {
+  return filled(device, shape, dtype, std::numeric_limits<float>::quiet_NaN());
+}
+Tensor to_write(Device& device, const Tensor& like) { return to_write(device, like.shape(), like.dtype()); }
+
+Tensor to_add_to(Device& device, const Shape& shape, DType dtype) { return filled(device, shape, dtype, 1); }
+Tensor to_add_to(Device& device, const Tensor& like) { return to_add_to(device, like.shape(), like.dtype()); }
+
+double tolerance_of(DType dtype) { return dtype == DType::bf16 ? 2 * std::ldexp(1.0, -8) : 1e-5; }
+
+OperationTest::OperationTest() : operation_(std::get<2>(GetParam())) {
+  for (Array& input : operation_.inputs) input = rounded(input, dtype());
+  operation_.output_gradient = rounded(operation_.output_gradient, dtype());
 }
 
-Tensor to_add_to(Device& device, const Shape& shape) { return filled(device, shape, 1); }
+Result OperationTest::run(Device& device) const {
+  std::vector<Tensor> inputs;
+  for (const Array& input : operation_.inputs) inputs.push_back(to_device(device, input, dtype()));
+  return operation_.run(device, inputs, to_device(device, operation_.output_gradient, dtype()));
+}
 
 void expect_close(const std::string& what, const Array& actual, const Array& expected, double tolerance) {
   ASSERT_EQ(num_elements(actual.shape), num_elements(expected.shape)) << what;
@@ -135,7 +146,8 @@ Operation with_stored_values(Operation operation, const std::string& name) {
 }
 
 std::string operation_name(const testing::TestParamInfo<OperationTest::ParamType>& info) {
-  return device_name({std::get<0>(info.param), info.index}) + "_" + std::get<1>(info.param).name;
+  return fmt::format("{}_{}_{}", device_name({std::get<0>(info.param), info.index}), to_string(std::get<1>(info.param)),
+                     std::get<2>(info.param).name);
 }
 
 std::string device_name(const testing::TestParamInfo<DeviceKind>& info) {
@@ -160,12 +172,15 @@ void expect_same_bits_on_any_threads(DeviceKind kind, const std::function<std::v
 
 TEST_P(OperationTest, ValuesAreThoseOfThePlainReference) {
   Device device = make_device(kind());
-  expect_close("output", to_host(device, run(operation(), device).output), operation().reference(operation().inputs));
+  const Tensor output = run(device).output;
+  expect_close("output", to_host(device, output), operation().reference(operation().inputs),
+               tolerance_of(output.dtype()));
 }
 
 TEST_P(OperationTest, GradientsAreFiniteDifferencesOfTheReference) {
   Device device = make_device(kind());
-  const std::vector<Tensor> gradients = run(operation(), device).gradients;
+  const std::vector<Tensor> gradients = run(device).gradients;
+  const bool rounds_within = kind() == DeviceKind::cuda && operation().rounds_within_on_gpus;
   for (std::size_t input = 0; input < gradients.size(); ++input) {
     if (gradients[input].empty()) continue;
     const Array gradient = to_host(device, gradients[input]);
@@ -177,14 +192,15 @@ TEST_P(OperationTest, GradientsAreFiniteDifferencesOfTheReference) {
     }
     actual.shape = expected.shape = {static_cast<std::int64_t>(actual.values.size())};
     // Here the largest of a few elements is the scale, not the largest of all: the tolerance is wider than for values.
-    expect_close("gradient of input " + std::to_string(input) + " at some", actual, expected, 3e-5);
+    expect_close("gradient of input " + std::to_string(input) + " at some", actual, expected,
+                 3 * tolerance_of(rounds_within ? dtype() : gradients[input].dtype()));
   }
 }
 
 TEST_P(OperationTest, ResultsAreThosePyTorchStored) {
-  if (operation().stored.empty()) return;
+  if (operation().stored.empty() || dtype() != DType::f32) return;
   Device device = make_device(kind());
-  const Result result = run(operation(), device);
+  const Result result = run(device);
   const nlohmann::json& entry = stored(operation().stored);
   expect_close("output", to_host(device, result.output), stored_array(entry.at("output")));
   for (std::size_t input = 0; input < result.gradients.size(); ++input) {
@@ -198,7 +214,7 @@ TEST_P(OperationTest, ResultsAreThosePyTorchStored) {
 
 TEST_P(OperationTest, BitsDoNotDependOnThreads) {
   expect_same_bits_on_any_threads(kind(), [&](Device& device) {
-    Result result = run(operation(), device);
+    Result result = run(device);
     std::vector<Tensor> all = std::move(result.gradients);
     all.push_back(result.output);
     return all;

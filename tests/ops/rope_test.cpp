@@ -33,7 +33,7 @@ Operation rotation(const std::string& name, const Rope& rope, const std::vector<
           .reference = [=](const std::vector<Array>& inputs) { return rope_reference(rope, lengths, inputs[0]); },
           .run =
               [=](Device& device, const std::vector<Tensor>& inputs, const Tensor& dy) {
-                const Tensor y = to_write(device, shape), dx = to_write(device, shape);
+                const Tensor y = to_write(device, dy), dx = to_write(device, dy);
                 rope_forward(device, rope, sequences, inputs[0], y);
                 rope_backward(device, rope, sequences, dy, dx);
                 return Result{y, {dx}};

@@ -39,17 +39,24 @@ struct Array {
 /// Uniform in ±scale, exact in fp32, the same in every run.
 Array random_array(Shape shape, unsigned seed, double scale = 1);
 
-Tensor to_device(Device& device, const Array& array);
+Tensor to_device(Device& device, const Array& array, DType dtype = DType::f32);
 Array to_host(const Device& device, const Tensor& tensor);
 
-/// Space for a gradient that an operation writes (full of NaN before) or adds to (full of ones).
-Tensor to_write(Device& device, const Shape& shape);
-Tensor to_add_to(Device& device, const Shape& shape);
+/// Space for a result that an operation writes (full of NaN before) or adds to (full of ones), of the shape and type of
+/// a tensor, or fp32.
+Tensor to_write(Device& device, const Tensor& like);
+Tensor to_write(Device& device, const Shape& shape, DType dtype = DType::f32);
+Tensor to_add_to(Device& device, const Tensor& like);
+Tensor to_add_to(Device& device, const Shape& shape, DType dtype = DType::f32);
 
 /// |actual - expected| ≤ tolerance · the largest |expected| (or 0.1 where all is smaller: inputs are of order one and
 /// may cancel). The message names the worst element. The tolerance of 1e-5 is some 170 roundings of fp32, which sums of
 /// up to a few thousand terms stay well below.
 void expect_close(const std::string& what, const Array& actual, const Array& expected, double tolerance = 1e-5);
+
+/// 1e-5, or for results in bf16 two roundings of it: that of the result, and that of what an operation keeps in bf16 on
+/// the way to it (attention's output, sine and cosine of a rotation).
+double tolerance_of(DType dtype);
 
 /// What an operation computed; a gradient that is left out is empty.
 struct Result {
@@ -68,6 +75,8 @@ struct Operation {
   std::function<Result(Device&, const std::vector<Tensor>& inputs, const Tensor& output_gradient)> run;
   /// The inputs whose gradient `run` gives as `to_add_to` plus the gradient.
   std::vector<std::size_t> added = {};
+  /// On a GPU, a gradient within is rounded to the type of the inputs: so exact are then also gradients in fp32.
+  bool rounds_within_on_gpus = false;
   /// The entry of reference_values.json whose inputs these are, if any.
   std::string stored = {};
 };
@@ -80,18 +89,27 @@ Array stored_array(const nlohmann::json& array);
 /// Takes inputs and output gradient from the entry and compares with its results too.
 Operation with_stored_values(Operation operation, const std::string& name);
 
-/// For every operation: its values are the reference's, its gradients those of finite differences of the reference,
-/// both are what PyTorch computed where that is stored, and the bits do not depend on the number of threads.
-/// Instantiate it with `on_every_device(operations)`.
-class OperationTest : public testing::TestWithParam<std::tuple<DeviceKind, Operation>> {
+/// For every operation, in fp32 and in bf16: its values are the reference's, its gradients those of finite differences
+/// of the reference, both are what PyTorch computed where that is stored, and the bits do not depend on the number of
+/// threads. Instantiate it with `on_every_device(operations)`.
+class OperationTest : public testing::TestWithParam<std::tuple<DeviceKind, DType, Operation>> {
  protected:
+  OperationTest();
+
   void SetUp() override { skip_without(kind()); }
   DeviceKind kind() const { return std::get<0>(GetParam()); }
-  const Operation& operation() const { return std::get<1>(GetParam()); }
+  DType dtype() const { return std::get<1>(GetParam()); }
+  /// With inputs that the type can hold.
+  const Operation& operation() const { return operation_; }
+  Result run(Device& device) const;
+
+ private:
+  Operation operation_;
 };
 
 inline auto on_every_device(std::vector<Operation> operations) {
-  return testing::Combine(testing::ValuesIn(device_kinds()), testing::ValuesIn(std::move(operations)));
+  return testing::Combine(testing::ValuesIn(device_kinds()), testing::Values(DType::f32, DType::bf16),
+                          testing::ValuesIn(std::move(operations)));
 }
 std::string operation_name(const testing::TestParamInfo<OperationTest::ParamType>& info);
 

@@ -6,7 +6,6 @@
 
 #include "mtp/core/settings.h"
 #include "mtp/dist/communicator.h"
-#include "mtp/hf/pair.h"
 #include "mtp/model/parameters.h"
 
 namespace mtp::checkpoint {
@@ -17,15 +16,10 @@ namespace mtp::checkpoint {
 //   revision
 //             parameters/NAME, exp_avg/NAME, exp_avg_sq/NAME: fp32, each tensor whole, under "base.…" and "drafter.…"
 //             Hugging Face names; moments of trained tensors only
-//   source/   what of the source pair is not trained: see store_source
+//   source/   what of the source pair is not trained: see source.h
 //
 // It is complete once it has its final name: it is written as .step_00000010.partial, synced and renamed.
 // checkpoints/latest is a link to the newest complete one.
-
-/// Keeps in RUN/source/{base,drafter} what an export needs of the source pair beside parameters: its configuration and
-/// tokenizer files, its tensors' names and types (tensors.json) and the carried tensors (carried.safetensors). Done
-/// once a run; checkpoints share the files.
-void store_source(const hf::Pair& pair, const std::filesystem::path& run_dir);
 
 /// Writes the state after `step` optimizer steps, and removes all but the newest `checkpoint.keep`. Collective: rank 0
 /// writes, one unit at a time.

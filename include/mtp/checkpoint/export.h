@@ -1,12 +1,30 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <optional>
+
+#include "mtp/core/settings.h"
+#include "mtp/dist/communicator.h"
 
 namespace mtp::checkpoint {
 
-/// Writes OUT/base/model/consolidated and OUT/drafter/model/consolidated from a checkpoint, in the source's element
-/// types, for Hugging Face's `from_pretrained`. Written under a temporary name and renamed. Throws Error where `out`
-/// exists or the checkpoint is not whole.
-void export_hf(const std::filesystem::path& checkpoint, const std::filesystem::path& out);
+struct ExportOptions {
+  std::optional<ComputeType> dtype = {};         // of all parameters; without one, each has its source's
+  std::uint64_t max_file_bytes = 5'000'000'000;  // of data in a safetensors file, as Hugging Face splits
+  bool force = false;                            // replace an earlier export
+};
+
+/// Throws Error where an export cannot be written to `out`: something is there, and it may not be replaced or is no
+/// export.
+void check_export_target(const std::filesystem::path& out, bool force);
+
+/// Writes OUT/base/model/consolidated and OUT/drafter/model/consolidated from a checkpoint, for Hugging Face's
+/// `from_pretrained`: parameters rounded once from the fp32 masters, everything else as it was in the source. Written
+/// under a temporary name, put on the disk and renamed. Collective: each rank writes its part of the bytes, which do
+/// not depend on the number of ranks, a piece at a time. Throws Error where `out` cannot be written or the checkpoint
+/// is not whole.
+void export_hf(const std::filesystem::path& checkpoint, const std::filesystem::path& out, const ExportOptions& options,
+               const dist::Communicator& communicator);
 
 }  // namespace mtp::checkpoint

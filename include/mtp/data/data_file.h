@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "mtp/core/hdf5.h"
+#include "mtp/data/token_lists.h"
 
 namespace mtp::data {
 
@@ -25,25 +25,21 @@ struct Summary {
   double mean_length = 0;
 };
 
-/// A training set in HDF5:
+/// A training set: TokenLists, whose lists are samples of at least 2 tokens, with
 ///
-///   attributes  format "mtp-data", version 1, vocab_size, pad_token_id, optional tokenizer (SHA-256 of its file)
-///   tokens      [T] int32      0 ≤ token < vocab_size
 ///   loss_mask   [T] uint8      1: this token is a target
-///   offsets     [N+1] int64    sample i has tokens offsets[i] … offsets[i+1] - 1
 ///
-/// Opening checks everything but the tokens and the mask, which are checked when they are read. Throws Error in one
-/// line that names the file and the sample. Files with images are refused. May be used by several threads.
-/// Lengths are in tokens. `max_length` cuts samples to so many tokens; 0: uncut.
+/// Opening checks everything but the tokens and the mask, which are checked when they are read. Lengths are in tokens.
+/// `max_length` cuts samples to so many tokens; 0: uncut.
 class DataFile {
  public:
   explicit DataFile(const std::filesystem::path& path);
 
-  const std::filesystem::path& path() const { return path_; }
-  std::int64_t vocab_size() const { return vocab_size_; }
-  std::int64_t pad_token_id() const { return pad_token_id_; }
-  const std::optional<std::string>& tokenizer() const { return tokenizer_; }
-  std::int64_t samples() const { return static_cast<std::int64_t>(offsets_.size()) - 1; }
+  const std::filesystem::path& path() const { return lists_.path(); }
+  std::int64_t vocab_size() const { return lists_.vocab_size(); }
+  std::int64_t pad_token_id() const { return lists_.pad_token_id(); }
+  const std::optional<std::string>& tokenizer() const { return lists_.tokenizer(); }
+  std::int64_t samples() const { return lists_.count(); }
 
   /// Length of sample i.
   std::int64_t length(std::int64_t i, std::int64_t max_length = 0) const;
@@ -56,14 +52,8 @@ class DataFile {
   Summary check_all() const;
 
  private:
-  std::filesystem::path path_;
-  hdf5::File file_;
-  std::int64_t vocab_size_;
-  std::int64_t pad_token_id_;
-  hdf5::Dataset tokens_;
+  TokenLists lists_;
   hdf5::Dataset loss_mask_;
-  std::vector<std::int64_t> offsets_;
-  std::optional<std::string> tokenizer_;
 };
 
 }  // namespace mtp::data

@@ -54,11 +54,13 @@ class Communicator {
   std::vector<double> all_gather(std::span<const double> values, std::string_view what) const;
   std::vector<std::string> all_gather(const std::string& text, std::string_view what) const;
 
+  // Tensors may have any type of element, the same on all ranks, but for sums.
+
   /// whole = the ranks' shards one after another.   shard [n], whole [size · n]; n a multiple of `block`
   void gather(const Tensor& shard, const Tensor& whole, std::int64_t block, std::string_view what) const;
   /// Moves slice q of every rank to rank q: received = slice `rank` of rank 0, 1, …   both [size · n]
   void exchange(const Tensor& slices, const Tensor& received, std::int64_t block, std::string_view what) const;
-  /// sum = Σ over ranks of their slice `rank`, in an order that MPI chooses.   slices [size · n], sum [n]
+  /// sum = Σ over ranks of their slice `rank`, in an order that MPI chooses.   slices [size · n], sum [n] fp32
   void reduce_scatter(const Tensor& slices, const Tensor& sum, std::string_view what) const;
 
   /// Sends list q to rank q; result[r] came from rank r.

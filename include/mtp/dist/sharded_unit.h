@@ -52,11 +52,12 @@ struct Sharding {
   Reduction reduction = Reduction::ordered;
   std::int64_t micro_batches = 1;      // of a step, over all ranks
   std::int64_t first_micro_batch = 0;  // of the `communicator.size()` consecutive ones that the ranks work on now
+  DType compute_dtype = DType::f32;    // of gathered values and rows
 };
 
 /// A unit's parameters as one flat fp32 buffer of which each rank owns a shard, with the moments of the optimizer.
-/// `acquire` gathers the buffer, `reduce_gradients` hands the owners their slices, which they add up in the order of
-/// the micro-batches. Both are collective.
+/// `acquire` gathers the buffer in the type that is computed with; gradients are fp32. `reduce_gradients` hands the
+/// owners their slices, which they add up in the order of the micro-batches. Both are collective.
 class ShardedUnit final : public ParameterGroup {
  public:
   ShardedUnit(UnitLayout layout, Sharding& sharding);
@@ -102,6 +103,7 @@ class ShardedUnit final : public ParameterGroup {
     std::vector<Ids> ids, positions;
   };
 
+  Tensor in_compute_dtype(const Tensor& shard) const;
   void reduce_ordered(Tensor mine, const std::vector<RowGradients>& rows);
   void reduce_fast(const Tensor& mine, const std::vector<RowGradients>& rows);
   /// What each rank's micro-batch gives the rows of this shard; empty for a unit whose rows were not looked up.

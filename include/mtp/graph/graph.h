@@ -36,16 +36,22 @@ struct Value {
 };
 
 /// Reverse-mode differentiation over `ops`: every member runs its operation at once and records how to go back.
+/// Values and their gradients have the type of the parameters, fp32 or bf16; gradients of parameters are fp32.
 /// Letters in names: T rows of packed sequences.
 class Graph {
  public:
   /// What is kept for the backward. `recompute`: of a segment only its inputs, and it is run again.
+  /// `rowwise`: for decoding, without a backward; a row's bits depend on this row alone, and keys and values may be a
+  /// ring with those of earlier rows. See ops/rowwise.h.
   struct Options {
     bool recording = true;
     bool recompute = false;
+    bool rowwise = false;
   };
 
-  Graph(Device& device, Options options) : device_(device), options_(options) {}
+  Graph(Device& device, Options options) : device_(device), options_(options) {
+    MTP_ASSERT(!(options.rowwise && options.recording));
+  }
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
@@ -70,7 +76,7 @@ class Graph {
   Value rope(const Value& x, const ops::Rope& rope, const ops::Sequences& sequences);
   Value attention(const Value& q, const Value& k, const Value& v, const ops::AttentionMask& mask,
                   const ops::Sequences& sequences);
-  /// Rows of a table, which need not be acquired.
+  /// Rows of a table, which need not be acquired. As in Hugging Face's models, `factor` is rounded to their type.
   struct Lookup {
     Value rows;       // factor · table[ids]   [n, width]
     Tensor skip_row;  // factor · table[skip]  [1, width]
@@ -134,6 +140,7 @@ class Graph {
   using Step = std::function<void()>;
   using LossOperation = std::function<void(const Tensor& loss, const Tensor& dx, const Tensor& dw)>;
 
+  Tensor empty_like(const Tensor& x);
   /// An output of an operation whose inputs are `needs_gradient`.
   Value output(Tensor data, bool needs_gradient) const;
   /// Calls `step(dy)` in the backward if a gradient came to `y`.

@@ -3,9 +3,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -43,6 +43,8 @@ class TensorFiles {
   /// Throws Error for a name that is not there.
   const TensorEntry& info(const std::string& name) const { return find(name).entry; }
   std::span<const std::byte> bytes(const std::string& name) const { return find(name).bytes; }
+  /// A copy of a tensor's bytes from byte `begin` on; unlike `bytes`, it leaves nothing of the file in memory.
+  void copy_bytes(const std::string& name, std::uint64_t begin, std::span<std::byte> to) const;
   /// Elements begin … of an F32, BF16, F16 or F64 tensor.
   void read(const std::string& name, std::int64_t begin, std::span<float> values) const;
   std::vector<std::int64_t> read_int64(const std::string& name) const;
@@ -53,6 +55,7 @@ class TensorFiles {
   struct Tensor {
     TensorEntry entry;
     std::span<const std::byte> bytes;
+    const MappedFile* file = nullptr;
   };
   void add_file(const std::filesystem::path& file);
   const Tensor& find(const std::string& name) const;
@@ -65,7 +68,33 @@ class TensorFiles {
 /// fp32 values as the bytes of another element type (F32, BF16, F16), rounded to nearest even.
 std::vector<std::byte> convert(std::span<const float> values, const std::string& dtype);
 
-/// Writes a safetensors file tensor by tensor, in the order given, under a temporary name until `finish`.
+/// Where each tensor's bytes begin in a file that has the tensors in this order, and at the end where the last one's
+/// end; counted from the first tensor's first byte.
+std::vector<std::uint64_t> data_offsets(const std::vector<TensorEntry>& tensors);
+
+/// A safetensors file whose data are written in pieces, in any order and by any number of processes.
+class SafetensorsFile {
+ public:
+  /// Makes the file with its header and with room for the data.
+  static void create(const std::filesystem::path& path, const std::vector<TensorEntry>& tensors);
+  /// Opens a file that was made of the same tensors.
+  SafetensorsFile(std::filesystem::path path, const std::vector<TensorEntry>& tensors);
+  ~SafetensorsFile();
+  SafetensorsFile(const SafetensorsFile&) = delete;
+  SafetensorsFile& operator=(const SafetensorsFile&) = delete;
+
+  /// Bytes from `position` of the data on, see data_offsets.
+  void write(std::uint64_t position, std::span<const std::byte> bytes);
+  /// Waits until what this process wrote is on the disk.
+  void sync();
+
+ private:
+  std::filesystem::path path_;
+  int file_ = -1;
+  std::uint64_t header_bytes_ = 0, data_bytes_ = 0;
+};
+
+/// Writes a safetensors file from its first tensor to its last, under a temporary name until `finish`.
 class SafetensorsWriter {
  public:
   SafetensorsWriter(std::filesystem::path path, const std::vector<TensorEntry>& tensors);
@@ -76,8 +105,8 @@ class SafetensorsWriter {
 
  private:
   std::filesystem::path path_, partial_;
-  std::ofstream out_;
-  std::uint64_t missing_ = 0;
+  std::optional<SafetensorsFile> file_;
+  std::uint64_t written_ = 0, data_bytes_ = 0;
 };
 
 }  // namespace mtp::hf

@@ -39,6 +39,9 @@ class TensorTable {
   TensorTable(const BaseConfig& base, const TensorFiles& base_files, const DrafterConfig& drafter,
               const TensorFiles& drafter_files, const Settings& settings);
 
+  /// Nothing is trained: for programs that only use a pair.
+  void freeze();
+
   /// Base first; in the order in which a forward uses the units.
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
   /// Tensors of the files that are not used and not exported: keys and values of layers that share.

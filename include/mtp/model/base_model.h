@@ -28,7 +28,12 @@ class BaseModel {
   /// The token table, tied to the output projection. Its group's scope must be open.
   const Parameter& embedding() const { return embedding_; }
 
-  BaseOutput forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids) const;
+  /// Scaled token embeddings, and that of the pad token.
+  Graph::Lookup embed(Graph& g, std::span<const std::int64_t> ids) const;
+
+  /// `cache`: for decoding; the output's keys and values are then what it gives.
+  BaseOutput forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids,
+                     KeyValueCache* cache = nullptr) const;
 
  private:
   Value per_layer_inputs(Graph& g, const Value& embeddings_TH, std::span<const std::int64_t> ids) const;

@@ -16,6 +16,15 @@ struct KeyValue {
   Value key, value;
 };
 
+/// Takes keys and values as layers compute them, and gives what the rows attend to: while decoding, those of the rows
+/// before as well, which a `rowwise` graph finds in a ring.
+class KeyValueCache {
+ public:
+  virtual ~KeyValueCache() = default;
+  /// `layer`: a layer with keys and values of its own; `rows`: those of the rows of `sequences`.
+  virtual KeyValue extend(int layer, const KeyValue& rows, const ops::Sequences& sequences) = 0;
+};
+
 /// What the layers of one attention type have in common.
 struct AttentionType {
   ops::AttentionMask mask;
@@ -43,13 +52,14 @@ class DecoderLayer {
     const ops::Sequences& sequences;
     std::optional<KeyValue> shared;  // keys and values of a store layer, instead of own ones
     std::optional<Value> per_layer_input_TP;
+    KeyValueCache* cache = nullptr;  // without one, rows attend to each other only
   };
   struct Outputs {
     Value x_TH;
     std::optional<KeyValue> stored;  // where `store` was asked for
   };
 
-  /// Runs as one segment of the graph. `store`: also give out the layer's keys and values.
+  /// Runs as one segment of the graph. `store`: also give out the keys and values that the layer's rows attend to.
   Outputs forward(Graph& graph, const Value& x_TH, const Inputs& inputs, bool store = false) const;
 
  private:
@@ -59,6 +69,7 @@ class DecoderLayer {
   Value per_layer(Graph& g, const Value& x_TH, const Value& per_layer_input_TP) const;
 
   hf::LayerShape shape_;
+  int index_;
   std::int64_t heads_;
   float eps_;
   float layer_scalar_;

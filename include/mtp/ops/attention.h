@@ -35,17 +35,18 @@ struct AttentionMask {
 /// out = softmax(q kᵀ) v per sequence and head, with scale 1 (Gemma 4) and grouped heads: query head h uses key/value
 /// head h / (heads / kv_heads). Works in blocks of queries and keys; no S×S matrix is stored.
 ///
-///   q, out  [T, heads, d]
-///   k, v    [T, kv_heads, d]
+///   q, out  [T, heads, d]     fp32 or bf16
+///   k, v    [T, kv_heads, d]  of the same type
 ///   lse     [heads, T] fp32   out: log of the sum of exponentials, kept for the backward
 ///
-/// Every row must see at least one key. The bits do not depend on the number of threads.
-/// Source: the blocking and the kept log-sum-exp are FlashAttention-2's (arXiv:2307.08691).
+/// Everything between is fp32, for which bf16 tensors are copied. Every row must see at least one key. The bits do not
+/// depend on the number of threads. Source: the blocking and the kept log-sum-exp are FlashAttention-2's
+/// (arXiv:2307.08691).
 void attention_forward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
                        const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse);
 
-/// Gradients of the above, written (not added); dk and dv may both be empty and are then not computed (a drafter on a
-/// frozen base).
+/// Gradients of the above in the type of q, written (not added); dk and dv may both be empty and are then not computed
+/// (a drafter on a frozen base).
 void attention_backward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& dout,
                         const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
                         const Tensor& dq, const Tensor& dk, const Tensor& dv);

@@ -4,6 +4,12 @@
 
 namespace mtp::ops {
 
+// What is computed per element is fp32, and rounded to the nearest where it is stored. Tensors of one call are all fp32
+// or all bf16, but for `convert`.
+
+/// y = x, both of one shape, either fp32 or bf16.
+void convert(Device& device, const Tensor& x, const Tensor& y);
+
 /// y = a + b, all of one shape.
 void add(Device& device, const Tensor& a, const Tensor& b, const Tensor& y);
 

@@ -10,7 +10,7 @@ struct RmsNorm {
 
 /// y = x · (mean(x²) + eps)^-½ · w over the last dimension, computed in fp32.
 ///
-///   x, y    [rows…, width]
+///   x, y    [rows…, width]  fp32 or bf16, all of one type with the weight
 ///   weight  [width], or empty for a norm without scale (Gemma's V norm)
 ///   rrms    [rows] fp32   out: reciprocal root mean square, kept for the backward
 ///
@@ -18,7 +18,7 @@ struct RmsNorm {
 void rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& x, const Tensor& weight, const Tensor& y,
                       const Tensor& rrms);
 
-/// dx of the above; dweight [width] is added to unless it is empty.
+/// dx of the above, of x's type; dweight [width] fp32 is added to unless it is empty.
 void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rrms,
                        const Tensor& dx, const Tensor& dweight);
 

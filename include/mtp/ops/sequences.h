@@ -8,7 +8,7 @@
 namespace mtp::ops {
 
 /// The sequences of a micro-batch, packed one after another into T rows without padding: sequence b has rows
-/// begin(b) … end(b) - 1.
+/// begin(b) … end(b) - 1. The first of them has position `first`: 0 but for rows that continue a sequence.
 class Sequences {
  public:
   explicit Sequences(const std::vector<std::int64_t>& lengths) {
@@ -17,6 +17,13 @@ class Sequences {
       offsets_.push_back(offsets_.back() + n);
     }
   }
+  /// `rows` more rows of one sequence, `first` of which have been computed before.
+  static Sequences continuing(std::int64_t first, std::int64_t rows) {
+    Sequences sequences({rows});
+    sequences.first_ = first;
+    return sequences;
+  }
+  std::int64_t first() const { return first_; }
   std::int64_t count() const { return static_cast<std::int64_t>(offsets_.size()) - 1; }
   std::int64_t rows() const { return offsets_.back(); }
   std::int64_t begin(std::int64_t b) const { return offsets_[b]; }
@@ -25,6 +32,7 @@ class Sequences {
 
  private:
   std::vector<std::int64_t> offsets_{0};
+  std::int64_t first_ = 0;
 };
 
 }  // namespace mtp::ops

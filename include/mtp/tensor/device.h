@@ -37,8 +37,10 @@ class Device {
   Tensor empty(Shape shape, DType dtype = DType::f32);
   Tensor zeros(Shape shape, DType dtype = DType::f32);
 
-  Tensor from_host(std::span<const float> values, Shape shape);
+  /// fp32 or bf16, rounded to the nearest.
+  Tensor from_host(std::span<const float> values, Shape shape, DType dtype = DType::f32);
   Tensor from_host(std::span<const std::int64_t> values);
+  /// Of fp32 or bf16.
   void to_host(const Tensor& tensor, std::span<float> values) const;
   void to_host(const Tensor& tensor, std::span<double> values) const;
   void to_host(const Tensor& tensor, std::span<std::int64_t> values) const;

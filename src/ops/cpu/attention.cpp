@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "element_type.h"
 #include "gemm.h"
 #include "parallel.h"
 #include "vector_math.h"
@@ -201,13 +202,12 @@ void sum_groups(const Device& device, const Tensor& x, const Tensor& y) {
 void check_shapes(const Sequences& sequences, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& lse) {
   MTP_ASSERT(q.shape().size() == 3 && k.shape().size() == 3 && v.shape() == k.shape());
   MTP_ASSERT(q.size(0) == sequences.rows() && k.size(0) == sequences.rows() && k.size(2) == q.size(2));
+  MTP_ASSERT(sequences.first() == 0);
   MTP_ASSERT(q.size(1) % k.size(1) == 0 && lse.elements() == q.size(0) * q.size(1));
 }
 
-}  // namespace
-
-void attention_forward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
-                       const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse) {
+void forward(const Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
+             const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse) {
   check_shapes(sequences, q, k, v, lse);
   MTP_ASSERT(out.shape() == q.shape());
   const std::int64_t heads = q.size(1), heads_per_group = heads / k.size(1);
@@ -223,9 +223,9 @@ void attention_forward(Device& device, const AttentionMask& mask, const Sequence
   }
 }
 
-void attention_backward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& dout,
-                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
-                        const Tensor& dq, const Tensor& dk, const Tensor& dv) {
+void backward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& dout,
+              const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse, const Tensor& dq,
+              const Tensor& dk, const Tensor& dv) {
   check_shapes(sequences, q, k, v, lse);
   MTP_ASSERT(dout.shape() == q.shape() && out.shape() == q.shape() && dq.shape() == q.shape());
   MTP_ASSERT(dk.empty() == dv.empty() && (dk.empty() || (dk.shape() == k.shape() && dv.shape() == k.shape())));
@@ -249,6 +249,28 @@ void attention_backward(Device& device, const AttentionMask& mask, const Sequenc
   if (!with_keys) return;
   sum_groups(device, head_dk, dk);
   sum_groups(device, head_dv, dv);
+}
+
+}  // namespace
+
+void attention_forward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
+                       const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse) {
+  const Tensor fp32_out = cpu::fp32_for(device, out);
+  forward(device, mask, sequences, cpu::as_fp32(device, q), cpu::as_fp32(device, k), cpu::as_fp32(device, v), fp32_out,
+          lse);
+  cpu::store(device, fp32_out, out);
+}
+
+void attention_backward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& dout,
+                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
+                        const Tensor& dq, const Tensor& dk, const Tensor& dv) {
+  const Tensor fp32_dq = cpu::fp32_for(device, dq), fp32_dk = cpu::fp32_for(device, dk),
+               fp32_dv = cpu::fp32_for(device, dv);
+  backward(device, mask, sequences, cpu::as_fp32(device, dout), cpu::as_fp32(device, q), cpu::as_fp32(device, k),
+           cpu::as_fp32(device, v), cpu::as_fp32(device, out), lse, fp32_dq, fp32_dk, fp32_dv);
+  cpu::store(device, fp32_dq, dq);
+  cpu::store(device, fp32_dk, dk);
+  cpu::store(device, fp32_dv, dv);
 }
 
 }  // namespace mtp::ops::cpu

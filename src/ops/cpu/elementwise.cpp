@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "element_type.h"
 #include "parallel.h"
 #include "vector_math.h"
 
@@ -35,25 +36,42 @@ inline float gelu_derivative(float x) {
 
 }  // namespace
 
+void convert(Device& device, const Tensor& x, const Tensor& y) {
+  MTP_ASSERT(x.elements() == y.elements());
+  cpu::with_type_of(x, [&]<typename From>(From) {
+    cpu::with_type_of(y, [&]<typename To>(To) {
+      const From* px = cpu::elements_of<From>(x);
+      To* py = cpu::elements_of<To>(y);
+      for_each_element(device, y.elements(), [=](std::int64_t i) { py[i] = To(px[i]); });
+    });
+  });
+}
+
 void add(Device& device, const Tensor& a, const Tensor& b, const Tensor& y) {
   MTP_ASSERT(a.elements() == y.elements() && b.elements() == y.elements());
-  const float *pa = a.f32(), *pb = b.f32();
-  float* py = y.f32();
-  for_each_element(device, y.elements(), [=](std::int64_t i) { py[i] = pa[i] + pb[i]; });
+  cpu::with_type_of(y, [&]<typename T>(T) {
+    const T *pa = cpu::elements_of<T>(a), *pb = cpu::elements_of<T>(b);
+    T* py = cpu::elements_of<T>(y);
+    for_each_element(device, y.elements(), [=](std::int64_t i) { py[i] = pa[i] + pb[i]; });
+  });
 }
 
 void add_scaled(Device& device, const Tensor& a, const Tensor& b, float factor, const Tensor& y) {
   MTP_ASSERT(a.elements() == y.elements() && b.elements() == y.elements());
-  const float *pa = a.f32(), *pb = b.f32();
-  float* py = y.f32();
-  for_each_element(device, y.elements(), [=](std::int64_t i) { py[i] = (pa[i] + pb[i]) * factor; });
+  cpu::with_type_of(y, [&]<typename T>(T) {
+    const T *pa = cpu::elements_of<T>(a), *pb = cpu::elements_of<T>(b);
+    T* py = cpu::elements_of<T>(y);
+    for_each_element(device, y.elements(), [=](std::int64_t i) { py[i] = (pa[i] + pb[i]) * factor; });
+  });
 }
 
 void scale(Device& device, const Tensor& x, float factor, const Tensor& y) {
   MTP_ASSERT(x.elements() == y.elements());
-  const float* px = x.f32();
-  float* py = y.f32();
-  for_each_element(device, y.elements(), [=](std::int64_t i) { py[i] = px[i] * factor; });
+  cpu::with_type_of(y, [&]<typename T>(T) {
+    const T* px = cpu::elements_of<T>(x);
+    T* py = cpu::elements_of<T>(y);
+    for_each_element(device, y.elements(), [=](std::int64_t i) { py[i] = px[i] * factor; });
+  });
 }
 
 void accumulate(Device& device, const Tensor& x, const Tensor& y) { add(device, y, x, y); }
@@ -61,68 +79,80 @@ void accumulate(Device& device, const Tensor& x, const Tensor& y) { add(device, 
 void concat_columns(Device& device, const Tensor& a, const Tensor& b, const Tensor& y) {
   const std::int64_t rows = y.size(0), wa = a.size(1), wb = b.size(1);
   MTP_ASSERT(y.size(1) == wa + wb && a.size(0) == rows && b.size(0) == rows);
-  cpu::parallel_pieces(device, rows, rows_per_task(wa + wb), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      float* out = y.f32() + row * (wa + wb);
-      std::copy_n(a.f32() + row * wa, wa, out);
-      std::copy_n(b.f32() + row * wb, wb, out + wa);
-    }
+  cpu::with_type_of(y, [&]<typename T>(T) {
+    cpu::parallel_pieces(device, rows, rows_per_task(wa + wb), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        T* out = cpu::elements_of<T>(y) + row * (wa + wb);
+        std::copy_n(cpu::elements_of<T>(a) + row * wa, wa, out);
+        std::copy_n(cpu::elements_of<T>(b) + row * wb, wb, out + wa);
+      }
+    });
   });
 }
 
 void split_columns(Device& device, const Tensor& dy, const Tensor& da, const Tensor& db) {
   const std::int64_t rows = dy.size(0), width = dy.size(1);
   const std::int64_t wa = da.empty() ? width - (db.empty() ? 0 : db.size(1)) : da.size(1), wb = width - wa;
-  cpu::parallel_pieces(device, rows, rows_per_task(width), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const float* in = dy.f32() + row * width;
-      if (!da.empty()) std::copy_n(in, wa, da.f32() + row * wa);
-      if (!db.empty()) std::copy_n(in + wa, wb, db.f32() + row * wb);
-    }
+  cpu::with_type_of(dy, [&]<typename T>(T) {
+    cpu::parallel_pieces(device, rows, rows_per_task(width), [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        const T* in = cpu::elements_of<T>(dy) + row * width;
+        if (!da.empty()) std::copy_n(in, wa, cpu::elements_of<T>(da) + row * wa);
+        if (!db.empty()) std::copy_n(in + wa, wb, cpu::elements_of<T>(db) + row * wb);
+      }
+    });
   });
 }
 
 void copy_columns(Device& device, const Tensor& x, std::int64_t begin, const Tensor& y) {
   const std::int64_t rows = x.size(0), width = x.size(1), count = y.size(1);
   MTP_ASSERT(begin >= 0 && begin + count <= width && y.size(0) == rows);
-  cpu::parallel_pieces(device, rows, rows_per_task(count), [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t row = first; row < last; ++row)
-      std::copy_n(x.f32() + row * width + begin, count, y.f32() + row * count);
+  cpu::with_type_of(y, [&]<typename T>(T) {
+    cpu::parallel_pieces(device, rows, rows_per_task(count), [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t row = first; row < last; ++row)
+        std::copy_n(cpu::elements_of<T>(x) + row * width + begin, count, cpu::elements_of<T>(y) + row * count);
+    });
   });
 }
 
 void add_columns(Device& device, const Tensor& dy, std::int64_t begin, const Tensor& dx) {
   const std::int64_t rows = dx.size(0), width = dx.size(1), count = dy.size(1);
   MTP_ASSERT(begin >= 0 && begin + count <= width && dy.size(0) == rows);
-  cpu::parallel_pieces(device, rows, rows_per_task(count), [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t row = first; row < last; ++row) {
-      const float* in = dy.f32() + row * count;
-      float* out = dx.f32() + row * width + begin;
+  cpu::with_type_of(dx, [&]<typename T>(T) {
+    cpu::parallel_pieces(device, rows, rows_per_task(count), [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t row = first; row < last; ++row) {
+        const T* in = cpu::elements_of<T>(dy) + row * count;
+        T* out = cpu::elements_of<T>(dx) + row * width + begin;
 #pragma omp simd
-      for (std::int64_t i = 0; i < count; ++i) out[i] += in[i];
-    }
+        for (std::int64_t i = 0; i < count; ++i) out[i] = out[i] + in[i];
+      }
+    });
   });
 }
 
 void gated_gelu_forward(Device& device, const Tensor& gate, const Tensor& up, const Tensor& y) {
   MTP_ASSERT(gate.elements() == y.elements() && up.elements() == y.elements());
-  const float *g = gate.f32(), *u = up.f32();
-  float* out = y.f32();
-  for_each_element(device, y.elements(), [=](std::int64_t i) { out[i] = gelu(g[i]) * u[i]; });
+  cpu::with_type_of(y, [&]<typename T>(T) {
+    const T *g = cpu::elements_of<T>(gate), *u = cpu::elements_of<T>(up);
+    T* out = cpu::elements_of<T>(y);
+    for_each_element(device, y.elements(), [=](std::int64_t i) { out[i] = gelu(g[i]) * u[i]; });
+  });
 }
 
 void gated_gelu_backward(Device& device, const Tensor& dy, const Tensor& gate, const Tensor& up, const Tensor& dgate,
                          const Tensor& dup) {
   MTP_ASSERT(gate.elements() == dy.elements() && up.elements() == dy.elements());
-  const float *d = dy.f32(), *g = gate.f32(), *u = up.f32();
-  if (!dup.empty()) {
-    float* out = dup.f32();
-    for_each_element(device, dy.elements(), [=](std::int64_t i) { out[i] = d[i] * gelu(g[i]); });
-  }
-  if (!dgate.empty()) {
-    float* out = dgate.f32();
-    for_each_element(device, dy.elements(), [=](std::int64_t i) { out[i] = d[i] * u[i] * gelu_derivative(g[i]); });
-  }
+  cpu::with_type_of(dy, [&]<typename T>(T) {
+    const T *d = cpu::elements_of<T>(dy), *g = cpu::elements_of<T>(gate), *u = cpu::elements_of<T>(up);
+    if (!dup.empty()) {
+      T* out = cpu::elements_of<T>(dup);
+      for_each_element(device, dy.elements(), [=](std::int64_t i) { out[i] = d[i] * gelu(g[i]); });
+    }
+    if (!dgate.empty()) {
+      T* out = cpu::elements_of<T>(dgate);
+      for_each_element(device, dy.elements(), [=](std::int64_t i) { out[i] = d[i] * u[i] * gelu_derivative(g[i]); });
+    }
+  });
 }
 
 }  // namespace mtp::ops::cpu

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <oneapi/dnnl/dnnl.hpp>
 
+#include "element_type.h"
 #include "parallel.h"
 
 namespace mtp::ops::cpu {
@@ -15,7 +16,100 @@ namespace {
 constexpr std::int64_t tile_rows = 128;
 constexpr std::int64_t tile_columns = 256;
 
-bool is_transposed(char transpose) { return transpose == 't' || transpose == 'T'; }
+// Operands that are not fp32 are converted part by part. Large parts are converted few times: each part of b once, and
+// each of a once for every part of b. Elements of the largest part.
+constexpr std::int64_t part_elements = std::int64_t{1} << 21;
+
+struct Range {
+  std::int64_t begin, end;
+  std::int64_t size() const { return end - begin; }
+};
+
+/// body(part) for consecutive parts of 0 … n - 1.
+template <typename Body>
+void for_each_part(std::int64_t n, std::int64_t part, const Body& body) {
+  for (std::int64_t begin = 0; begin < n; begin += part) body(Range{begin, std::min(begin + part, n)});
+}
+
+/// Some rows of an operand a, or some columns of an operand b, in fp32: where the operand lies, or in a copy.
+class Fp32Part {
+ public:
+  enum class Of { rows, columns };
+
+  Fp32Part(Device& device, const Operand& operand, Of of)
+      : device_(device), operand_(operand), is_inner_((of == Of::columns) != operand.is_transposed) {}
+
+  /// How many rows or columns to take at a time.
+  std::int64_t largest(std::int64_t n, std::int64_t tile) const {
+    if (operand_.stored.dtype() == DType::f32) return n;
+    const std::int64_t other = operand_.stored.size(is_inner_ ? 0 : 1);
+    return std::max<std::int64_t>(1, part_elements / other / tile) * tile;
+  }
+
+  void load(Range part) {
+    if (operand_.stored.dtype() == DType::f32) {
+      stride_ = operand_.stored.size(1);
+      data_ = operand_.stored.f32() + part.begin * (is_inner_ ? 1 : stride_);
+    } else if (copied_.begin != part.begin || copied_.end != part.end) {
+      copy(part);
+    }
+  }
+
+  char transpose() const { return operand_.is_transposed ? 't' : 'n'; }
+  std::int64_t stride() const { return stride_; }
+  /// The i-th row or column of the part.
+  const float* at(std::int64_t i) const { return data_ + i * (is_inner_ ? 1 : stride_); }
+
+ private:
+  void copy(Range part) {
+    const Tensor& x = operand_.stored;
+    const std::int64_t width = x.size(1), first = is_inner_ ? 0 : part.begin;
+    const std::int64_t rows = is_inner_ ? x.size(0) : part.size(), skipped = is_inner_ ? part.begin : 0;
+    stride_ = is_inner_ ? part.size() : width;
+    if (memory_.empty() || memory_.elements() < rows * stride_) memory_ = device_.empty({rows, stride_});
+    with_type_of(x, [&]<typename T>(T) {
+      parallel_pieces(device_, rows, std::max<std::int64_t>(1, 16384 / stride_),
+                      [&](std::int64_t begin, std::int64_t end) {
+                        for (std::int64_t row = begin; row < end; ++row) {
+                          const T* in = elements_of<T>(x) + (first + row) * width + skipped;
+                          float* out = memory_.f32() + row * stride_;
+#pragma omp simd
+                          for (std::int64_t i = 0; i < stride_; ++i) out[i] = in[i];
+                        }
+                      });
+    });
+    data_ = memory_.f32();
+    copied_ = part;
+  }
+
+  Device& device_;
+  const Operand& operand_;
+  const bool is_inner_;  // consecutive rows or columns of the part are neighbours in memory
+  Tensor memory_;
+  Range copied_{0, 0};
+  const float* data_ = nullptr;
+  std::int64_t stride_ = 0;
+};
+
+/// The product of one tile of c, whose i-th row begins at c + i · stride.
+void tile_product(const Fp32Part& a, Range rows, const Fp32Part& b, Range columns, std::int64_t k, float beta, float* c,
+                  std::int64_t stride) {
+  gemm(a.transpose(), b.transpose(), rows.size(), columns.size(), k, 1, a.at(rows.begin), a.stride(),
+       b.at(columns.begin), b.stride(), beta, c, stride);
+}
+
+/// The same rounded into a bf16 matrix.
+void rounded_tile_product(const Fp32Part& a, Range rows, const Fp32Part& b, Range columns, std::int64_t k, BFloat16* c,
+                          std::int64_t stride) {
+  alignas(64) thread_local float tile[tile_rows * tile_columns];
+  tile_product(a, rows, b, columns, k, 0, tile, columns.size());
+  for (std::int64_t i = 0; i < rows.size(); ++i) {
+    const float* in = tile + i * columns.size();
+    BFloat16* out = c + i * stride;
+#pragma omp simd
+    for (std::int64_t j = 0; j < columns.size(); ++j) out[j] = in[j];
+  }
+}
 
 }  // namespace
 
@@ -27,17 +121,27 @@ void gemm(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, st
   MTP_ASSERT(status == dnnl_success);
 }
 
-void parallel_gemm(const Device& device, char transpose_a, char transpose_b, std::int64_t m, std::int64_t n,
-                   std::int64_t k, float alpha, const float* a, std::int64_t lda, const float* b, std::int64_t ldb,
-                   float beta, float* c, std::int64_t ldc) {
-  const std::int64_t columns = (n + tile_columns - 1) / tile_columns;
-  const std::int64_t tiles = (m + tile_rows - 1) / tile_rows * columns;
-  parallel_for(device, tiles, [&](std::int64_t tile) {
-    const std::int64_t i = tile / columns * tile_rows, j = tile % columns * tile_columns;
-    const float* tile_a = a + (is_transposed(transpose_a) ? i : i * lda);
-    const float* tile_b = b + (is_transposed(transpose_b) ? j * ldb : j);
-    gemm(transpose_a, transpose_b, std::min(tile_rows, m - i), std::min(tile_columns, n - j), k, alpha, tile_a, lda,
-         tile_b, ldb, beta, c + i * ldc + j, ldc);
+void parallel_gemm(Device& device, const Operand& a, const Operand& b, float beta, const Tensor& c) {
+  const std::int64_t m = a.rows(), n = b.columns(), k = a.columns();
+  MTP_ASSERT(b.rows() == k && c.size(0) == m && c.size(1) == n && (beta == 0 || c.dtype() == DType::f32));
+  Fp32Part a_part(device, a, Fp32Part::Of::rows), b_part(device, b, Fp32Part::Of::columns);
+  for_each_part(n, b_part.largest(n, tile_columns), [&](Range columns) {
+    b_part.load(columns);
+    for_each_part(m, a_part.largest(m, tile_rows), [&](Range rows) {
+      a_part.load(rows);
+      const std::int64_t across = (columns.size() + tile_columns - 1) / tile_columns;
+      const std::int64_t down = (rows.size() + tile_rows - 1) / tile_rows;
+      parallel_for(device, down * across, [&](std::int64_t tile) {
+        const std::int64_t i = tile / across * tile_rows, j = tile % across * tile_columns;
+        const Range tile_i{i, std::min(i + tile_rows, rows.size())},
+            tile_j{j, std::min(j + tile_columns, columns.size())};
+        const std::int64_t at = (rows.begin + i) * n + columns.begin + j;
+        if (c.dtype() == DType::f32)
+          tile_product(a_part, tile_i, b_part, tile_j, k, beta, c.f32() + at, n);
+        else
+          rounded_tile_product(a_part, tile_i, b_part, tile_j, k, elements_of<BFloat16>(c) + at, n);
+      });
+    });
   });
 }
 

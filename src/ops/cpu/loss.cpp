@@ -16,21 +16,27 @@ Rows chosen_rows(const Tensor& values, std::int64_t begin, std::int64_t end) {
 Tensor gather_rows(Device& device, const Tensor& x, RowSpan rows) {
   const std::int64_t width = x.size(1);
   const Tensor y = device.empty({static_cast<std::int64_t>(rows.size()), width});
-  float* out = y.f32();
-  for (const std::int64_t row : rows) out = std::copy_n(x.f32() + row * width, width, out);
+  with_type_of(x, [&]<typename T>(T) {
+    float* out = y.f32();
+    for (const std::int64_t row : rows) out = std::copy_n(elements_of<T>(x) + row * width, width, out);
+  });
   return y;
 }
 
 void scatter_rows(const Tensor& x, RowSpan rows, const Tensor& y) {
   const std::int64_t width = x.size(1);
-  const float* in = x.f32();
-  for (const std::int64_t row : rows) {
-    std::copy_n(in, width, y.f32() + row * width);
-    in += width;
-  }
+  with_type_of(y, [&]<typename T>(T) {
+    const float* in = x.f32();
+    for (const std::int64_t row : rows) {
+      std::copy_n(in, width, elements_of<T>(y) + row * width);
+      in += width;
+    }
+  });
 }
 
-void set_zero(const Tensor& x) { std::fill_n(x.f32(), x.elements(), 0.0f); }
+void set_zero(const Tensor& x) {
+  with_type_of(x, [&]<typename T>(T) { std::fill_n(elements_of<T>(x), x.elements(), T()); });
+}
 
 Tensor capped_logits(Device& device, const Tensor& x, const Tensor& w, float soft_cap) {
   const Tensor z = device.empty({x.size(0), w.size(0)});

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "element_type.h"
 #include "mtp/ops/cross_entropy.h"
 #include "parallel.h"
 #include "vector_math.h"
@@ -21,15 +22,15 @@ using RowSpan = std::span<const std::int64_t>;
 /// The rows begin … end - 1 of `values` [T] int64 that are ≥ 0: those with a label, or with a row of the teacher.
 Rows chosen_rows(const Tensor& values, std::int64_t begin, std::int64_t end);
 
-/// The given rows of a matrix, one after another.
+/// The given rows of a matrix, one after another, in fp32.
 Tensor gather_rows(Device& device, const Tensor& x, RowSpan rows);
 
-/// y[rows[i]] = x[i]
+/// y[rows[i]] = x[i].   x fp32
 void scatter_rows(const Tensor& x, RowSpan rows, const Tensor& y);
 
 void set_zero(const Tensor& x);
 
-/// cap(x wᵀ), see CrossEntropy::soft_cap.   x [n, H], w [V, H]
+/// cap(x wᵀ) in fp32, see CrossEntropy::soft_cap.   x [n, H], w [V, H]
 Tensor capped_logits(Device& device, const Tensor& x, const Tensor& w, float soft_cap);
 
 /// The teacher's logits [n, V] for the student's `rows`.

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "element_type.h"
 #include "parallel.h"
 
 namespace mtp::ops::cpu {
@@ -11,14 +12,16 @@ namespace {
 // Rows that one task handles. The weight's gradient is summed per task, then over the tasks in order.
 constexpr std::int64_t rows_per_task = 64;
 
-float mean_square(const float* x, std::int64_t width) {
+template <typename T>
+float mean_square(const T* x, std::int64_t width) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (std::int64_t i = 0; i < width; ++i) sum += x[i] * x[i];
   return sum / static_cast<float>(width);
 }
 
-void backward_row(const float* dy, const float* x, const float* weight, float rrms, std::int64_t width, float* dx) {
+template <typename T>
+void backward_row(const T* dy, const T* x, const T* weight, float rrms, std::int64_t width, T* dx) {
   // With n = x · rrms and g = dy · w: dx = rrms · (g - n · mean(g · n)).
   float dot = 0;
   if (weight != nullptr) {
@@ -45,21 +48,23 @@ void rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& x, cons
   const std::int64_t width = x.size(-1), rows = x.elements() / width;
   MTP_ASSERT(y.elements() == x.elements() && rrms.elements() == rows);
   MTP_ASSERT(weight.empty() || weight.elements() == width);
-  const float* w = weight.empty() ? nullptr : weight.f32();
-  cpu::parallel_pieces(device, rows, rows_per_task, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const float* in = x.f32() + row * width;
-      float* out = y.f32() + row * width;
-      const float r = 1.0f / std::sqrt(mean_square(in, width) + norm.eps);
-      rrms.f32()[row] = r;
-      if (w != nullptr) {
+  cpu::with_type_of(x, [&]<typename T>(T) {
+    const T* w = weight.empty() ? nullptr : cpu::elements_of<T>(weight);
+    cpu::parallel_pieces(device, rows, rows_per_task, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        const T* in = cpu::elements_of<T>(x) + row * width;
+        T* out = cpu::elements_of<T>(y) + row * width;
+        const float r = 1.0f / std::sqrt(mean_square(in, width) + norm.eps);
+        rrms.f32()[row] = r;
+        if (w != nullptr) {
 #pragma omp simd
-        for (std::int64_t i = 0; i < width; ++i) out[i] = in[i] * r * w[i];
-      } else {
+          for (std::int64_t i = 0; i < width; ++i) out[i] = in[i] * r * w[i];
+        } else {
 #pragma omp simd
-        for (std::int64_t i = 0; i < width; ++i) out[i] = in[i] * r;
+          for (std::int64_t i = 0; i < width; ++i) out[i] = in[i] * r;
+        }
       }
-    }
+    });
   });
 }
 
@@ -67,21 +72,23 @@ void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const 
                        const Tensor& dx, const Tensor& dweight) {
   const std::int64_t width = x.size(-1), rows = x.elements() / width;
   MTP_ASSERT(dy.elements() == x.elements() && dx.elements() == x.elements());
-  const float* w = weight.empty() ? nullptr : weight.f32();
   const std::int64_t tasks = (rows + rows_per_task - 1) / rows_per_task;
   const Tensor partial = dweight.empty() ? Tensor() : device.zeros({tasks, width});
-  cpu::parallel_pieces(device, rows, rows_per_task, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const float* g = dy.f32() + row * width;
-      const float* in = x.f32() + row * width;
-      const float r = rrms.f32()[row];
-      if (!partial.empty()) {
-        float* sum = partial.f32() + begin / rows_per_task * width;
+  cpu::with_type_of(x, [&]<typename T>(T) {
+    const T* w = weight.empty() ? nullptr : cpu::elements_of<T>(weight);
+    cpu::parallel_pieces(device, rows, rows_per_task, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) {
+        const T* g = cpu::elements_of<T>(dy) + row * width;
+        const T* in = cpu::elements_of<T>(x) + row * width;
+        const float r = rrms.f32()[row];
+        if (!partial.empty()) {
+          float* sum = partial.f32() + begin / rows_per_task * width;
 #pragma omp simd
-        for (std::int64_t i = 0; i < width; ++i) sum[i] += g[i] * (in[i] * r);
+          for (std::int64_t i = 0; i < width; ++i) sum[i] += g[i] * (in[i] * r);
+        }
+        backward_row(g, in, w, r, width, cpu::elements_of<T>(dx) + row * width);
       }
-      backward_row(g, in, w, r, width, dx.f32() + row * width);
-    }
+    });
   });
   if (partial.empty()) return;
   float* sum = dweight.f32();

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "element_type.h"
 #include "parallel.h"
 
 namespace mtp::ops::cpu {
@@ -9,15 +10,16 @@ namespace mtp::ops::cpu {
 namespace {
 
 /// Rotates every head of a row; `sign` -1 turns back.
-void rotate_row(const Rope& rope, std::int64_t position, float sign, std::int64_t heads, const float* x, float* y) {
+template <typename T>
+void rotate_row(const Rope& rope, std::int64_t position, float sign, std::int64_t heads, const T* x, T* y) {
   const auto half = static_cast<std::int64_t>(rope.inverse_frequencies.size());
   thread_local std::vector<float> cosine, sine;
   cosine.resize(half);
   sine.resize(half);
   for (std::int64_t i = 0; i < half; ++i) {
     const float angle = static_cast<float>(position) * rope.inverse_frequencies[i];
-    cosine[i] = std::cos(angle);
-    sine[i] = sign * std::sin(angle);
+    cosine[i] = T(std::cos(angle));
+    sine[i] = T(sign * std::sin(angle));
   }
   const float *c = cosine.data(), *s = sine.data();
   for (std::int64_t head = 0; head < heads; ++head, x += 2 * half, y += 2 * half) {
@@ -35,11 +37,14 @@ void rotate(const Device& device, const Rope& rope, const Sequences& sequences, 
   const std::int64_t heads = x.size(1), width = heads * x.size(2);
   MTP_ASSERT(x.size(2) == 2 * static_cast<std::int64_t>(rope.inverse_frequencies.size()));
   MTP_ASSERT(x.size(0) == sequences.rows() && y.elements() == x.elements());
-  for (std::int64_t b = 0; b < sequences.count(); ++b)
-    cpu::parallel_for(device, sequences.length(b), [&](std::int64_t t) {
-      const std::int64_t at = (sequences.begin(b) + t) * width;
-      rotate_row(rope, t + rope.position_offset, sign, heads, x.f32() + at, y.f32() + at);
-    });
+  cpu::with_type_of(y, [&]<typename T>(T) {
+    for (std::int64_t b = 0; b < sequences.count(); ++b)
+      cpu::parallel_for(device, sequences.length(b), [&](std::int64_t t) {
+        const std::int64_t at = (sequences.begin(b) + t) * width;
+        rotate_row(rope, sequences.first() + t + rope.position_offset, sign, heads, cpu::elements_of<T>(x) + at,
+                   cpu::elements_of<T>(y) + at);
+      });
+  });
 }
 
 }  // namespace

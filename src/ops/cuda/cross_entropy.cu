@@ -60,7 +60,7 @@ __global__ void choice_kernel(std::int64_t vocabulary, const float* z, const std
                               std::int64_t* choices) {
   const float* const row = z + blockIdx.x * vocabulary;
   const std::int64_t best = best_of(
-      vocabulary, [&](std::int64_t i) { return row[i]; }, [](std::int64_t i) { return i; });
+      vocabulary, 0, [&](std::int64_t i) { return row[i]; }, [](std::int64_t i) { return i; });
   if (threadIdx.x == 0) choices[rows[blockIdx.x]] = best;
 }
 

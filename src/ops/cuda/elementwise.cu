@@ -99,6 +99,8 @@ void move_columns(Device& device, std::int64_t width, const Tensor& from, std::i
 
 }  // namespace
 
+void convert(Device& device, const Tensor& x, const Tensor& y) { map(device, Scale{1}, x, {}, {}, y); }
+
 void add(Device& device, const Tensor& a, const Tensor& b, const Tensor& y) { map(device, Add(), a, b, {}, y); }
 
 void add_scaled(Device& device, const Tensor& a, const Tensor& b, float factor, const Tensor& y) {

@@ -84,13 +84,12 @@ __device__ Softmax softmax_of(std::int64_t width, const Logit& z) {
   return {largest, reduce_block(sum * expf(maximum - largest), Sum())};
 }
 
-/// The index of the largest of z(0) … z(width - 1), of equal ones that with the lowest id(i): its id. 0 where none is a
-/// number. By all threads of a block.
+/// The index of the largest of z(0) … z(width - 1), of equal ones that with the lowest id(i): its id. `none` where
+/// none is a number. By all threads of a block.
 template <typename Logit, typename Id>
-__device__ std::int64_t best_of(std::int64_t width, const Logit& z, const Id& id) {
-  constexpr float none = -INFINITY;
+__device__ std::int64_t best_of(std::int64_t width, std::int64_t none, const Logit& z, const Id& id) {
   constexpr std::int64_t past_all = INT64_MAX;
-  float best = none;
+  float best = -INFINITY;
   std::int64_t best_id = past_all;
   for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) {
     const float value = z(i);
@@ -102,7 +101,7 @@ __device__ std::int64_t best_of(std::int64_t width, const Logit& z, const Id& id
   }
   const float largest = reduce_block(best, Largest());
   const std::int64_t lowest_id = reduce_block(best == largest ? best_id : past_all, Least());
-  return lowest_id == past_all ? 0 : lowest_id;
+  return lowest_id == past_all ? none : lowest_id;
 }
 
 }  // namespace mtp::ops::cuda

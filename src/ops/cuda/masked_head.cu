@@ -31,7 +31,7 @@ __global__ void top_k_kernel(Selection selection, const float* logits) {
   __syncthreads();
   for (std::int64_t slot = 0; slot < selection.top_k; ++slot) {
     const std::int64_t best = best_of(
-        selection.centroids, [&](std::int64_t c) { return z[c]; }, [](std::int64_t c) { return c; });
+        selection.centroids, 0, [&](std::int64_t c) { return z[c]; }, [](std::int64_t c) { return c; });
     if (threadIdx.x == 0) {
       selection.chosen[blockIdx.x * selection.top_k + slot] = static_cast<std::int32_t>(best);
       z[best] = NAN;  // is never the largest
@@ -180,7 +180,7 @@ __global__ void backward_w_kernel(Selection selection, std::int64_t width, Membe
 __global__ void masked_choice_kernel(Selection selection, const std::int64_t* rows, std::int64_t* choices) {
   const float* const z = selection.row(blockIdx.x);
   const std::int64_t best = best_of(
-      selection.width(), [&](std::int64_t j) { return z[j]; },
+      selection.width(), 0, [&](std::int64_t j) { return z[j]; },
       [&](std::int64_t j) { return selection.token(blockIdx.x, j); });
   if (threadIdx.x == 0) choices[rows[blockIdx.x]] = best;
 }

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "../../tensor/cuda/context.h"
+#include "mtp/ops/elementwise.h"
 
 namespace mtp::ops::cuda {
 
@@ -114,11 +115,21 @@ cublasLtMatmulAlgo_t choose(cublasLtHandle_t handle, cublasLtMatmulDesc_t produc
               to_string(c.shape()), to_string(c.dtype()));
 }
 
+Tensor widened(Device& device, const Tensor& matrix) {
+  if (matrix.dtype() == DType::f32) return matrix;
+  const Tensor wide = device.empty(matrix.shape());
+  ops::convert(device, matrix, wide);
+  return wide;
+}
+
 }  // namespace
 
 void multiply(Device& device, const Operand& a, const Operand& b, float beta, const Tensor& c) {
   MTP_ASSERT(a.columns() == b.rows() && c.size(0) == a.rows() && c.size(1) == b.columns());
-  MTP_ASSERT(a.stored.dtype() == b.stored.dtype());
+  if (a.stored.dtype() != b.stored.dtype()) {
+    const Tensor wide_a = widened(device, a.stored), wide_b = widened(device, b.stored);
+    return multiply(device, {wide_a, a.is_transposed}, {wide_b, b.is_transposed}, beta, c);
+  }
   Products& products = products_of(device.context());
 
   // Along columns, cᵀ = bᵀ aᵀ: b comes first.

@@ -14,7 +14,8 @@ struct Operand {
 };
 inline constexpr bool transposed = true;
 
-/// c = a b + beta · c. a and b are both fp32 or both bf16, c is either; sums are fp32 and are not split.
+/// c = a b + beta · c, all fp32 or bf16. Sums are fp32 and not split. Where only one of a and b is bf16, it is widened
+/// first, and the product is one in fp32.
 void multiply(Device& device, const Operand& a, const Operand& b, float beta, const Tensor& c);
 
 }  // namespace mtp::ops::cuda

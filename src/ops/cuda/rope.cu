@@ -52,7 +52,7 @@ void rotate(Device& device, const Rope& rope, const Sequences& sequences, float 
     with_pack(is_packed({half}, {&x, &y}), [&](auto n) {
       const std::int64_t tasks = (table.end_row() - table.first_row()) * heads * (half / n());
       launch(device, rotate_kernel<n()>, blocks(ceil_div(tasks, threads)), threads, table, heads, half, frequencies,
-             rope.position_offset, sign, Elements(x), Elements(y));
+             sequences.first() + rope.position_offset, sign, Elements(x), Elements(y));
     });
   });
 }

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "mtp/hf/config.h"
+#include "mtp/tensor/device.h"
+#include "support/suite.h"
+
+namespace mtp::bench {
+
+/// What the operations see in a forward and backward of a pair: the widths of a preset, and as many rows as keep an
+/// iteration short.
+struct Sizes {
+  std::string name;
+  hf::TextConfig base, drafter;
+  std::int64_t centroids = 0, top_k = 0;  // of the drafter's masked head; 0 without one
+  std::int64_t rows = 0;                  // tokens
+  std::int64_t length = 0;                // tokens of the sequence that attention sees
+  std::int64_t vocabulary = 0;            // rows of the base's token table: a slice where the whole would be too large
+};
+std::vector<Sizes> all_sizes();
+
+/// An operation in one of its uses.
+struct Case {
+  std::string operation;  // as in include/mtp/ops
+  std::string variant;    // where a model uses it with several shapes, else empty
+  std::function<Work(Device& device, const Sizes& sizes)> make;
+  std::function<bool(const Sizes& sizes)> exists = [](const Sizes&) { return true; };
+};
+
+std::vector<Case> norm_cases();
+std::vector<Case> elementwise_cases();
+std::vector<Case> embedding_cases();
+std::vector<Case> matmul_cases();
+std::vector<Case> rope_cases();
+std::vector<Case> attention_cases();
+std::vector<Case> cross_entropy_cases();
+std::vector<Case> masked_head_cases();
+std::vector<Case> optimizer_cases();
+
+// Inputs, and checks of a part of the results against sums in double precision.
+
+/// Uniform in ±scale, the same in every run.
+Tensor random_tensor(Device& device, const Shape& shape, unsigned seed, float scale = 1);
+/// Uniform in 0 … end - 1.   [n] int64
+std::vector<std::int64_t> random_ids(std::int64_t n, std::int64_t end, unsigned seed);
+
+using Values = std::vector<double>;
+/// Elements begin … begin + count - 1 of an fp32 tensor.
+Values part(const Device& device, const Tensor& tensor, std::int64_t begin, std::int64_t count);
+/// Row `index` of a tensor of rows as wide as its last dimension.
+Values row(const Device& device, const Tensor& tensor, std::int64_t index);
+/// A few of n rows, first and last among them.
+std::vector<std::int64_t> sample(std::int64_t n);
+
+double dot(const Values& a, const Values& b);
+
+/// Throws Error where an element differs by more than 1e-4 of the largest expected one (0.01 at the least): `what`
+/// names the result.
+void expect_close(const std::string& what, const Values& actual, const Values& expected);
+/// The same for a sample of a tensor's rows.
+void expect_rows(const Device& device, const std::string& what, const Tensor& actual,
+                 const std::function<Values(std::int64_t row)>& expected);
+
+/// Bytes of the tensors' elements.
+double bytes_of(std::initializer_list<Tensor> tensors);
+
+}  // namespace mtp::bench

@@ -1,0 +1,182 @@
+#include "mtp/ops/elementwise.h"
+
+#include <cmath>
+#include <numbers>
+
+#include "cases.h"
+
+namespace mtp::bench {
+
+namespace {
+
+constexpr float factor = 0.75f;
+
+/// y, of which `expected` gives an element of row i from the rows of the inputs.
+Work arithmetic(Device& device, const Shape& shape, std::size_t inputs, double (*expected)(double a, double b),
+                void (*apply)(Device&, const Tensor& a, const Tensor& b, const Tensor& y)) {
+  const Tensor a = random_tensor(device, shape, 1), b = random_tensor(device, shape, 2), y = device.zeros(shape);
+  return {.run = [=, &device] { apply(device, a, b, y); },
+          .check =
+              [=, &device] {
+                expect_rows(device, "y", y, [&](std::int64_t i) {
+                  const Values in_a = row(device, a, i), in_b = row(device, b, i);
+                  Values values(in_a.size());
+                  for (std::size_t j = 0; j < values.size(); ++j) values[j] = expected(in_a[j], in_b[j]);
+                  return values;
+                });
+              },
+          .bytes = static_cast<double>(inputs + 1) * bytes_of({y})};
+}
+
+Shape hidden(const Sizes& s) { return {s.rows, s.base.hidden_size}; }
+Shape intermediate(const Sizes& s) { return {s.rows, s.base.intermediate_size}; }
+
+Work add(Device& device, const Sizes& sizes) {
+  return arithmetic(
+      device, hidden(sizes), 2, [](double a, double b) { return a + b; }, ops::add);
+}
+
+Work add_scaled(Device& device, const Sizes& sizes) {
+  return arithmetic(
+      device, hidden(sizes), 2, [](double a, double b) { return factor * (a + b); },
+      [](Device& d, const Tensor& a, const Tensor& b, const Tensor& y) { ops::add_scaled(d, a, b, factor, y); });
+}
+
+Work scale(Device& device, const Sizes& sizes) {
+  return arithmetic(
+      device, hidden(sizes), 1, [](double a, double) { return factor * a; },
+      [](Device& d, const Tensor& a, const Tensor&, const Tensor& y) { ops::scale(d, a, factor, y); });
+}
+
+/// Reads y too.
+Work accumulate(Device& device, const Sizes& sizes) {
+  return arithmetic(
+      device, hidden(sizes), 2, [](double a, double) { return a; },
+      [](Device& d, const Tensor& a, const Tensor&, const Tensor& y) { ops::accumulate(d, a, y); });
+}
+
+Values joined(Values a, const Values& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+/// A drafter round's input.
+Work concat_columns(Device& device, const Sizes& sizes) {
+  const std::int64_t rows = sizes.rows, width = sizes.base.hidden_size;
+  const Tensor a = random_tensor(device, {rows, width}, 1), b = random_tensor(device, {rows, width}, 2),
+               y = device.empty({rows, 2 * width});
+  return {.run = [=, &device] { ops::concat_columns(device, a, b, y); },
+          .check =
+              [=, &device] {
+                expect_rows(device, "y", y,
+                            [&](std::int64_t i) { return joined(row(device, a, i), row(device, b, i)); });
+              },
+          .bytes = bytes_of({a, b, y})};
+}
+
+Work split_columns(Device& device, const Sizes& sizes) {
+  const std::int64_t rows = sizes.rows, width = sizes.base.hidden_size;
+  const Tensor dy = random_tensor(device, {rows, 2 * width}, 1), da = device.empty({rows, width}),
+               db = device.empty({rows, width});
+  return {.run = [=, &device] { ops::split_columns(device, dy, da, db); },
+          .check =
+              [=, &device] {
+                expect_rows(device, "da", da, [&](std::int64_t i) { return part(device, dy, 2 * i * width, width); });
+                expect_rows(device, "db", db,
+                            [&](std::int64_t i) { return part(device, dy, (2 * i + 1) * width, width); });
+              },
+          .bytes = bytes_of({dy, da, db})};
+}
+
+/// One layer's part of the per-layer inputs.
+struct Columns {
+  std::int64_t width, all, begin;
+};
+Columns layer_columns(const Sizes& sizes) {
+  const std::int64_t width = sizes.base.hidden_size_per_layer_input;
+  return {width, width * sizes.base.num_hidden_layers, width};
+}
+bool has_layer_columns(const Sizes& sizes) { return sizes.base.hidden_size_per_layer_input > 0; }
+
+Work copy_columns(Device& device, const Sizes& sizes) {
+  const Columns columns = layer_columns(sizes);
+  const Tensor x = random_tensor(device, {sizes.rows, columns.all}, 1), y = device.empty({sizes.rows, columns.width});
+  return {.run = [=, &device] { ops::copy_columns(device, x, columns.begin, y); },
+          .check =
+              [=, &device] {
+                expect_rows(device, "y", y, [&](std::int64_t i) {
+                  return part(device, x, i * columns.all + columns.begin, columns.width);
+                });
+              },
+          .bytes = bytes_of({y, y})};
+}
+
+Work add_columns(Device& device, const Sizes& sizes) {
+  const Columns columns = layer_columns(sizes);
+  const Tensor dy = random_tensor(device, {sizes.rows, columns.width}, 1), dx = device.zeros({sizes.rows, columns.all});
+  return {.run = [=, &device] { ops::add_columns(device, dy, columns.begin, dx); },
+          .check =
+              [=, &device] {
+                expect_rows(device, "dx", dx, [&](std::int64_t i) {
+                  Values expected(static_cast<std::size_t>(columns.all));
+                  std::ranges::copy(row(device, dy, i), expected.begin() + columns.begin);
+                  return expected;
+                });
+              },
+          .bytes = bytes_of({dy, dy, dy})};
+}
+
+/// gelu(x) with the tanh approximation, and its derivative.
+struct Gelu {
+  double value, slope;
+};
+Gelu gelu(double x) {
+  const double c = std::sqrt(2 / std::numbers::pi), t = std::tanh(c * (x + 0.044715 * x * x * x));
+  return {0.5 * x * (1 + t), 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * c * (1 + 3 * 0.044715 * x * x)};
+}
+
+Work gated_gelu_forward(Device& device, const Sizes& sizes) {
+  return arithmetic(
+      device, intermediate(sizes), 2, [](double gate, double up) { return gelu(gate).value * up; },
+      ops::gated_gelu_forward);
+}
+
+Work gated_gelu_backward(Device& device, const Sizes& sizes) {
+  const Shape shape = intermediate(sizes);
+  const Tensor dy = random_tensor(device, shape, 1), gate = random_tensor(device, shape, 2, 4),
+               up = random_tensor(device, shape, 3), dgate = device.empty(shape), dup = device.empty(shape);
+  const auto check = [=, &device] {
+    expect_rows(device, "dgate", dgate, [&](std::int64_t i) {
+      Values g = row(device, dy, i);
+      const Values x = row(device, gate, i), u = row(device, up, i);
+      for (std::size_t j = 0; j < g.size(); ++j) g[j] *= gelu(x[j]).slope * u[j];
+      return g;
+    });
+    expect_rows(device, "dup", dup, [&](std::int64_t i) {
+      Values g = row(device, dy, i);
+      const Values x = row(device, gate, i);
+      for (std::size_t j = 0; j < g.size(); ++j) g[j] *= gelu(x[j]).value;
+      return g;
+    });
+  };
+  return {.run = [=, &device] { ops::gated_gelu_backward(device, dy, gate, up, dgate, dup); },
+          .check = check,
+          .bytes = bytes_of({dy, gate, up, dgate, dup})};
+}
+
+}  // namespace
+
+std::vector<Case> elementwise_cases() {
+  return {{"add", "", add},
+          {"add_scaled", "", add_scaled},
+          {"scale", "", scale},
+          {"accumulate", "", accumulate},
+          {"concat_columns", "", concat_columns},
+          {"split_columns", "", split_columns},
+          {"copy_columns", "", copy_columns, has_layer_columns},
+          {"add_columns", "", add_columns, has_layer_columns},
+          {"gated_gelu_forward", "", gated_gelu_forward},
+          {"gated_gelu_backward", "", gated_gelu_backward}};
+}
+
+}  // namespace mtp::bench

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <vector>
+
+#include "cases.h"
+#include "mtp/ops/cross_entropy.h"
+
+namespace mtp::bench {
+
+// What the benchmarks of the output projections share. Logits in double precision are slow: results are checked with
+// labels on a few rows, and timed with a label on every row.
+
+/// An output projection with its losses' results.
+struct Projection {
+  ops::CrossEntropy ce;
+  Tensor x, w;
+  Tensor labels;  // [T] int64; on a sample of the rows until `label_every_row`
+  std::vector<std::int64_t> all_labels;
+  Tensor loss, dx, dw;
+
+  double rows() const { return static_cast<double>(x.size(0)); }
+  double width() const { return static_cast<double>(x.size(1)); }
+  double vocabulary() const { return static_cast<double>(w.size(0)); }
+};
+/// `labels`: of every row.
+Projection projection(Device& device, std::int64_t rows, std::int64_t width, std::int64_t vocabulary, float soft_cap,
+                      std::vector<std::int64_t> labels);
+void label_every_row(Device& device, const Projection& projection);
+
+/// A teacher of the base's width, each of whose rows is that of the same row.
+ops::Teacher teacher(Device& device, const Sizes& sizes);
+
+double cap(double z, float soft_cap);
+/// cap(x wᵀ) of one row x.
+Values logits(const Device& device, const Values& x, const Tensor& w, float soft_cap);
+Values softmax(Values z);
+
+/// The expected loss and gradients of a sample of rows, added up row by row.
+class ExpectedLosses {
+ public:
+  ExpectedLosses(const Device& device, const Projection& projection) : device_(device), projection_(projection) {}
+
+  /// A row's loss and the gradient of each of its products x wᵀ, by token.
+  void add(std::int64_t row, double loss, const Values& gradient);
+  /// Throws Error where the results differ.
+  void check() const;
+
+ private:
+  const Device& device_;
+  const Projection& projection_;
+  double loss_ = 0;
+  std::vector<std::int64_t> rows_;
+  std::vector<Values> gradients_;
+};
+
+}  // namespace mtp::bench

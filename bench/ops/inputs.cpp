@@ -1,0 +1,95 @@
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+
+#include "cases.h"
+#include "mtp/hf/make_pair.h"
+
+namespace mtp::bench {
+
+namespace {
+
+Sizes sizes(const std::string& preset, std::int64_t rows, std::int64_t vocabulary) {
+  const auto& all = hf::presets();
+  const auto found = std::ranges::find(all, preset, &hf::Preset::name);
+  MTP_ASSERT(found != all.end());
+  const hf::DrafterConfig drafter = hf::parse_drafter_config(found->drafter, preset);
+  Sizes made{.name = preset,
+             .base = hf::parse_base_config(found->base, preset).text,
+             .drafter = drafter.text,
+             .rows = rows,
+             .length = 512,
+             .vocabulary = vocabulary};
+  if (drafter.use_ordered_embeddings) {
+    made.centroids = drafter.num_centroids;
+    made.top_k = drafter.centroid_intermediate_top_k;
+  }
+  return made;
+}
+
+}  // namespace
+
+std::vector<Sizes> all_sizes() {
+  return {sizes("small", 512, 4096), sizes("e4b", 128, 32768), sizes("31b", 64, 16384)};
+}
+
+Tensor random_tensor(Device& device, const Shape& shape, unsigned seed, float scale) {
+  constexpr std::int64_t piece = std::int64_t{1} << 20;  // elements on the host at a time
+  const Tensor tensor = device.empty(shape);
+  std::minstd_rand generator(seed);
+  const float step = 2 * scale / static_cast<float>(std::minstd_rand::max());
+  for (std::int64_t begin = 0; begin < tensor.elements(); begin += piece) {
+    std::vector<float> values(static_cast<std::size_t>(std::min(piece, tensor.elements() - begin)));
+    for (float& value : values) value = static_cast<float>(generator()) * step - scale;
+    const Shape part{static_cast<std::int64_t>(values.size())};
+    device.copy(device.from_host(values, part), tensor.slice(begin, part));
+  }
+  return tensor;
+}
+
+std::vector<std::int64_t> random_ids(std::int64_t n, std::int64_t end, unsigned seed) {
+  std::minstd_rand generator(seed);
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(n));
+  for (std::int64_t& id : ids) id = static_cast<std::int64_t>(generator()) % end;
+  return ids;
+}
+
+Values part(const Device& device, const Tensor& tensor, std::int64_t begin, std::int64_t count) {
+  std::vector<float> values(static_cast<std::size_t>(count));
+  device.to_host(tensor.slice(begin, {count}), values);
+  return {values.begin(), values.end()};
+}
+
+Values row(const Device& device, const Tensor& tensor, std::int64_t index) {
+  return part(device, tensor, index * tensor.size(-1), tensor.size(-1));
+}
+
+std::vector<std::int64_t> sample(std::int64_t n) { return {0, n / 3, n - 1}; }
+
+double dot(const Values& a, const Values& b) { return std::inner_product(a.begin(), a.end(), b.begin(), 0.0); }
+
+void expect_close(const std::string& what, const Values& actual, const Values& expected) {
+  constexpr double tolerance = 1e-4;
+  MTP_ASSERT(actual.size() == expected.size());
+  double largest = 0.01;  // inputs are of order one: what is smaller has cancelled
+  for (const double value : expected) largest = std::max(largest, std::abs(value));
+  for (std::size_t i = 0; i < actual.size(); ++i)
+    if (!(std::abs(actual[i] - expected[i]) <= tolerance * largest))
+      throw Error("{}: element {} of those checked is {}, it should be {}", what, i, actual[i], expected[i]);
+}
+
+void expect_rows(const Device& device, const std::string& what, const Tensor& actual,
+                 const std::function<Values(std::int64_t row)>& expected) {
+  for (const std::int64_t i : sample(actual.elements() / actual.size(-1)))
+    expect_close(fmt::format("{}, row {}", what, i), row(device, actual, i), expected(i));
+}
+
+double bytes_of(std::initializer_list<Tensor> tensors) {
+  double bytes = 0;
+  for (const Tensor& tensor : tensors)
+    bytes += static_cast<double>(tensor.elements()) * static_cast<double>(size_of(tensor.dtype()));
+  return bytes;
+}
+
+}  // namespace mtp::bench

@@ -1,0 +1,112 @@
+#include "mtp/ops/matmul.h"
+
+#include "cases.h"
+
+namespace mtp::bench {
+
+namespace {
+
+/// A layer without bias.
+struct Linear {
+  std::int64_t rows, in, out;
+  double flops() const { return 2.0 * static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(out); }
+};
+
+/// Column `index` of a matrix.
+Values column(const Device& device, const Tensor& matrix, std::int64_t index) {
+  Values values;
+  for (std::int64_t i = 0; i < matrix.size(0); ++i)
+    values.push_back(part(device, matrix, i * matrix.size(1) + index, 1)[0]);
+  return values;
+}
+
+/// Compares a sample of elements: expected(i, j) is that of row i and column j.
+void expect_elements(const Device& device, const std::string& what, const Tensor& actual,
+                     const std::function<double(std::int64_t i, std::int64_t j)>& expected) {
+  Values found, wanted;
+  for (const std::int64_t i : sample(actual.size(0)))
+    for (const std::int64_t j : sample(actual.size(1))) {
+      found.push_back(part(device, actual, i * actual.size(1) + j, 1)[0]);
+      wanted.push_back(expected(i, j));
+    }
+  expect_close(what, found, wanted);
+}
+
+Work forward(Device& device, const Linear& linear) {
+  const Tensor x = random_tensor(device, {linear.rows, linear.in}, 1),
+               w = random_tensor(device, {linear.out, linear.in}, 2), y = device.empty({linear.rows, linear.out});
+  return {.run = [=, &device] { ops::linear_forward(device, x, w, y); },
+          .check =
+              [=, &device] {
+                expect_elements(device, "y", y, [&](std::int64_t i, std::int64_t j) {
+                  return dot(row(device, x, i), row(device, w, j));
+                });
+              },
+          .bytes = bytes_of({x, w, y}),
+          .flops = linear.flops()};
+}
+
+Work backward_input(Device& device, const Linear& linear) {
+  const Tensor dy = random_tensor(device, {linear.rows, linear.out}, 1),
+               w = random_tensor(device, {linear.out, linear.in}, 2), dx = device.empty({linear.rows, linear.in});
+  return {.run = [=, &device] { ops::linear_backward_input(device, dy, w, dx); },
+          .check =
+              [=, &device] {
+                expect_elements(device, "dx", dx, [&](std::int64_t i, std::int64_t j) {
+                  return dot(row(device, dy, i), column(device, w, j));
+                });
+              },
+          .bytes = bytes_of({dy, w, dx}),
+          .flops = linear.flops()};
+}
+
+Work backward_weight(Device& device, const Linear& linear) {
+  const Tensor dy = random_tensor(device, {linear.rows, linear.out}, 1),
+               x = random_tensor(device, {linear.rows, linear.in}, 2), dw = device.zeros({linear.out, linear.in});
+  return {.run = [=, &device] { ops::linear_backward_weight(device, dy, x, dw); },
+          .check =
+              [=, &device] {
+                expect_elements(device, "dw", dw, [&](std::int64_t i, std::int64_t j) {
+                  return dot(column(device, dy, i), column(device, x, j));
+                });
+              },
+          .bytes = bytes_of({dy, x, dw, dw}),
+          .flops = linear.flops()};
+}
+
+}  // namespace
+
+std::vector<Case> matmul_cases() {
+  struct Use {
+    std::string name;
+    std::function<Linear(const Sizes&)> shape;
+  };
+  const std::vector<Use> uses{{"q_proj",
+                               [](const Sizes& s) {
+                                 const std::int64_t head_dim = s.base.layer_of(hf::LayerType::sliding)->head_dim;
+                                 return Linear{s.rows, s.base.hidden_size, s.base.num_attention_heads * head_dim};
+                               }},
+                              {"up_proj",
+                               [](const Sizes& s) {
+                                 return Linear{s.rows, s.base.hidden_size, s.base.intermediate_size};
+                               }},
+                              {"down_proj",
+                               [](const Sizes& s) {
+                                 return Linear{s.rows, s.base.intermediate_size, s.base.hidden_size};
+                               }},
+                              {"pre_projection", [](const Sizes& s) {
+                                 return Linear{s.rows, 2 * s.base.hidden_size, s.drafter.hidden_size};
+                               }}};
+  std::vector<Case> cases;
+  for (const Use& use : uses) {
+    const auto shape = use.shape;
+    cases.push_back({"linear_forward", use.name, [=](Device& d, const Sizes& s) { return forward(d, shape(s)); }});
+    cases.push_back(
+        {"linear_backward_input", use.name, [=](Device& d, const Sizes& s) { return backward_input(d, shape(s)); }});
+    cases.push_back(
+        {"linear_backward_weight", use.name, [=](Device& d, const Sizes& s) { return backward_weight(d, shape(s)); }});
+  }
+  return cases;
+}
+
+}  // namespace mtp::bench

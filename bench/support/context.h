@@ -1,0 +1,16 @@
+#pragma once
+
+#include <string>
+
+#include "mtp/dist/communicator.h"
+
+namespace mtp::bench {
+
+/// Adds to the context of Google Benchmark's output what the numbers were measured with: see bench/README.md.
+/// Collective.
+void add_context(const dist::Communicator& communicator, const std::string& program, int threads);
+
+/// The host of each rank. Collective.
+std::vector<std::string> hosts(const dist::Communicator& communicator);
+
+}  // namespace mtp::bench

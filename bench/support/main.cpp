@@ -1,0 +1,108 @@
+#include "support/main.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <string_view>
+#include <vector>
+
+#include "mtp/core/version.h"
+#include "parallel_program.h"
+#include "program.h"
+#include "support/context.h"
+
+namespace mtp::bench {
+
+namespace {
+
+namespace po = boost::program_options;
+
+/// What ranks other than the first report to.
+class SilentReporter : public benchmark::BenchmarkReporter {
+ public:
+  SilentReporter() {
+    SetOutputStream(&nowhere_);
+    SetErrorStream(&nowhere_);
+  }
+  bool ReportContext(const Context&) override { return true; }
+  void ReportRuns(const std::vector<Run>&) override {}
+
+ private:
+  std::ostream nowhere_{nullptr};
+};
+
+constexpr std::string_view out_flag = "--benchmark_out=", random_flag = "--benchmark_enable_random_interleaving";
+
+void check_writable(const std::string& path) {
+  if (!std::ofstream(path, std::ios::app)) throw Error("{}: cannot be written; choose another --benchmark_out", path);
+}
+
+/// The arguments as Google Benchmark may see them on this rank: only the first writes files.
+std::vector<char*> arguments_of_rank(int argc, char** argv, const dist::Communicator& communicator) {
+  std::vector<char*> arguments;
+  for (int i = 0; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    // Each rank would draw an order of its own.
+    if (argument.starts_with(random_flag) && communicator.size() > 1)
+      throw UsageError("option {}: not on several ranks", random_flag);
+    if (argument.starts_with(out_flag)) {
+      if (!communicator.is_first()) continue;
+      check_writable(std::string(argument.substr(out_flag.size())));
+    }
+    arguments.push_back(argv[i]);
+  }
+  if (!communicator.is_first()) unsetenv("BENCHMARK_OUT");
+  return arguments;
+}
+
+bool is_given(int argc, char** argv, std::string_view flag) {
+  return std::any_of(argv + 1, argv + argc, [flag](const char* argument) { return argument == flag; });
+}
+
+void print_help(const Program& program, const po::options_description& options) {
+  std::cout << program.name << ": " << program.summary << "\n" << options << "\nand Google Benchmark's own flags:\n";
+  benchmark::PrintDefaultHelp();
+}
+
+int run_benchmarks(int argc, char** argv, const Program& program, dist::Communicator& communicator) {
+  Settings settings;
+  po::options_description options;
+  options.add_options()("threads", po::value(&settings.run.threads)->default_value(0),
+                        "threads of each rank; 0: OMP_NUM_THREADS, else this machine's cores shared by its ranks");
+  options.add(program.options);
+  if (is_given(argc, argv, "--help")) {
+    if (communicator.is_first()) print_help(program, options);
+    return 0;
+  }
+  if (is_given(argc, argv, "--version")) return apps::print_version(communicator, program.name);
+  dist::agree(communicator, "the options", [&] {
+    std::vector<char*> arguments = arguments_of_rank(argc, argv, communicator);
+    int count = static_cast<int>(arguments.size());
+    arguments.push_back(nullptr);
+    benchmark::Initialize(&count, arguments.data());
+    apps::parse(count, arguments.data(), options);
+    if (settings.run.threads < 0) throw UsageError("option --threads: {} is below 0", settings.run.threads);
+  });
+
+  Suite suite(communicator, apps::threads_of(settings, communicator));
+  add_context(communicator, program.name, suite.threads());
+  program.add_all(suite);
+  SilentReporter silent;
+  const std::unique_ptr<benchmark::BenchmarkReporter> shown(benchmark::CreateDefaultDisplayReporter());
+  const std::size_t matched =
+      benchmark::RunSpecifiedBenchmarks(communicator.is_first() ? shown.get() : &silent, nullptr);
+  if (matched == 0)
+    throw AgreedError("option --benchmark_filter: no benchmark has such a name; see --benchmark_list_tests", 2);
+  return suite.has_failed() ? 1 : 0;
+}
+
+}  // namespace
+
+int run(int argc, char** argv, const Program& program) {
+  const dist::MpiSession session(argc, argv);
+  dist::Communicator communicator;
+  return apps::run_parallel(communicator, [&] { return run_benchmarks(argc, argv, program, communicator); });
+}
+
+}  // namespace mtp::bench

@@ -1,0 +1,126 @@
+#include "support/suite.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+namespace mtp::bench {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Ranks wait for each other before and after what is timed: short work is timed many times over at once.
+constexpr double least_time = 1e-3;
+constexpr double most_times = 1000;
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+double largest(const std::vector<double>& values) { return *std::ranges::max_element(values); }
+
+void add_to(std::vector<double>& sums, const std::vector<double>& values) {
+  for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += values[i];
+}
+
+}  // namespace
+
+/// The benchmark whose turn it is.
+struct Suite::Prepared {
+  std::string name;
+  std::unique_ptr<Device> device;
+  Work work;
+  std::string error;
+  std::int64_t times = 1;  // runs in a timing
+  double floor_time = 0;   // of a run, where it is not timed in turn
+};
+
+void Suite::add(const std::string& name, const std::string& label, Make make) {
+  benchmark::RegisterBenchmark(name.c_str(),
+                               [this, name, label, make = std::move(make)](benchmark::State& state) {
+                                 run(state, name, make);
+                                 state.SetLabel(label);
+                               })
+      ->UseManualTime()
+      ->Unit(benchmark::kMicrosecond);
+}
+
+void Suite::run(benchmark::State& state, const std::string& name, const Make& make) {
+  const Prepared& now = prepared(name, make);
+  if (now.error.empty()) return measure(state, now);
+  has_failed_ = true;
+  state.SkipWithError(now.error.c_str());
+}
+
+Suite::Prepared& Suite::prepared(const std::string& name, const Make& make) {
+  if (prepared_ && prepared_->name == name) return *prepared_;
+  prepared_ = nullptr;  // frees its memory first
+  auto next = std::make_shared<Prepared>();
+  next->name = name;
+  next->device = std::make_unique<Device>(threads_);
+  next->work = make(*next->device);
+  const Work& work = next->work;
+  next->error = error_on_any_rank(work);
+  if (next->error.empty() && !work.plain) next->floor_time = floors_.time(work.bytes, work.flops);
+  if (next->error.empty() && !work.prepare) {
+    const double seconds = largest(time({}, work.run, 1));
+    next->times = static_cast<std::int64_t>(std::clamp(std::ceil(least_time / seconds), 1.0, most_times));
+  }
+  prepared_ = next;
+  return *prepared_;
+}
+
+std::string Suite::error_on_any_rank(const Work& work) const {
+  std::string error;
+  try {
+    if (work.prepare) work.prepare();
+    work.run();
+    work.check();
+  } catch (const Error& wrong) {
+    error = wrong.what();
+  }
+  const std::vector<std::string> errors = communicator_.all_gather(error, "the checks of a benchmark");
+  for (std::size_t rank = 0; rank < errors.size(); ++rank)
+    if (!errors[rank].empty()) return fmt::format("rank {}: {}", rank, errors[rank]);
+  return {};
+}
+
+Suite::RankTimes Suite::time(const std::function<void()>& prepare, const std::function<void()>& run,
+                             std::int64_t times) const {
+  if (prepare) prepare();
+  communicator_.barrier("a benchmark");
+  const auto start = Clock::now();
+  for (std::int64_t i = 0; i < times; ++i) run();
+  const double mine = std::chrono::duration<double>(Clock::now() - start).count();
+  return communicator_.all_gather(std::span(&mine, 1), "the times of a benchmark");
+}
+
+void Suite::measure(benchmark::State& state, const Prepared& prepared) {
+  const Work& work = prepared.work;
+  const auto times = static_cast<double>(prepared.times);
+  RankTimes totals(communicator_.size());
+  double fastest = std::numeric_limits<double>::infinity(), fastest_plain = fastest;
+  while (state.KeepRunningBatch(prepared.times)) {
+    const RankTimes of_ranks = time(work.prepare, work.run, prepared.times);
+    state.SetIterationTime(largest(of_ranks));
+    fastest = std::min(fastest, largest(of_ranks) / times);
+    add_to(totals, of_ranks);
+    if (work.plain) fastest_plain = std::min(fastest_plain, largest(time({}, work.plain, prepared.times)) / times);
+  }
+  const auto slowest_rank = std::ranges::max_element(totals) - totals.begin();
+  const double floor = work.plain ? fastest_plain : prepared.floor_time;
+  benchmark::UserCounters& counters = state.counters;
+  counters["bytes"] = work.bytes;
+  counters["flops"] = work.flops;
+  counters["fastest"] = fastest;
+  counters["floor_time"] = floor;
+  counters["share_of_floor"] = floor / fastest;
+  counters["slowest_rank"] = static_cast<double>(slowest_rank);
+  counters["imbalance"] = totals[slowest_rank] / median(totals);
+  if (work.count) work.count(counters, fastest);
+}
+
+}  // namespace mtp::bench

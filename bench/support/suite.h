@@ -1,0 +1,69 @@
+#pragma once
+
+#include <benchmark/benchmark.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mtp/dist/communicator.h"
+#include "mtp/tensor/device.h"
+#include "support/floors.h"
+
+namespace mtp::bench {
+
+/// What a benchmark times, done by every rank at once.
+struct Work {
+  std::function<void()> run;
+  std::function<void()> check;         // throws Error where the first run's result is wrong
+  std::function<void()> prepare = {};  // before each run, not timed
+  double bytes = 0;                    // to be read and written at the least
+  double flops = 0;                    // of matrix products: a multiplication and an addition are two
+  /// The same by plain means, timed in turn with `run` as its floor; without it, `bytes` and `flops` give the floor.
+  std::function<void()> plain = {};
+  /// Adds counters of its own, from the seconds of a run.
+  std::function<void(benchmark::UserCounters& counters, double seconds)> count = {};
+};
+
+/// The benchmarks of a program: Google Benchmark runs them on every rank, and what it is told is the time of the
+/// slowest rank, so that all ranks do the same number of iterations.
+///
+/// Counters of each: bytes, flops, fastest (seconds of the fastest timing), floor_time (seconds, of the fastest too),
+/// share_of_floor (floor_time / fastest), slowest_rank and imbalance (the slowest rank's time over the median one's).
+class Suite {
+ public:
+  using Make = std::function<Work(Device&)>;
+
+  Suite(const dist::Communicator& communicator, int threads)
+      : communicator_(communicator), threads_(threads), floors_(communicator, threads) {}
+
+  const dist::Communicator& communicator() const { return communicator_; }
+  int threads() const { return threads_; }
+  Floors& floors() { return floors_; }
+
+  /// `make` is called when the benchmark's turn comes; its device and tensors live until the next one's. A benchmark
+  /// whose result is wrong on any rank is not timed, and makes the program fail.
+  void add(const std::string& name, const std::string& label, Make make);
+
+  bool has_failed() const { return has_failed_; }
+
+ private:
+  struct Prepared;
+  /// Seconds on each rank.
+  using RankTimes = std::vector<double>;
+
+  void run(benchmark::State& state, const std::string& name, const Make& make);
+  Prepared& prepared(const std::string& name, const Make& make);
+  std::string error_on_any_rank(const Work& work) const;
+  RankTimes time(const std::function<void()>& prepare, const std::function<void()>& run, std::int64_t times) const;
+  void measure(benchmark::State& state, const Prepared& prepared);
+
+  const dist::Communicator& communicator_;
+  int threads_;
+  Floors floors_;
+  std::shared_ptr<Prepared> prepared_;
+  bool has_failed_ = false;
+};
+
+}  // namespace mtp::bench

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+#include "mtp/hf/pair.h"
+
+namespace mtp::checkpoint {
+
+// What a checkpoint keeps of the source pair, in source/{base,drafter}: the files of a Hugging Face directory beside
+// its weights, its tensors' names and types (tensors.json), and the carried tensors (carried.safetensors).
+
+/// Keeps that in RUN/source. Done once a run; checkpoints share the files.
+void store_source(const hf::Pair& pair, const std::filesystem::path& run_dir);
+
+/// Everything of a model's directory but its weights: configuration, tokenizer, chat template, processor. Relative to
+/// the directory, in order.
+std::vector<std::filesystem::path> side_files(const std::filesystem::path& directory);
+
+/// A tensor that was in the source.
+struct SourceTensor {
+  hf::TensorEntry entry;  // under its name in the model's own file
+  bool carried = false;
+};
+
+/// The tensors of tensors.json, in the order of their names.
+std::vector<SourceTensor> read_source_tensors(const std::filesystem::path& model_source);
+
+}  // namespace mtp::checkpoint

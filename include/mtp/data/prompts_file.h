@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "mtp/data/token_lists.h"
+
+namespace mtp::data {
+
+/// Prompts to go on from: TokenLists, whose lists are prompts of at least one token. It has no loss_mask, which is what
+/// tells it from a data file.
+class PromptsFile {
+ public:
+  explicit PromptsFile(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return lists_.path(); }
+  std::int64_t vocab_size() const { return lists_.vocab_size(); }
+  std::int64_t prompts() const { return lists_.count(); }
+
+  std::vector<std::int64_t> prompt(std::int64_t i) const;
+
+ private:
+  TokenLists lists_;
+};
+
+}  // namespace mtp::data

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "mtp/decode/cache.h"
+#include "mtp/hf/pair.h"
+#include "mtp/model/base_model.h"
+#include "mtp/model/drafter.h"
+#include "mtp/model/parameters.h"
+
+namespace mtp::decode {
+
+struct Options {
+  std::int64_t drafts = 4;
+  std::int64_t max_new_tokens = 256;
+  std::int64_t position_offset = 1;      // of the drafter's queries from the position whose state they have
+  std::vector<std::int64_t> end_tokens;  // empty: a text ends with its last new token only
+};
+
+/// What came after a prompt, and what it took.
+struct Completion {
+  std::vector<std::int64_t> output_ids;  // an end token included
+  std::int64_t target_forwards = 0;      // the prefill included
+  double prefill_time = 0;               // seconds until the first new token
+  double decode_time = 0;                // seconds from there to the last
+  std::int64_t drafted = 0;
+  std::vector<std::int64_t> accepted_at;  // [drafts] how often the draft at this place was accepted; none without drafter
+  std::int64_t accepted() const;
+};
+
+/// Greedy decoding of one text at a time, of the tokens with the largest logits (of equal ones the lowest).
+///
+/// The prefill's forward over the prompt gives the first new token. Every further forward of the base gives one token
+/// more than it accepts of the drafts that it verifies: min(drafts, tokens that may still come - 1) of them, fewer where
+/// an end token was drafted. The tokens are those of decoding without drafts, to the last: the prefill is the same, and
+/// whatever is computed after it is a function of its own row and of what was accepted before (ops/rowwise.h).
+class Decoder {
+ public:
+  /// `parameters`: of the pair, loaded, all on this process.
+  Decoder(Device& device, const hf::Pair& pair, const model::Parameters& parameters, Options options);
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+
+  /// `with_drafter`: or the base alone. Throws Error where the base's logits are no numbers.
+  Completion complete(std::span<const std::int64_t> prompt, bool with_drafter) const;
+
+  /// The bytes of parameters that a forward of the base reads.
+  std::int64_t bytes_per_forward() const { return bytes_per_forward_; }
+
+ private:
+  struct Text;
+
+  std::vector<std::int64_t> forward(Text& text, std::span<const std::int64_t> ids) const;
+  std::vector<std::int64_t> draft(const Text& text, std::int64_t count) const;
+  std::vector<std::int64_t> given(std::span<const std::int64_t> drafts, std::span<const std::int64_t> choices) const;
+  std::int64_t drafter_choice(const Tensor& hidden_1D) const;
+  std::vector<std::int64_t> base_choices(const Tensor& hidden_TH) const;
+  bool is_end(std::int64_t token) const;
+
+  Device& device_;
+  Options options_;
+  hf::TextConfig config_;
+  std::vector<std::int64_t> special_ids_;
+  std::int64_t bytes_per_forward_;
+  model::BaseModel base_;
+  model::Drafter drafter_;
+};
+
+}  // namespace mtp::decode

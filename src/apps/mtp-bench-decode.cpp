@@ -1,0 +1,172 @@
+// mtp-bench-decode --base DIR --drafter DIR --prompts FILE: greedy decoding with and without the drafter.
+
+#include <algorithm>
+#include <filesystem>
+#include <iostream>
+#include <optional>
+#include <string>
+
+#include "mtp/data/prompts_file.h"
+#include "mtp/decode/report.h"
+#include "mtp/hf/end_tokens.h"
+#include "parallel_program.h"
+#include "program.h"
+
+namespace {
+
+namespace po = boost::program_options;
+using namespace mtp;
+
+struct CommandLine {
+  std::filesystem::path base, drafter, prompts, json;
+  std::int64_t drafts = 4, max_new_tokens = 256, position_offset = 1, threads = 0;
+  std::string mode = "both", device = "auto", ignore_eos = "false";
+
+  bool plain() const { return mode != "drafted"; }
+  bool drafted() const { return mode != "plain"; }
+};
+
+void check_choice(const char* option, const std::string& value, const std::vector<std::string>& choices) {
+  if (std::find(choices.begin(), choices.end(), value) == choices.end())
+    throw UsageError("option --{}: {} is none of {}", option, value, fmt::join(choices, ", "));
+}
+
+void check_range(const char* option, std::int64_t value, std::int64_t least, std::int64_t most) {
+  if (value < least || value > most)
+    throw UsageError("option --{}: {} is out of range, it must be {} to {}", option, value, least, most);
+}
+
+/// None for --help and --version, which it answers.
+std::optional<CommandLine> parse(int argc, char** argv) {
+  CommandLine line;
+  po::options_description options("mtp-bench-decode: greedy decoding with and without the drafter");
+  const auto number = [](std::int64_t* value) { return po::value(value)->default_value(*value); };
+  const auto word = [](std::string* value) { return po::value(value)->default_value(*value); };
+  options.add_options()("base", po::value(&line.base)->required(), "Hugging Face directory of the base")(
+      "drafter", po::value(&line.drafter)->required(), "Hugging Face directory of its drafter")(
+      "prompts", po::value(&line.prompts)->required(), "prompts file of scripts/prepare_data.py --prompts")(
+      "drafts", number(&line.drafts), "tokens drafted for one forward of the base, 1 to 64")(
+      "max-new-tokens", number(&line.max_new_tokens), "tokens after each prompt")(
+      "mode", word(&line.mode), "both, plain or drafted")(
+      "position-offset", number(&line.position_offset),
+      "distance of the drafter's query from its state: 1 (Hugging Face) or 0 (vLLM, SGLang)")(
+      "ignore-eos", word(&line.ignore_eos), "true: go on after an end token; true or false")(
+      "device", word(&line.device), "auto or cpu (cuda is not built yet)")(
+      "threads", number(&line.threads), "0: OMP_NUM_THREADS, else all cores")(
+      "json", po::value(&line.json), "file for the results");
+  if (!apps::parse(argc, argv, options)) return std::nullopt;
+  check_range("drafts", line.drafts, 1, 64);
+  check_range("max-new-tokens", line.max_new_tokens, 1, 1 << 30);
+  check_range("position-offset", line.position_offset, 0, 1);
+  check_range("threads", line.threads, 0, 1024);
+  check_choice("mode", line.mode, {"both", "plain", "drafted"});
+  check_choice("ignore-eos", line.ignore_eos, {"true", "false"});
+  if (line.device == "cuda") throw UsageError("option --device: cuda is not built yet, use cpu");
+  check_choice("device", line.device, {"auto", "cpu"});
+  return line;
+}
+
+Settings settings_of(const CommandLine& line) {
+  Settings settings;
+  settings.model.base = line.base;
+  settings.model.drafter = line.drafter;
+  settings.run.threads = line.threads;
+  return settings;
+}
+
+std::vector<std::vector<std::int64_t>> read_prompts(const CommandLine& line, const hf::Pair& pair) {
+  const data::PromptsFile file(line.prompts);
+  const hf::TextConfig& base = pair.base_config.text;
+  const std::string name = line.prompts.string();
+  if (file.vocab_size() != base.vocab_size)
+    throw Error("{}: made for a vocabulary of {} tokens, the base has {}; prepare it with the base's tokenizer", name,
+                file.vocab_size(), base.vocab_size);
+  const std::int64_t most = std::min(base.max_position_embeddings, pair.drafter_config.text.max_position_embeddings);
+  std::vector<std::vector<std::int64_t>> prompts;
+  for (std::int64_t i = 0; i < file.prompts(); ++i) {
+    const auto& prompt = prompts.emplace_back(file.prompt(i));
+    if (const auto length = static_cast<std::int64_t>(prompt.size()); length + line.max_new_tokens > most)
+      throw UsageError(
+          "option --max-new-tokens: prompt {} of {} has {} tokens, with {} new ones it exceeds the pair's "
+          "max_position_embeddings {}",
+          i, name, length, line.max_new_tokens, most);
+    for (std::size_t t = 0; t < prompt.size(); ++t)
+      if (const auto& refused = pair.base_config.special_ids;
+          std::find(refused.begin(), refused.end(), prompt[t]) != refused.end())
+        throw Error("{}: prompt {}: token {} is {}, an image, video or audio token, which cannot be decoded yet", name,
+                    i, t, prompt[t]);
+  }
+  return prompts;
+}
+
+/// Fails before the decoding, not after it.
+void check_json(const std::filesystem::path& path) {
+  if (path.empty()) return;
+  const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
+  if (std::filesystem::is_directory(path) || !std::filesystem::is_directory(folder))
+    throw UsageError("option --json: {} cannot be written: name a file in a folder that exists", path.string());
+}
+
+Json to_json(const CommandLine& line, int threads) {
+  return {{"base", line.base.string()},
+          {"drafter", line.drafter.string()},
+          {"prompts", line.prompts.string()},
+          {"drafts", line.drafts},
+          {"max_new_tokens", line.max_new_tokens},
+          {"mode", line.mode},
+          {"position_offset", line.position_offset},
+          {"ignore_eos", line.ignore_eos == "true"},
+          {"device", "cpu"},
+          {"dtype", "fp32"},
+          {"threads", threads}};
+}
+
+int run(int argc, char** argv, dist::Communicator& communicator) {
+  const std::optional<CommandLine> line = parse(argc, argv);
+  if (!line) return 0;
+  if (communicator.size() > 1) throw UsageError("mtp-bench-decode runs on one process, start it without mpirun");
+  const Settings settings = settings_of(*line);
+  check_json(line->json);
+  hf::Pair pair(settings);
+  pair.table.freeze();
+  const auto prompts = read_prompts(*line, pair);
+  decode::Options options{.drafts = line->drafts,
+                          .max_new_tokens = line->max_new_tokens,
+                          .position_offset = line->position_offset,
+                          .end_tokens = {}};
+  if (line->ignore_eos == "false") options.end_tokens = hf::read_end_tokens(line->base);
+
+  Device device(apps::threads_of(settings, communicator));
+  dist::Sharding sharding{device, communicator};
+  model::Parameters parameters(pair.table, sharding);
+  parameters.load(pair, device);
+  const decode::Decoder decoder(device, pair, parameters, options);
+
+  decode::Run plain, drafted;
+  for (const auto& prompt : prompts) {
+    for (decode::Run* run : {&plain, &drafted}) {
+      if (run == &plain ? !line->plain() : !line->drafted()) continue;
+      run->prompt_tokens.push_back(static_cast<std::int64_t>(prompt.size()));
+      run->completions.push_back(decoder.complete(prompt, run == &drafted));
+    }
+    if (line->mode == "both")
+      MTP_ASSERT(plain.completions.back().output_ids == drafted.completions.back().output_ids);
+  }
+
+  std::cout << decode::to_table(line->plain() ? &plain : nullptr, line->drafted() ? &drafted : nullptr,
+                                decoder.bytes_per_forward());
+  if (line->json.empty()) return 0;
+  Json json{{"settings", to_json(*line, device.threads().threads())}};
+  if (line->plain()) json["plain"] = decode::to_json(plain, false);
+  if (line->drafted()) json["drafted"] = decode::to_json(drafted, true);
+  write_json(line->json, json);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const mtp::dist::MpiSession session(argc, argv);
+  mtp::dist::Communicator communicator;
+  return mtp::apps::run_parallel(communicator, [&] { return run(argc, argv, communicator); });
+}

@@ -1,0 +1,76 @@
+#include "mtp/checkpoint/source.h"
+
+#include <algorithm>
+#include <string>
+
+#include "mtp/core/error.h"
+#include "mtp/core/json.h"
+
+namespace mtp::checkpoint {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Of this program, not of the model.
+constexpr const char* table_name = "tensors.json";
+
+void store_model(const std::string& model, const fs::path& directory, const hf::TensorFiles& files,
+                 const hf::TensorTable& table, const fs::path& to) {
+  fs::create_directories(to);
+  for (const fs::path& file : side_files(directory)) {
+    fs::create_directories((to / file).parent_path());
+    fs::copy_file(directory / file, to / file, fs::copy_options::overwrite_existing);
+  }
+
+  Json tensors = Json::array();
+  std::vector<hf::TensorEntry> carried;
+  for (const hf::TensorInfo& tensor : table.tensors()) {
+    if (!tensor.name.starts_with(model + ".")) continue;
+    const std::string name = tensor.name.substr(model.size() + 1);
+    const bool is_carried = tensor.role == hf::Role::carried;
+    tensors.push_back({{"name", name}, {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"carried", is_carried}});
+    if (is_carried) carried.push_back({name, tensor.dtype, tensor.shape});
+  }
+  write_json(to / table_name, tensors);
+  hf::SafetensorsWriter writer(to / "carried.safetensors", carried);
+  for (const hf::TensorEntry& tensor : carried) writer.append(files.bytes(tensor.name));
+  writer.finish();
+}
+
+void add_side_files(const fs::path& directory, const fs::path& folder, std::vector<fs::path>& files) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(directory / folder)) {
+    const fs::path name = entry.path().filename(), extension = name.extension();
+    const bool is_side_file =
+        extension == ".json" || extension == ".jinja" || extension == ".model" || extension == ".txt";
+    if (entry.is_regular_file() && is_side_file && !name.string().ends_with(".index.json") && name != table_name)
+      files.push_back(folder / name);
+  }
+}
+
+}  // namespace
+
+std::vector<fs::path> side_files(const fs::path& directory) {
+  std::vector<fs::path> files;
+  const fs::path more_templates = "additional_chat_templates";  // where Hugging Face keeps those with a name
+  add_side_files(directory, "", files);
+  if (fs::is_directory(directory / more_templates)) add_side_files(directory, more_templates, files);
+  std::ranges::sort(files);
+  return files;
+}
+
+void store_source(const hf::Pair& pair, const fs::path& run_dir) {
+  fs::remove_all(run_dir / "source");
+  store_model("base", pair.base_directory, pair.base_files, pair.table, run_dir / "source" / "base");
+  store_model("drafter", pair.drafter_directory, pair.drafter_files, pair.table, run_dir / "source" / "drafter");
+}
+
+std::vector<SourceTensor> read_source_tensors(const fs::path& model_source) {
+  std::vector<SourceTensor> tensors;
+  for (const Json& tensor : read_json(model_source / table_name))
+    tensors.push_back({{tensor.at("name"), tensor.at("dtype"), tensor.at("shape").get<Shape>()}, tensor.at("carried")});
+  std::ranges::sort(tensors, {}, [](const SourceTensor& tensor) { return tensor.entry.name; });
+  return tensors;
+}
+
+}  // namespace mtp::checkpoint

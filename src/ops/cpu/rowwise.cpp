@@ -1,0 +1,182 @@
+#include "mtp/ops/rowwise.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "parallel.h"
+#include "vector_math.h"
+
+namespace mtp::ops::cpu {
+
+namespace {
+
+constexpr std::int64_t lanes = 8;
+/// Rows that share one pass over the weights; with the outputs below, their sums fit into sixteen vector registers.
+constexpr std::int64_t most_rows = 6;
+constexpr std::int64_t outputs_beside(std::int64_t rows) { return rows == 1 ? 8 : rows <= 3 ? 4 : 2; }
+
+/// Elements that are worth a task of their own: waking a thread takes about as long as reading these.
+constexpr std::int64_t elements_per_task = 1 << 15;
+
+/// Rows of a matrix, `stride` elements apart.
+struct Rows {
+  const float* data;
+  std::int64_t stride;
+  Rows from(std::int64_t row) const { return {data + row * stride, stride}; }
+};
+
+/// Adds the lanes by halves; the sum is in the first.
+void add_lanes(float* sum) {
+  for (std::int64_t half = lanes / 2; half > 0; half /= 2)
+    for (std::int64_t lane = 0; lane < half; ++lane) sum[lane] += sum[lane + half];
+}
+
+/// y[r · y_stride + o] = x's row r · w's row o, over `width` elements. Each is summed in the same order whatever `rows`
+/// and `outputs` are: in eight lanes with fused multiply-adds, then the lanes by halves.
+template <std::int64_t rows, std::int64_t outputs>
+void multiply_block(Rows x, Rows w, std::int64_t width, float* y, std::int64_t y_stride) {
+  float sums[rows][outputs][lanes] = {};
+  std::int64_t k = 0;
+  for (; k + lanes <= width; k += lanes) {
+#pragma GCC unroll 8
+    for (std::int64_t o = 0; o < outputs; ++o) {
+#pragma GCC unroll 8
+      for (std::int64_t r = 0; r < rows; ++r) {
+        const float *a = x.data + r * x.stride + k, *b = w.data + o * w.stride + k;
+#pragma omp simd
+        for (std::int64_t lane = 0; lane < lanes; ++lane)
+          sums[r][o][lane] = std::fma(a[lane], b[lane], sums[r][o][lane]);
+      }
+    }
+  }
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t o = 0; o < outputs; ++o) {
+      float* sum = sums[r][o];
+      for (std::int64_t rest = k; rest < width; ++rest)
+        sum[rest - k] = std::fma(x.data[r * x.stride + rest], w.data[o * w.stride + rest], sum[rest - k]);
+      add_lanes(sum);
+      y[r * y_stride + o] = sum[0];
+    }
+}
+
+template <std::int64_t rows>
+void multiply_rows(Rows x, Rows w, std::int64_t outputs, std::int64_t width, float* y, std::int64_t y_stride) {
+  constexpr std::int64_t together = outputs_beside(rows);
+  std::int64_t o = 0;
+  for (; o + together <= outputs; o += together) multiply_block<rows, together>(x, w.from(o), width, y + o, y_stride);
+  for (; o < outputs; ++o) multiply_block<rows, 1>(x, w.from(o), width, y + o, y_stride);
+}
+
+/// The same for any number of rows.
+void multiply(Rows x, std::int64_t rows, Rows w, std::int64_t outputs, std::int64_t width, float* y,
+              std::int64_t y_stride) {
+  using Kernel = decltype(&multiply_rows<1>);
+  static constexpr Kernel kernels[most_rows] = {multiply_rows<1>, multiply_rows<2>, multiply_rows<3>,
+                                                multiply_rows<4>, multiply_rows<5>, multiply_rows<6>};
+  for (std::int64_t r = 0; r < rows; r += most_rows)
+    kernels[std::min(most_rows, rows - r) - 1](x.from(r), w, outputs, width, y + r * y_stride, y_stride);
+}
+
+Rows rows_of(const Tensor& matrix) { return {matrix.f32(), matrix.size(-1)}; }
+
+/// body(begin, end) in parallel for parts of `n` things that read `elements` each.
+template <typename Body>
+void for_parts(const Device& device, std::int64_t n, std::int64_t elements, const Body& body) {
+  constexpr std::int64_t alignment = 16;  // a cache line of outputs
+  const std::int64_t part = (elements_per_task / elements + alignment) / alignment * alignment;
+  cpu::parallel_pieces(device, n, part, body);
+}
+
+/// body(j, row, count) for the keys begin … end - 1 in runs that lie one after another in a ring of n rows.
+template <typename Body>
+void for_each_run(std::int64_t begin, std::int64_t end, std::int64_t n, const Body& body) {
+  for (std::int64_t j = begin; j < end;) {
+    const std::int64_t row = j % n, count = std::min(n - row, end - j);
+    body(j, row, count);
+    j += count;
+  }
+}
+
+/// One head of the keys or values.
+struct Ring {
+  Ring(const Tensor& x, std::int64_t head)
+      : rows{x.f32() + head * x.size(2), x.size(1) * x.size(2)}, n(x.size(0)), width(x.size(2)) {}
+
+  Rows rows;
+  std::int64_t n, width;
+};
+
+/// Replaces scores by exponentials and returns their sum.
+float exponentials(std::vector<float>& scores) {
+  const auto n = static_cast<std::int64_t>(scores.size());
+  float *z = scores.data(), maximum = z[0];
+#pragma omp simd reduction(max : maximum)
+  for (std::int64_t j = 0; j < n; ++j) maximum = z[j] > maximum ? z[j] : maximum;
+#pragma omp simd
+  for (std::int64_t j = 0; j < n; ++j) z[j] = cpu::exp_f32(z[j] - maximum);
+  float sum[lanes] = {};
+  for (std::int64_t j = 0; j < n; ++j) sum[j % lanes] += z[j];
+  add_lanes(sum);
+  return sum[0];
+}
+
+/// One query over the keys begin … end - 1.
+void attend(const float* q, const Ring& k, const Ring& v, std::int64_t begin, std::int64_t end, float* out) {
+  thread_local std::vector<float> scores;
+  scores.resize(static_cast<std::size_t>(end - begin));
+  for_each_run(begin, end, k.n, [&](std::int64_t j, std::int64_t row, std::int64_t count) {
+    multiply({q, k.width}, 1, k.rows.from(row), count, k.width, scores.data() + (j - begin), count);
+  });
+  const float factor = 1.0f / exponentials(scores);
+  std::fill_n(out, v.width, 0.0f);
+  for_each_run(begin, end, v.n, [&](std::int64_t j, std::int64_t row, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const float *value = v.rows.from(row + i).data, probability = scores[j - begin + i] * factor;
+#pragma omp simd
+      for (std::int64_t c = 0; c < v.width; ++c) out[c] = std::fma(probability, value[c], out[c]);
+    }
+  });
+}
+
+}  // namespace
+
+void rowwise_linear(Device& device, const Tensor& x, const Tensor& w, const Tensor& y) {
+  const std::int64_t rows = x.size(0), in = x.size(1), out = w.size(0);
+  MTP_ASSERT(w.size(1) == in && y.size(0) == rows && y.size(1) == out);
+  for_parts(device, out, in, [&](std::int64_t begin, std::int64_t end) {
+    multiply(rows_of(x), rows, rows_of(w).from(begin), end - begin, in, y.f32() + begin, out);
+  });
+}
+
+void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, const Tensor& choices) {
+  const std::int64_t rows = x.size(0), width = x.size(1), vocabulary = w.size(0);
+  MTP_ASSERT(w.size(1) == width && choices.elements() == rows && choices.dtype() == DType::i64);
+  const Tensor logits = device.empty({rows, vocabulary});
+  rowwise_linear(device, x, w, logits);
+  cpu::parallel_for(device, rows, [&](std::int64_t row) {
+    const float* z = logits.f32() + row * vocabulary;
+    std::int64_t best = -1;
+    for (std::int64_t token = 0; token < vocabulary; ++token)
+      if (best < 0 ? !std::isnan(z[token]) : z[token] > z[best]) best = token;
+    choices.data<std::int64_t>()[row] = best;
+  });
+}
+
+void rowwise_attention(Device& device, const AttentionMask& mask, std::int64_t first, const Tensor& q, const Tensor& k,
+                       const Tensor& v, const Tensor& out) {
+  MTP_ASSERT(mask.kind == AttentionMask::Kind::causal && q.shape() == out.shape() && k.shape() == v.shape());
+  MTP_ASSERT(q.size(2) == k.size(2) && q.size(1) % k.size(1) == 0);
+  const std::int64_t rows = q.size(0), heads = q.size(1), width = q.size(2), per_group = heads / k.size(1);
+  const std::int64_t seen = mask.end(first, 0) - mask.begin(first, 0);
+  MTP_ASSERT(seen > 0 && seen <= k.size(0));
+  const std::int64_t queries = std::max<std::int64_t>(1, elements_per_task / (2 * seen * width));
+  cpu::parallel_pieces(device, rows * heads, queries, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t t = first + i / heads, group = i % heads / per_group;
+      attend(q.f32() + i * width, {k, group}, {v, group}, mask.begin(t, 0), mask.end(t, 0), out.f32() + i * width);
+    }
+  });
+}
+
+}  // namespace mtp::ops::cpu
