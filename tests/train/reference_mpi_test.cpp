@@ -10,6 +10,7 @@
 #include "mtp/core/hdf5.h"
 #include "mtp/core/json.h"
 #include "mtp/hf/safetensors.h"
+#include "mtp/tensor/cuda_devices.h"
 #include "mtp/train/trainer.h"
 
 namespace mtp::train {
@@ -51,12 +52,21 @@ std::vector<float> difference(std::vector<float> a, const std::vector<float>& b)
   return a;
 }
 
-class Reference : public testing::TestWithParam<std::string> {
+class Reference : public testing::TestWithParam<std::tuple<Device::Kind, std::string>> {
+ public:
+  static std::string name(const ParamType& parameters) {
+    return (std::get<0>(parameters) == Device::Kind::cpu ? "cpu_" : "cuda_") + std::get<1>(parameters);
+  }
+
  protected:
+  void SetUp() override {
+    if (kind == Device::Kind::cuda && find_cuda_devices().count == 0) GTEST_SKIP() << "skipped: no CUDA device";
+  }
+
   /// Trains the fixture; all ranks share one run directory.
   void train() {
     const dist::Communicator communicator;
-    work = fs::temp_directory_path() / fmt::format("mtp-reference-{}-{}", GetParam(), communicator.size());
+    work = fs::temp_directory_path() / fmt::format("mtp-reference-{}-{}", name(GetParam()), communicator.size());
     if (communicator.is_first()) fs::remove_all(work);
     communicator.barrier("an empty folder");
     const std::vector<std::string> arguments = {"mtp-train",
@@ -76,12 +86,13 @@ class Reference : public testing::TestWithParam<std::string> {
     std::vector<const char*> argv;
     for (const std::string& argument : arguments) argv.push_back(argument.c_str());
     const Settings settings = parse_settings(static_cast<int>(argv.size()), argv.data()).settings;
-    Device device(1);
+    Device device = kind == Device::Kind::cpu ? Device(1) : Device::cuda(0);
     Trainer(settings, device, communicator).run();
     is_first = communicator.is_first();
   }
 
-  fs::path fixture = fixtures / GetParam(), work;
+  const Device::Kind kind = std::get<0>(GetParam());
+  fs::path fixture = fixtures / std::get<1>(GetParam()), work;
   bool is_first = false;
 };
 
@@ -133,8 +144,10 @@ TEST_P(Reference, LossesGradientsAndWeightsAgree) {
   EXPECT_LE(std::sqrt(error / moved), 2e-4);
 }
 
-INSTANTIATE_TEST_SUITE_P(Fixtures, Reference, testing::ValuesIn(variants()),
-                         [](const auto& variant) { return variant.param; });
+INSTANTIATE_TEST_SUITE_P(Fixtures, Reference,
+                         testing::Combine(testing::Values(Device::Kind::cpu, Device::Kind::cuda),
+                                          testing::ValuesIn(variants())),
+                         [](const auto& variant) { return Reference::name(variant.param); });
 
 }  // namespace
 }  // namespace mtp::train

@@ -16,7 +16,7 @@ namespace {
 
 void check(cublasStatus_t status, const char* what) {
   if (status != CUBLAS_STATUS_SUCCESS)
-    throw Error("cuBLAS: {}: {} ({})", what, cublasGetStatusString(status), cublasGetStatusName(status));
+    throw Error("cuBLAS: {}: {} ({})", what, cublasLtGetStatusString(status), cublasLtGetStatusName(status));
 }
 
 /// cuBLAS's descriptions, each destroyed with its object.
