@@ -119,6 +119,14 @@ class ChatTokenizer:
             for ids, offsets, r in zip(encoded["input_ids"], encoded["offset_mapping"], rendered)
         ]
 
+    def encode_prompt(self, text: str) -> Sample:
+        """A question of the user and the header that asks the model to answer; no token of it is a target."""
+        rendered, _ = self._render([{"role": "user", "content": text}], generation_prompt=True)
+        return self.encode([Rendered(rendered, [])])[0]
+
+    def decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
     def _sample(self, ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> Sample:
         tokens = np.array(ids, np.int32)
         if len(ids) and tokens.max() >= self.vocab_size:

@@ -13,25 +13,31 @@ from chat_tokenizer import ChatTokenizer, Sample
 CHUNK = 1 << 16  # elements in a chunk
 
 
-class DataFile:
-    """The data file of design.md, grown sample by sample; it gets its name when it is complete."""
+def attributes_of(chat: ChatTokenizer) -> dict[str, object]:
+    return {
+        "format": "mtp-data",
+        "version": 1,
+        "vocab_size": chat.vocab_size,
+        "pad_token_id": chat.pad_token_id,
+        "tokenizer": chat.fingerprint,
+    }
 
-    def __init__(self, path: Path, chat: ChatTokenizer):
+
+class DataFile:
+    """The data file of design.md, grown sample by sample; it gets its name when it is complete. A file of prompts has
+    no targets."""
+
+    def __init__(self, path: Path, attributes: dict[str, object], has_targets: bool = True):
         self.path = path
+        self.has_targets = has_targets
         self.partial = path.with_name(f".{path.name}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = h5py.File(self.partial, "w")
-        self.file.attrs.update(
-            {
-                "format": "mtp-data",
-                "version": 1,
-                "vocab_size": chat.vocab_size,
-                "pad_token_id": chat.pad_token_id,
-                "tokenizer": chat.fingerprint,
-            }
-        )
-        for name, dtype, first in (("tokens", np.int32, []), ("loss_mask", np.uint8, []), ("offsets", np.int64, [0])):
-            self.file.create_dataset(name, data=np.array(first, dtype), maxshape=(None,), chunks=(CHUNK,))
+        self.file.attrs.update(attributes)
+        self._create("tokens", np.int32, [])
+        self._create("offsets", np.int64, [0])
+        if has_targets:
+            self._create("loss_mask", np.uint8, [])
         self.samples = self.tokens = self.targets = 0
 
     def add(self, samples: list[Sample]) -> None:
@@ -40,10 +46,14 @@ class DataFile:
         ends = self.tokens + np.cumsum([len(s.tokens) for s in samples])
         self._append("offsets", ends)
         self._append("tokens", np.concatenate([s.tokens for s in samples]))
-        self._append("loss_mask", np.concatenate([s.is_target for s in samples]))
+        if self.has_targets:
+            self._append("loss_mask", np.concatenate([s.is_target for s in samples]))
         self.samples += len(samples)
         self.tokens = int(ends[-1])
         self.targets += sum(int(s.is_target[1:].sum()) for s in samples)
+
+    def _create(self, name: str, dtype: type, first: list[int]) -> None:
+        self.file.create_dataset(name, data=np.array(first, dtype), maxshape=(None,), chunks=(CHUNK,))
 
     def _append(self, name: str, values: np.ndarray) -> None:
         dataset = self.file[name]
@@ -56,7 +66,10 @@ class DataFile:
             raise SystemExit(f"{self.path}: no sample is left to write")
         self.file.close()
         os.replace(self.partial, self.path)
-        print(f"{self.path}: {self.samples} samples, {self.tokens} tokens, {self.targets} of them targets")
+        if self.has_targets:
+            print(f"{self.path}: {self.samples} samples, {self.tokens} tokens, {self.targets} of them targets")
+        else:
+            print(f"{self.path}: {self.samples} prompts, {self.tokens} tokens")
 
     def __enter__(self) -> DataFile:
         return self

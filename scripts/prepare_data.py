@@ -6,6 +6,12 @@
     scripts/prepare_data.py --preset tulu-magicoder --tokenizer gemma-4-E4B-it --out train.h5
     scripts/prepare_data.py --source pydoc --train-tokenizer DIR --max-length 192 --out train.h5
 
+and what goes with decoding (prompt_files.py):
+
+    scripts/prepare_data.py --prompts scripts/prompts.jsonl --tokenizer gemma-4-E4B-it --out prompts.h5
+    scripts/prepare_data.py --decode decoded.json --tokenizer gemma-4-E4B-it
+    scripts/prepare_data.py --continuations decoded.json --prompts prompts.h5 --out data.h5
+
 A source is a .jsonl or .parquet file, a directory of them, or a data set on the Hugging Face Hub. Its records have
 `messages`, a list of {"role", "content"}, or `problem` and `solution`. Sources are read one after the other; with
 weights each conversation's source is drawn by its weight, and those that have ended are drawn no more.
@@ -35,11 +41,12 @@ from pathlib import Path
 import pyarrow
 
 import conversation_sources
+import prompt_files
 import pydoc_conversations
 import small_tokenizer
 from chat_tokenizer import ChatTokenizer, Message, RefusedConversation, Rendered, Sample
 from conversation_sources import PRESETS, Source
-from data_file import DataFile
+from data_file import DataFile, attributes_of
 
 BATCH = 128  # conversations tokenised at once
 PROGRESS_SECONDS = 5.0
@@ -168,7 +175,8 @@ def prepare(args: argparse.Namespace, conversations: Iterable[list[Message]], sk
     encoder = Encoder(chat, args.max_length, args.validation_fraction, args.seed)
     progress = Progress(args.progress_seconds)
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(DataFile(path, chat)) for path in (args.out, args.validation_out) if path]
+        paths = [path for path in (args.out, args.validation_out) if path]
+        files = [stack.enter_context(DataFile(path, attributes_of(chat))) for path in paths]
         for encoded in encode_all(encoder, conversations, args.processes):
             for file, samples in zip(files, (encoded.training, encoded.validation)):
                 file.add(samples)
@@ -252,6 +260,8 @@ def choose_sources(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
 
 
 def main() -> None:
+    if prompt_files.are_asked_for(sys.argv[1:]):
+        return prompt_files.main()
     args = parse_arguments()
 
     def conversations(skipped: Counter[str]) -> Iterator[list[Message]]:

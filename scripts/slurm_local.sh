@@ -4,8 +4,9 @@
 #   scripts/slurm_local.sh start DIR    installs Slurm where it is missing, starts it, says how many nodes there are
 #   scripts/slurm_local.sh stop DIR     ends its jobs and daemons; the logs stay in DIR
 #
-# Two nodes, n1 and n2, each with its own hostname, processes, /dev/shm and TMPDIR, where this machine allows namespaces,
-# else one. Each claims 16 CPUs, whatever there are. Everything is under DIR, on free ports: several run side by side.
+# Two nodes, n1 and n2, each with its own hostname, processes, /dev/shm and TMPDIR, where this machine allows
+# namespaces, else one. Each claims 16 CPUs, whatever there are. Everything is under DIR, on free ports: several run side
+# by side.
 # Needs root. Then: export SLURM_CONF=DIR/slurm.conf
 set -euo pipefail
 

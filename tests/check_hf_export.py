@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What mtp-export-hf writes: loads in Hugging Face without a missing, unexpected or mismatched key, has the checkpoint's
-values rounded once and everything else as in the source to the last bit, and does not depend on the number of ranks.
+"""What mtp-export-hf writes: loads in Hugging Face without a missing, unexpected or mismatched key, has the values of
+the checkpoint rounded once, all else as in the source to the last bit, and does not depend on the number of ranks.
 
     .venv-hf/bin/python tests/check_hf_export.py PROGRAMS [CASE …]
 """
@@ -191,7 +191,8 @@ def check_variant(case: Case) -> None:
             check_model(case, run, split, part, dtype)
 
     # A step at rate 0 changes nothing: the export of the export is the export.
-    again = case.train("again", plain, *LR_ZERO, "--train.max_steps", "1", "--drafter.share_embedding_with_base", "false")
+    settings = ["--train.max_steps", "1", "--drafter.share_embedding_with_base", "false"]
+    again = case.train("again", plain, *LR_ZERO, *settings)
     check_same(plain, case.export(again, "plain-again"))
     case.train("split-again", split, "--train.max_steps", "1")
 
@@ -208,11 +209,14 @@ def check_targets(case: Case) -> None:
 
     damaged = case.folder / "damaged"
     shutil.copytree((run / "checkpoints/latest").resolve(), damaged)
-    with h5py.File(damaged / "state.h5", "r+") as state:
-        del state["parameters/drafter.model.norm.weight"]
+    name = "parameters/drafter.model.norm.weight"
+    parts = json.loads((damaged / "checksums.json").read_text())["ranks"][0]["parts"]
+    with (damaged / "rank_0000.h5").open("r+b") as file:
+        file.seek(parts[name]["position"])
+        file.write(b"\x55")
     for ranks in (1, 3):
         command = ["mtp-export-hf", "--from", damaged, "--out", out, "--force"]
-        expect_refusal(case.result(*command, ranks=ranks), 1, "has no dataset parameters/drafter.model.norm.weight")
+        expect_refusal(case.result(*command, ranks=ranks), 1, f"dataset {name}: the checksum")
         check_same(before, out)
         assert not Path(f"{out}.partial").exists()
 
@@ -234,7 +238,8 @@ def check_end_of_run(case: Case) -> None:
     check_same(run / "hf", case.export(run, "first"))
     case.call("mtp-resume", "--from", run, "--train.max_steps", "7", ranks=2)
     check_same(run / "hf", case.export(run, "second"))
-    assert not filecmp.cmp(*(directory_of(case.folder / out, "base") / "model.safetensors" for out in ("first", "second")))
+    weights = [directory_of(case.folder / out, "base") / "model.safetensors" for out in ("first", "second")]
+    assert not filecmp.cmp(*weights, shallow=False)
 
     (case.folder / "other/hf/mine").mkdir(parents=True)
     words = ["mtp-train", "--config", case.source / "settings.cfg", "--model.base", case.source / "base"]
@@ -269,7 +274,7 @@ def check_memory(case: Case) -> None:
     largest = max(tensor.nbytes for tensor in tensors_in(case.source / "base").values())
     program = case.programs / "mtp-export-hf"
     memory = peak_memory(program, "--from", run, "--out", case.folder / "hf") - peak_memory(program, "--help")
-    assert memory < largest / 2, f"{memory} bytes of memory, the largest tensor has {largest}"
+    assert memory < largest, f"{memory} bytes of memory, the largest tensor has {largest}"
 
 
 def check_usage(case: Case) -> None:
@@ -281,7 +286,8 @@ def check_usage(case: Case) -> None:
     }.items():
         command = ["mtp-export-hf", "--from", "nowhere", "--out", "x", *words]
         expect_refusal(case.result(*command), 2, line)
-    expect_refusal(case.result("mtp-export-hf", "--from", "nowhere", "--out", "x", ranks=2), 1, "nowhere: does not exist")
+    command = ["mtp-export-hf", "--from", "nowhere", "--out", "x"]
+    expect_refusal(case.result(*command, ranks=2), 1, "nowhere: does not exist")
     help_text = case.result("mtp-export-hf", "--help", ranks=2).stdout
     assert help_text.count("--max-shard-size") == 1, help_text
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The same bits on 1, 2, 3 and 4 ranks, 1 and 2 threads, with and without recomputation.
+"""The same bits on 1, 2, 3 and 4 ranks, 1 and 2 threads, with and without recomputation, in fp32 and in bf16.
 
-    tests/check_ranks.py PROGRAMS [--fixture DIR]
+    tests/check_ranks.py PROGRAMS [--fixture DIR …]
 
 trains one fixture for a few steps of 12 micro-batches in every way and compares metrics.jsonl (but for times, memory
 and ranks), validation.jsonl (of 10 samples, which most numbers of ranks cannot share evenly) and every exported file
@@ -20,15 +20,16 @@ from job import MPI, comparable_lines, mpirun
 FIXTURES = Path(__file__).parent / "fixtures"
 # ranks, threads, recompute
 WAYS = [(1, 1, False), (2, 1, False), (3, 1, True), (4, 1, False), (4, 2, True), (1, 2, True), (2, 2, False)]
+BF16_WAYS = [(1, 1, False), (2, 2, False), (3, 1, True), (4, 1, False)]
 
 
-def train(programs: Path, fixture: Path, run: Path, ranks: int, threads: int, recompute: bool, extra: list[str]) -> None:
+def train(programs: Path, fixture: Path, run: Path, dtype: str, ranks: int, threads: int, recompute: bool) -> None:
     command = [*mpirun(ranks), programs / "mtp-train"]
     command += ["--config", fixture / "settings.cfg", "--model.base", fixture / "base", "--model.drafter"]
     command += [fixture / "drafter", "--data.train", fixture / "data.h5", "--run.dir", run, "--run.threads"]
     command += [str(threads), "--train.recompute", str(recompute).lower(), "--train.global_batch", "12"]
     command += ["--train.micro_batch", "1", "--train.max_steps", "3", "--data.shuffle", "true", "--data.validation", fixture / "data.h5"]
-    command += ["--validation.every_steps", "2", *extra]
+    command += ["--validation.every_steps", "2", "--train.compute_dtype", dtype]
     subprocess.run(command, check=True, env=os.environ | MPI, stderr=subprocess.DEVNULL)
     export = [programs / "mtp-export-hf", "--from", run, "--out", run / "hf"]
     subprocess.run(export, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -43,21 +44,22 @@ def main() -> int:
     parser.add_argument("programs", type=Path)
     parser.add_argument("--fixture", type=Path, action="append", help="default: three that cover most of the model")
     arguments = parser.parse_args()
-    fixtures = arguments.fixture or [FIXTURES / name for name in ("e4b", "e2b_masked_head", "k_eq_v_shared_pr2240")]
+    fixtures = arguments.fixture or [FIXTURES / name for name in ("e4b", "k_eq_v_shared_pr2240", "e2b_masked_head")]
+    runs = [(fixture, "fp32", WAYS) for fixture in fixtures] + [(fixtures[-1], "bf16", BF16_WAYS)]
     failed = 0
-    for fixture in fixtures:
+    for fixture, dtype, ways in runs:
         with tempfile.TemporaryDirectory() as folder:
             first = None
-            for ranks, threads, recompute in WAYS:
+            for ranks, threads, recompute in ways:
                 run = Path(folder) / f"{ranks}-{threads}-{recompute}"
-                train(arguments.programs, fixture, run, ranks, threads, recompute, [])
+                train(arguments.programs, fixture, run, dtype, ranks, threads, recompute)
                 result = (*(comparable_lines(run / f"{kind}.jsonl") for kind in ("metrics", "validation")), files(run))
                 first = first or result
-                same = result == first and len(result[0]) == 3 and [line["step"] for line in result[1]] == [2, 3]
+                same = result == first and len(result[0]) == 3 and [line["step"] for line in result[1]] == [0, 2, 3]
                 failed += not same
-                name = f"{fixture.name}: {ranks} ranks, {threads} threads, recompute {recompute}"
+                name = f"{fixture.name} in {dtype}: {ranks} ranks, {threads} threads, recompute {recompute}"
                 print(f"{'same' if same else 'DIFFERENT'}  {name}", flush=True)
-    print(f"{len(fixtures) * len(WAYS) - failed} passed, {failed} failed")
+    print(f"{sum(len(ways) for _, _, ways in runs) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 

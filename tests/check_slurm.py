@@ -16,35 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from check_resume import FIXTURE, Run, expect_same, finish
-from job import MPI
+from local_slurm import Slurm
 
-ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 60  # seconds to wait for any one thing
 PIECE = 10  # steps between a job's disturbances
 SRUN = "srun --mpi=pmix"
-
-
-class Slurm:
-    def __init__(self, folder: Path, programs: Path):
-        self.folder = folder
-        settings = {"SLURM_CONF": str(folder / "slurm.conf"), "MTP_BIN": str(programs)}
-        self.env = os.environ | MPI | settings | {"OMPI_MCA_mpi_yield_when_idle": "1", "SLURM_WAIT": "2"}
-        self.env.pop("MTP_LAUNCH", None)
-
-    def __enter__(self) -> "Slurm":
-        subprocess.run([ROOT / "scripts" / "slurm_local.sh", "start", self.folder], check=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        subprocess.run([ROOT / "scripts" / "slurm_local.sh", "stop", self.folder], check=True)
-
-    def call(self, *words: object, **env: str) -> str:
-        result = subprocess.run([str(w) for w in words], env=self.env | env, capture_output=True, text=True)
-        assert result.returncode == 0, f"{words}: {result.stderr}"
-        return result.stdout.strip()
-
-    def nodes(self) -> int:
-        return len(self.call("sinfo", "--noheader", "--Node").splitlines())
 
 
 @dataclass
@@ -63,15 +39,10 @@ class Job:
         self.target = 0
 
     def submit(self, *settings: str) -> None:
-        script = ROOT / "jobs" / ("joint_drafter.slurm" if self.nodes == 1 else "joint_drafter_multinode.slurm")
-        options = ["--gpus-per-node=0", "--cpus-per-task=1", f"--ntasks-per-node={2 // self.nodes}", "--overcommit"]
-        options += ["--parsable", f"--output={self.log}", f"--chdir={ROOT}", "--oversubscribe"]
+        script = "joint_drafter.slurm" if self.nodes == 1 else "joint_drafter_multinode.slurm"
+        words = [self.config, self.run.directory, *settings]
         launcher = {"MTP_LAUNCH": self.launcher} if self.launcher else {}
-        self.id = self.slurm.call("sbatch", *options, script, self.config, self.run.directory, *settings, **launcher)
-
-    @property
-    def state(self) -> str:
-        return self.slurm.call("scontrol", "show", "job", self.id).split("JobState=")[1].split()[0]
+        self.id = self.slurm.submit(self.nodes, 2 // self.nodes, script, self.log, *words, **launcher)
 
     @property
     def text(self) -> str:
@@ -91,7 +62,7 @@ class Job:
         self.wait_for(lambda: f"start {number}: " in self.text, f"start {number}")
 
     def wait_for_state(self, state: str) -> None:
-        self.wait_for(lambda: self.state == state, f"the state {state}")
+        self.wait_for(lambda: self.slurm.state(self.id) == state, f"the state {state}")
 
     def kill_a_rank(self) -> None:
         found = subprocess.run(["pgrep", "-f", f"^[^ ]*/mtp-.*{self.run.directory}"], capture_output=True, text=True)
@@ -153,7 +124,7 @@ def main() -> int:
             name = f"{nodes}-nodes-{'srun' if launcher else 'mpirun'}{suffix}"
             return Job(slurm, name, nodes, launcher, config, Run(programs, folder / name))
 
-        jobs = [job(nodes, launcher) for nodes in range(1, slurm.nodes() + 1) for launcher in (None, SRUN)]
+        jobs = [job(nodes, launcher) for nodes in range(1, len(slurm.nodes()) + 1) for launcher in (None, SRUN)]
         cancelled = [job(1, launcher, "-cancelled") for launcher in (None, SRUN)]
         cancelled_jobs_stay_cancelled(cancelled)
         preempt(jobs)

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "mtp/core/version.h"
-#include "mtp/ops/cuda_devices.h"
+#include "mtp/tensor/cuda_devices.h"
 
 namespace mtp::bench {
 
@@ -60,7 +60,7 @@ std::vector<std::string> hosts(const dist::Communicator& communicator) {
 void add_context(const dist::Communicator& communicator, const std::string& program, int threads) {
   const std::vector<std::string> host_of_rank = hosts(communicator);
   const std::set<std::string> nodes(host_of_rank.begin(), host_of_rank.end());
-  const ops::CudaDevices cuda = ops::find_cuda_devices();
+  const CudaDevices cuda = find_cuda_devices();
   const std::string gpu = cuda.count == 0 ? "none" : fmt::format("{} CUDA devices, {}", cuda.count, cuda.remark);
 
   const auto add = [](const std::string& key, const std::string& value) { benchmark::AddCustomContext(key, value); };

@@ -46,14 +46,14 @@ std::optional<CommandLine> parse(int argc, char** argv) {
       "drafter", po::value(&line.drafter)->required(), "Hugging Face directory of its drafter")(
       "prompts", po::value(&line.prompts)->required(), "prompts file of scripts/prepare_data.py --prompts")(
       "drafts", number(&line.drafts), "tokens drafted for one forward of the base, 1 to 64")(
-      "max-new-tokens", number(&line.max_new_tokens), "tokens after each prompt")(
-      "mode", word(&line.mode), "both, plain or drafted")(
+      "max-new-tokens", number(&line.max_new_tokens), "tokens after each prompt")("mode", word(&line.mode),
+                                                                                  "both, plain or drafted")(
       "position-offset", number(&line.position_offset),
       "distance of the drafter's query from its state: 1 (Hugging Face) or 0 (vLLM, SGLang)")(
       "ignore-eos", word(&line.ignore_eos), "true: go on after an end token; true or false")(
-      "device", word(&line.device), "auto or cpu (cuda is not built yet)")(
-      "threads", number(&line.threads), "0: OMP_NUM_THREADS, else all cores")(
-      "json", po::value(&line.json), "file for the results");
+      "device", word(&line.device), "auto or cpu (cuda is not offered yet)")(
+      "threads", number(&line.threads), "0: OMP_NUM_THREADS, else all cores")("json", po::value(&line.json),
+                                                                              "file for the results");
   if (!apps::parse(argc, argv, options)) return std::nullopt;
   check_range("drafts", line.drafts, 1, 64);
   check_range("max-new-tokens", line.max_new_tokens, 1, 1 << 30);
@@ -61,7 +61,7 @@ std::optional<CommandLine> parse(int argc, char** argv) {
   check_range("threads", line.threads, 0, 1024);
   check_choice("mode", line.mode, {"both", "plain", "drafted"});
   check_choice("ignore-eos", line.ignore_eos, {"true", "false"});
-  if (line.device == "cuda") throw UsageError("option --device: cuda is not built yet, use cpu");
+  if (line.device == "cuda") throw UsageError("option --device: cuda has decoded on no GPU yet, use cpu");
   check_choice("device", line.device, {"auto", "cpu"});
   return line;
 }
@@ -121,10 +121,13 @@ Json to_json(const CommandLine& line, int threads) {
           {"threads", threads}};
 }
 
-int run(int argc, char** argv, dist::Communicator& communicator) {
+int run(int argc, char** argv, const dist::Communicator& communicator) {
+  if (communicator.size() > 1) {
+    if (!communicator.is_first()) return 2;
+    throw UsageError("mtp-bench-decode runs on one process; start it without mpirun");
+  }
   const std::optional<CommandLine> line = parse(argc, argv);
   if (!line) return 0;
-  if (communicator.size() > 1) throw UsageError("mtp-bench-decode runs on one process, start it without mpirun");
   const Settings settings = settings_of(*line);
   check_json(line->json);
   hf::Pair pair(settings);
@@ -149,8 +152,7 @@ int run(int argc, char** argv, dist::Communicator& communicator) {
       run->prompt_tokens.push_back(static_cast<std::int64_t>(prompt.size()));
       run->completions.push_back(decoder.complete(prompt, run == &drafted));
     }
-    if (line->mode == "both")
-      MTP_ASSERT(plain.completions.back().output_ids == drafted.completions.back().output_ids);
+    if (line->mode == "both") MTP_ASSERT(plain.completions.back().output_ids == drafted.completions.back().output_ids);
   }
 
   std::cout << decode::to_table(line->plain() ? &plain : nullptr, line->drafted() ? &drafted : nullptr,
@@ -167,6 +169,6 @@ int run(int argc, char** argv, dist::Communicator& communicator) {
 
 int main(int argc, char** argv) {
   const mtp::dist::MpiSession session(argc, argv);
-  mtp::dist::Communicator communicator;
-  return mtp::apps::run_parallel(communicator, [&] { return run(argc, argv, communicator); });
+  const mtp::dist::Communicator communicator;
+  return mtp::apps::run_program([&] { return run(argc, argv, communicator); });
 }

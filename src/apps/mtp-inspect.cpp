@@ -10,11 +10,14 @@
 #include <string>
 #include <vector>
 
+#include "inspect_checkpoint.h"
+#include "mtp/checkpoint/directory.h"
 #include "mtp/core/error.h"
 #include "mtp/data/data_file.h"
 #include "mtp/hf/config.h"
 #include "mtp/hf/safetensors.h"
 #include "mtp/hf/tensor_table.h"
+#include "print_line.h"
 #include "program.h"
 
 namespace {
@@ -23,10 +26,7 @@ namespace po = boost::program_options;
 namespace fs = std::filesystem;
 using namespace mtp;
 
-template <typename... Args>
-void print_line(const std::string& what, fmt::format_string<Args...> format, Args&&... args) {
-  std::cout << fmt::format("{:<22} {}\n", what, fmt::format(format, std::forward<Args>(args)...));
-}
+using apps::print_line;
 
 void print_layers(const hf::TextConfig& text) {
   const auto count = [&](bool hf::LayerShape::*what) { return std::ranges::count(text.layers, true, what); };
@@ -117,19 +117,29 @@ void inspect_data(const fs::path& path) {
 
 int inspect(int argc, char** argv) {
   fs::path path;
+  bool tensors = false;
   po::options_description options(
-      "mtp-inspect PATH: says what a Hugging Face directory or a data file holds, and checks it");
+      "mtp-inspect PATH: says what a checkpoint, a run, a Hugging Face directory or a data file holds, and checks it; "
+      "ends with 1 where it is damaged");
   options.add_options()("path", po::value(&path)->required(), "the directory or file, with or without --path");
+  options.add_options()("tensors", po::bool_switch(&tensors), "list the tensors of a checkpoint");
   po::positional_options_description positional;
   positional.add("path", 1);
   if (!apps::parse(argc, argv, options, positional)) return 0;
   if (!fs::exists(path)) throw Error("{}: does not exist", path.string());
   if (fs::exists(path / "config.json"))
     inspect_model(path);
+  else if (checkpoint::is_checkpoint(path))
+    apps::inspect_checkpoint(path, tensors);
+  else if (fs::is_directory(path / "checkpoints"))
+    apps::inspect_run(path);
   else if (fs::is_regular_file(path))
     inspect_data(path);
   else
-    throw Error("{}: is neither a Hugging Face directory (no config.json in it) nor a data file", path.string());
+    throw Error(
+        "{}: is neither a checkpoint, nor a run (no checkpoints in it), nor a Hugging Face directory (no config.json), "
+        "nor a data file",
+        path.string());
   return 0;
 }
 

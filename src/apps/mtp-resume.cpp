@@ -1,8 +1,13 @@
 // mtp-resume --from RUN_OR_CHECKPOINT [--section.key value …]: goes on with a run as if it had not stopped.
 
-#include <iostream>
+#include <spdlog/spdlog.h>
 
-#include "mtp/checkpoint/run_directory.h"
+#include <iostream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mtp/checkpoint/checkpoint.h"
 #include "mtp/train/trainer.h"
 #include "parallel_program.h"
 
@@ -10,23 +15,37 @@ namespace {
 
 using namespace mtp;
 
+/// Goes on from a checkpoint. Throws DamagedCheckpoint before anything is changed.
+int resume(int argc, char** argv, const std::filesystem::path& path, dist::Communicator& communicator) {
+  std::optional<checkpoint::State> state = checkpoint::open(path, communicator);
+  Settings settings;
+  dist::agree(communicator, "the settings",
+              [&] { settings = resumed_settings(argc, argv, checkpoint::saved_run(*state)); });
+  communicator.set_timeout(settings.dist.timeout_minutes);
+  Device device(apps::threads_of(settings, communicator));
+  const train::Resumption from{*state, parse_resume(argc, argv).allowed_changes};
+  train::Trainer trainer(settings, device, communicator, from);
+  state.reset();  // its files must not be open when the run removes it
+  return apps::exit_code(trainer.run());
+}
+
 int run(int argc, char** argv, dist::Communicator& communicator) {
   ResumeLine command;
-  checkpoint::Position position;
-  dist::agree(communicator, "the settings", [&] {
-    command = parse_resume(argc, argv, [&](const std::filesystem::path& from) {
-      position = checkpoint::open(checkpoint::resolve_checkpoint(from));
-      return checkpoint::saved_run(position);
-    });
-  });
+  dist::agree(communicator, "the command line", [&] { command = parse_resume(argc, argv); });
   if (command.action == CommandLine::Action::version) return apps::print_version(communicator, "mtp-resume");
   if (command.action == CommandLine::Action::help) {
     if (communicator.is_first()) print_resume_help(std::cout, "mtp-resume");
     return 0;
   }
-  communicator.set_timeout(command.settings.dist.timeout_minutes);
-  Device device(apps::threads_of(command.settings, communicator));
-  return apps::exit_code(train::Trainer(command.settings, device, communicator, position).run());
+  const std::vector<std::filesystem::path> paths = checkpoint::candidates(command.from, communicator);
+  for (auto path = paths.begin();;) {
+    try {
+      return resume(argc, argv, *path, communicator);
+    } catch (const checkpoint::DamagedCheckpoint& damage) {
+      if (++path == paths.end()) throw;
+      spdlog::warn("damaged: {}; the checkpoint before it is tried", damage.what());
+    }
+  }
 }
 
 }  // namespace

@@ -6,10 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "mtp/checkpoint/checkpoint.h"
 #include "mtp/checkpoint/source.h"
+#include "mtp/checkpoint/state.h"
 #include "mtp/core/error.h"
 #include "mtp/core/file.h"
-#include "mtp/core/hdf5.h"
 #include "mtp/core/json.h"
 #include "mtp/hf/model_files.h"
 #include "mtp/hf/safetensors.h"
@@ -42,15 +43,15 @@ std::vector<Piece> pieces_of(const hf::TensorEntry& tensor) {
   return pieces;
 }
 
-/// The tensors of a model in a checkpoint.
+/// The tensors of a model in a checkpoint, verified as they are read.
 class StoredModel {
  public:
-  StoredModel(const fs::path& checkpoint, std::string model)
+  StoredModel(const State& state, std::string model)
       : model_(std::move(model)),
-        source_(checkpoint / "source" / model_),
+        state_(state),
+        source_(state.directory() / "source" / model_),
         tensors_(read_source_tensors(source_)),
-        carried_(hf::TensorFiles::open_file(source_ / "carried.safetensors")),
-        state_(hdf5::File::open(checkpoint / "state.h5")) {}
+        carried_(hf::TensorFiles::open_file(source_ / "carried.safetensors")) {}
 
   /// The model's source directory, without its weights.
   const fs::path& source() const { return source_; }
@@ -75,23 +76,23 @@ class StoredModel {
       return bytes;
     }
     std::vector<float> values(elements);
-    state_.dataset("parameters/" + model_ + "." + tensor.name).read(piece.first_row, std::span(values));
+    state_.read("parameters/" + model_ + "." + tensor.name, piece.first_row * row_elements(tensor), values);
     return hf::convert(values, tensor.dtype);
   }
 
  private:
   std::string model_;
+  const State& state_;
   fs::path source_;
   std::vector<SourceTensor> tensors_;
   hf::TensorFiles carried_;
-  hdf5::File state_;
 };
 
 /// A model and the folder that its export is written to.
 class ModelExport {
  public:
-  ModelExport(const fs::path& checkpoint, const std::string& model, const fs::path& out, const ExportOptions& options)
-      : stored_(checkpoint, model),
+  ModelExport(const State& state, const std::string& model, const fs::path& out, const ExportOptions& options)
+      : stored_(state, model),
         folder_(out / model / model_folder),
         dtype_(options.dtype),
         files_(hf::split_into_files(stored_.exported(dtype_), options.max_file_bytes)) {}
@@ -190,10 +191,11 @@ void export_hf(const fs::path& checkpoint, const fs::path& out, const ExportOpti
   partial += ".partial";
   std::vector<std::unique_ptr<ModelExport>> models;
   std::uint64_t total = 0;
-  dist::agree(communicator, "the start of an export", [&] {
-    check_export_target(target, options.force);
+  dist::agree(communicator, "the start of an export", [&] { check_export_target(target, options.force); });
+  const State state = open(checkpoint, communicator);
+  dist::agree(communicator, "the opening of the source", [&] {
     for (const char* model : {"base", "drafter"}) {
-      models.push_back(std::make_unique<ModelExport>(checkpoint, model, partial, options));
+      models.push_back(std::make_unique<ModelExport>(state, model, partial, options));
       total += models.back()->bytes();
     }
   });

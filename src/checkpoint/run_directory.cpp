@@ -9,6 +9,7 @@
 #include <system_error>
 #include <thread>
 
+#include "mtp/checkpoint/directory.h"
 #include "mtp/core/error.h"
 
 namespace mtp::checkpoint {
@@ -19,14 +20,31 @@ namespace {
 
 std::string reason(int error) { return std::generic_category().message(error); }
 
-bool lock_within(int file, std::chrono::seconds limit) {
-  const auto end = std::chrono::steady_clock::now() + limit;
-  while (flock(file, LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK || std::chrono::steady_clock::now() >= end) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+/// A file of the run directory, opened and locked; -1 where there is none and `flags` do not create it.
+int lock_file(const fs::path& run_dir, const char* name, int flags, int kind) {
+  const fs::path file = run_dir / name;
+  const int lock = open(file.c_str(), flags | O_CLOEXEC, 0644);
+  if (lock < 0 && (flags & O_CREAT) == 0 && errno == ENOENT) return -1;
+  if (lock < 0) throw Error("{}: cannot be opened: {}; choose another run.dir", file.string(), reason(errno));
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (flock(lock, kind | LOCK_NB) != 0) {
+    const int error = errno;
+    if (error == EWOULDBLOCK && std::chrono::steady_clock::now() < end) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      continue;
+    }
+    close(lock);
+    throw Error("{}: another job has this run directory ({}); wait for it or choose another run.dir", run_dir.string(),
+                reason(error));
   }
-  return true;
+  return lock;
 }
+
+void unlock(int lock) {
+  if (lock >= 0) close(lock);
+}
+
+constexpr const char *first_rank = "lock", *other_ranks = "lock.ranks";
 
 }  // namespace
 
@@ -34,26 +52,28 @@ RunDirectory::RunDirectory(const fs::path& path) {
   std::error_code failure;
   fs::create_directories(path, failure);
   if (failure) throw Error("{}: the run directory cannot be made: {}", path.string(), failure.message());
-  const fs::path file = path / "lock";
-  lock_ = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock_ < 0) throw Error("{}: cannot be written: {}; choose another run.dir", file.string(), reason(errno));
-  if (!lock_within(lock_, std::chrono::seconds(10))) {
-    const int error = errno;
-    close(lock_);
-    throw Error("{}: another job has this run directory ({}); wait for it or choose another run.dir", path.string(),
-                reason(error));
-  }
+  lock_ = lock_file(path, first_rank, O_RDWR | O_CREAT, LOCK_EX);
+  unlock(lock_file(path, other_ranks, O_RDWR | O_CREAT, LOCK_EX));
 }
 
-RunDirectory::~RunDirectory() { close(lock_); }
-
-bool has_complete_checkpoint(const fs::path& run_dir) {
-  return fs::exists(run_dir / "checkpoints" / "latest" / "state.h5");
+RunDirectory RunDirectory::of_other_rank(const fs::path& path) {
+  RunDirectory directory;
+  directory.lock_ = lock_file(path, other_ranks, O_RDWR, LOCK_SH);
+  return directory;
 }
+
+RunDirectory::~RunDirectory() { unlock(lock_); }
+
+void wait_for_other_job(const fs::path& run_dir) {
+  unlock(lock_file(run_dir, first_rank, O_RDONLY, LOCK_SH));
+  unlock(lock_file(run_dir, other_ranks, O_RDONLY, LOCK_EX));
+}
+
+bool has_complete_checkpoint(const fs::path& run_dir) { return !complete_checkpoints(run_dir).empty(); }
 
 fs::path resolve_checkpoint(const fs::path& from) {
-  if (fs::exists(from / "state.h5")) return from;
-  if (has_complete_checkpoint(from)) return fs::canonical(from / "checkpoints" / "latest");
+  if (is_checkpoint(from)) return from;
+  if (const auto all = complete_checkpoints(from); !all.empty()) return all.back().directory;
   if (!fs::exists(from)) throw Error("{}: does not exist; name a run directory or a checkpoint", from.string());
   throw Error("{}: holds no complete checkpoint; name a run directory or a checkpoint", from.string());
 }

@@ -65,12 +65,39 @@ void store_source(const hf::Pair& pair, const fs::path& run_dir) {
   store_model("drafter", pair.drafter_directory, pair.drafter_files, pair.table, run_dir / "source" / "drafter");
 }
 
+void link_files(const fs::path& from, const fs::path& to) {
+  std::error_code no_links;
+  fs::copy(from, to, fs::copy_options::recursive | fs::copy_options::create_hard_links, no_links);
+  if (no_links) fs::copy(from, to, fs::copy_options::recursive | fs::copy_options::overwrite_existing);
+}
+
 std::vector<SourceTensor> read_source_tensors(const fs::path& model_source) {
+  const fs::path path = model_source / table_name;
   std::vector<SourceTensor> tensors;
-  for (const Json& tensor : read_json(model_source / table_name))
-    tensors.push_back({{tensor.at("name"), tensor.at("dtype"), tensor.at("shape").get<Shape>()}, tensor.at("carried")});
+  try {
+    for (const Json& tensor : read_json(path))
+      tensors.push_back(
+          {{tensor.at("name"), tensor.at("dtype"), tensor.at("shape").get<Shape>()}, tensor.at("carried")});
+  } catch (const Json::exception& error) {
+    throw Error("{}: is no list of tensors: {}", path.string(), error.what());
+  }
   std::ranges::sort(tensors, {}, [](const SourceTensor& tensor) { return tensor.entry.name; });
   return tensors;
+}
+
+namespace {
+
+hf::TensorFiles open_tensors(const fs::path& model_source) {
+  std::vector<hf::TensorEntry> without_values;
+  for (const SourceTensor& tensor : read_source_tensors(model_source))
+    if (!tensor.carried) without_values.push_back(tensor.entry);
+  return hf::TensorFiles::open_file(model_source / "carried.safetensors", without_values);
+}
+
+}  // namespace
+
+hf::Pair open_source(const Settings& settings, const fs::path& source) {
+  return hf::Pair(settings, source / "base", source / "drafter", open_tensors);
 }
 
 }  // namespace mtp::checkpoint

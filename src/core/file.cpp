@@ -2,9 +2,12 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <system_error>
+#include <utility>
 
 #include "mtp/core/error.h"
 
@@ -41,6 +44,58 @@ void replace_folder(const fs::path& from, const fs::path& to) {
     throw Error("{}: cannot be replaced: {}; it is as it was", to.string(), failure.message());
   }
   fs::remove_all(aside);
+}
+
+namespace {
+
+Error failed(const fs::path& path, const char* action) {
+  return Error("{}: {} failed: {}; check the disk and its free space", path.string(), action,
+               std::generic_category().message(errno));
+}
+
+}  // namespace
+
+RandomAccessFile::RandomAccessFile(fs::path path, Access access)
+    : path_(std::move(path)), file_(::open(path_.c_str(), (access == Access::read ? O_RDONLY : O_RDWR) | O_CLOEXEC)) {
+  if (file_ < 0) throw failed(path_, "opening");
+}
+
+RandomAccessFile::RandomAccessFile(RandomAccessFile&& other) noexcept
+    : path_(std::move(other.path_)), file_(std::exchange(other.file_, -1)) {}
+
+RandomAccessFile::~RandomAccessFile() {
+  if (file_ >= 0) close(file_);
+}
+
+std::int64_t RandomAccessFile::bytes() const {
+  struct stat status = {};
+  if (fstat(file_, &status) != 0) throw failed(path_, "looking for the size");
+  return status.st_size;
+}
+
+void RandomAccessFile::read(std::int64_t position, std::span<std::byte> bytes) const {
+  while (!bytes.empty()) {
+    const ssize_t count = pread(file_, bytes.data(), bytes.size(), position);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw failed(path_, "reading");
+    if (count == 0) throw Error("{}: ends at byte {}; it is cut off", path_.string(), position);
+    position += count;
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+  }
+}
+
+void RandomAccessFile::write(std::int64_t position, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = pwrite(file_, bytes.data(), bytes.size(), position);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) throw failed(path_, "writing");
+    position += count;
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+  }
+}
+
+void RandomAccessFile::sync() {
+  if (fsync(file_) != 0) throw failed(path_, "writing");
 }
 
 }  // namespace mtp

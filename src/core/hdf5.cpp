@@ -162,10 +162,64 @@ Handle file_access(const std::string& where) {
   return access;
 }
 
+Handle dataset_creation(const std::string& where) {
+  return owned(H5Pcreate(H5P_DATASET_CREATE), where, "prepare a dataset");
+}
+
 Handle link_creation(const std::string& where) {
   Handle creation = owned(H5Pcreate(H5P_LINK_CREATE), where, "prepare a link");
   check(H5Pset_create_intermediate_group(creation.id(), 1), where, "prepare a link");
   return creation;
+}
+
+// A box of elements of an array.
+struct Box {
+  std::vector<hsize_t> start, extent;
+};
+
+// The elements begin … end - 1 of the dimensions from `dimension` on, counted row by row, as boxes in that order: the
+// end of a row, whole rows, the beginning of a row. `box` holds the indices of the dimensions before.
+void add_boxes(const std::vector<hsize_t>& shape, std::size_t dimension, Box box, hsize_t begin, hsize_t end,
+               std::vector<Box>& boxes) {
+  hsize_t row = 1;
+  for (std::size_t i = dimension + 1; i < shape.size(); ++i) row *= shape[i];
+  const auto add_part_of_row = [&](hsize_t index, hsize_t from, hsize_t to) {
+    box.start[dimension] = index;
+    box.extent[dimension] = 1;
+    add_boxes(shape, dimension + 1, box, from, to, boxes);
+  };
+  const hsize_t first = (begin + row - 1) / row, last = end / row;
+  if (first > last) return add_part_of_row(last, begin - last * row, end - last * row);
+  if (begin < first * row) add_part_of_row(first - 1, begin - (first - 1) * row, row);
+  if (first < last) {
+    Box rows{box.start, shape};
+    std::copy_n(box.extent.begin(), dimension, rows.extent.begin());
+    rows.start[dimension] = first;
+    rows.extent[dimension] = last - first;
+    std::fill(rows.start.begin() + static_cast<std::ptrdiff_t>(dimension) + 1, rows.start.end(), 0);
+    boxes.push_back(rows);
+  }
+  if (last * row < end) add_part_of_row(last, 0, end - last * row);
+}
+
+void add_part(const Handle& creation, const std::vector<std::int64_t>& shape, const VirtualPart& part,
+              const std::string& where) {
+  const std::vector<hsize_t> dims = sizes(shape);
+  std::vector<Box> boxes;
+  add_boxes(dims, 0, {dims, dims}, static_cast<hsize_t>(part.begin), static_cast<hsize_t>(part.begin + part.elements),
+            boxes);
+  const Handle shown = space_of(shape, where), stored = space_of({part.elements}, where);
+  hsize_t position = 0;
+  for (const Box& box : boxes) {
+    const hsize_t count = std::accumulate(box.extent.begin(), box.extent.end(), hsize_t{1}, std::multiplies());
+    check(H5Sselect_hyperslab(shown.id(), H5S_SELECT_SET, box.start.data(), nullptr, box.extent.data(), nullptr), where,
+          "select elements");
+    check(H5Sselect_hyperslab(stored.id(), H5S_SELECT_SET, &position, nullptr, &count, nullptr), where,
+          "select elements");
+    check(H5Pset_virtual(creation.id(), shown.id(), part.file.c_str(), part.dataset.c_str(), stored.id()), where,
+          "describe a part");
+    position += count;
+  }
 }
 
 // Whether all of a dataset's storage exists. HDF5's own space status takes a last chunk that sticks out for a hole.
@@ -300,6 +354,13 @@ void Dataset::check_is_stored() const {
     throw Error("{} was never written as a whole", where_);
 }
 
+std::int64_t Dataset::position_in_file() const {
+  const Lock lock;
+  const haddr_t position = H5Dget_offset(handle_.id());
+  if (position == HADDR_UNDEF) throw Error("{} has no room of its own in the file", where_);
+  return static_cast<std::int64_t>(position);
+}
+
 void Dataset::read_rows(std::int64_t first, hid_t type, std::size_t count, void* values) const {
   const Lock lock;
   check_type(handle_, type, where_);
@@ -347,14 +408,36 @@ Dataset File::dataset(const std::string& name) const {
   return {owned(H5Dopen2(handle_.id(), name.c_str(), H5P_DEFAULT), where, "open"), where};
 }
 
-Dataset File::create_dataset(const std::string& name, const std::vector<std::int64_t>& shape, hid_t type) {
-  const Lock lock;
+Dataset File::create_dataset(const std::string& name, const std::vector<std::int64_t>& shape, hid_t type,
+                             const Handle& creation) {
   const std::string where = fmt::format("{}: dataset {}", where_, name);
   const Handle space = space_of(shape, where);
-  return {owned(H5Dcreate2(handle_.id(), name.c_str(), type, space.id(), link_creation(where).id(), H5P_DEFAULT,
+  return {owned(H5Dcreate2(handle_.id(), name.c_str(), type, space.id(), link_creation(where).id(), creation.id(),
                            H5P_DEFAULT),
                 where, "create"),
           where};
+}
+
+Dataset File::create_dataset(const std::string& name, const std::vector<std::int64_t>& shape, hid_t type) {
+  const Lock lock;
+  return create_dataset(name, shape, type, dataset_creation(where_));
+}
+
+Dataset File::reserve_dataset(const std::string& name, const std::vector<std::int64_t>& shape, hid_t type) {
+  const Lock lock;
+  const Handle creation = dataset_creation(where_);
+  check(H5Pset_alloc_time(creation.id(), H5D_ALLOC_TIME_EARLY), where_, "set room aside");
+  check(H5Pset_fill_time(creation.id(), H5D_FILL_TIME_NEVER), where_, "set room aside");
+  return create_dataset(name, shape, type, creation);
+}
+
+Dataset File::create_virtual_dataset(const std::string& name, const std::vector<std::int64_t>& shape,
+                                     const std::vector<VirtualPart>& parts, hid_t type) {
+  const Lock lock;
+  MTP_ASSERT(!shape.empty());
+  const Handle creation = dataset_creation(where_);
+  for (const VirtualPart& part : parts) add_part(creation, shape, part, fmt::format("{}: dataset {}", where_, name));
+  return create_dataset(name, shape, type, creation);
 }
 
 std::vector<std::string> File::links(const std::string& group) const {

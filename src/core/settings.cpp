@@ -126,26 +126,41 @@ CommandLine::Action action_of(const std::vector<po::option>& options) {
 /// Settings that say how a run is carried out or how long, not what it computes.
 bool may_change(const std::string& name) {
   static const std::set<std::string> free = {
-      "model.base",      "model.drafter",       "data.train",        "data.validation",      "data.prefetch",
-      "train.max_steps", "train.max_epochs",    "train.recompute",   "dist.timeout_minutes", "run.dir",
-      "run.threads",     "run.log_every_steps", "run.dump_gradients"};
+      "model.base",      "model.drafter",    "data.train",          "data.validation",      "data.prefetch",
+      "train.max_steps", "train.max_epochs", "train.recompute",     "dist.timeout_minutes", "run.dir",
+      "run.device",      "run.threads",      "run.log_every_steps", "run.dump_gradients"};
   return free.contains(name) || name.starts_with("checkpoint.") || name.starts_with("validation.");
 }
 
-void check_changes(const Table& saved, const Table& now, const std::vector<po::option>& options) {
-  const auto is_allowed = [&](const std::string& name) {
-    return std::any_of(options.begin(), options.end(), [&](const po::option& option) {
-      return option.string_key == "allow-change" && option.value.front() == name;
-    });
-  };
+void check_changes(const Table& saved, const Table& now, const std::vector<std::string>& allowed) {
   for (std::size_t i = 0; i < saved.size(); ++i) {
     const std::string& name = saved[i].name;
     const std::string before = saved[i].text().value_or("unset"), after = now[i].text().value_or("unset");
-    if (before != after && !may_change(name) && !is_allowed(name))
+    if (before != after && !may_change(name) && std::ranges::count(allowed, name) == 0)
       throw UsageError(
           "setting {}: the run has {}, and {} would make it another run; --allow-change {} if that is meant", name,
           before, after, name);
   }
+}
+
+/// What `--allow-change` names.
+std::vector<std::string> allowed_changes(const Table& table, const std::vector<po::option>& options) {
+  std::vector<std::string> names;
+  for (const po::option& option : options) {
+    if (option.string_key != "allow-change") continue;
+    const std::string& name = names.emplace_back(option.value.front());
+    const bool is_known =
+        name == "data" || name == "model" ||
+        std::any_of(table.begin(), table.end(), [&](const auto& entry) { return entry.name == name; });
+    if (!is_known) throw UsageError("option --allow-change: {} is neither a setting nor data nor model", name);
+  }
+  return names;
+}
+
+std::vector<po::option> parse_resume_options(const Table& table, int argc, const char* const argv[]) {
+  const auto options = parse_command_line(table, {"from", "allow-change"}, argc, argv);
+  check_names(options, "command line");
+  return options;
 }
 
 std::string section_of(const SettingEntry& entry) { return entry.name.substr(0, entry.name.find('.')); }
@@ -175,28 +190,31 @@ CommandLine parse_settings(int argc, const char* const argv[]) {
   return line;
 }
 
-ResumeLine parse_resume(int argc, const char* const argv[],
-                        const std::function<SavedRun(const std::filesystem::path&)>& saved) {
-  ResumeLine line;
-  const Table table = settings_table(line.settings);
-  const auto options = parse_command_line(table, {"from", "allow-change"}, argc, argv);
-  check_names(options, "command line");
-  line.action = action_of(options);
+ResumeLine parse_resume(int argc, const char* const argv[]) {
+  Settings unused;
+  const Table table = settings_table(unused);
+  const auto options = parse_resume_options(table, argc, argv);
+  ResumeLine line{.action = action_of(options), .from = {}, .allowed_changes = allowed_changes(table, options)};
   if (line.action != CommandLine::Action::run) return line;
-
   const po::option* from = find(options, "from");
   if (from == nullptr) throw UsageError("option --from is required: a run directory or a checkpoint");
   line.from = from->value.front();
-  const SavedRun run = saved(line.from);
-  std::istringstream text(run.settings);
-  const auto saved_options = parse_stream(table, text, line.from.string());
-  apply(saved_options, table);
-  line.settings.run.dir = run.directory;
-  Settings before = line.settings;
-  apply(options, table);
-  check_changes(settings_table(before), table, options);
-  check(line.settings);
   return line;
+}
+
+Settings resumed_settings(int argc, const char* const argv[], const SavedRun& run) {
+  Settings settings;
+  const Table table = settings_table(settings);
+  const auto options = parse_resume_options(table, argc, argv);
+  std::istringstream text(run.settings);
+  const auto saved_options = parse_stream(table, text, run.directory.string());
+  apply(saved_options, table);
+  settings.run.dir = run.directory;
+  Settings before = settings;
+  apply(options, table);
+  check_changes(settings_table(before), table, allowed_changes(table, options));
+  check(settings);
+  return settings;
 }
 
 namespace {
@@ -229,9 +247,11 @@ void print_help(std::ostream& out, const std::string& program) {
 
 void print_resume_help(std::ostream& out, const std::string& program) {
   out << fmt::format(
-      "usage: {} --from RUN_OR_CHECKPOINT [--section.key value …] [--allow-change section.key …]\n\n"
-      "  --from          a run directory (its newest checkpoint) or a checkpoint, whose settings hold\n"
-      "  --allow-change  a setting that may differ although it makes this another run\n{}",
+      "usage: {} --from RUN_OR_CHECKPOINT [--section.key value …] [--allow-change NAME …]\n\n"
+      "  --from          a run directory (its newest sound checkpoint) or a checkpoint, whose settings hold\n"
+      "  --allow-change  a setting that may differ although it makes this another run; data, model: the contents of "
+      "the\n"
+      "                  files that they name\n{}",
       program, common_options);
   print_settings(out);
 }

@@ -29,10 +29,6 @@ Settings::Drafter serving(const Options& options) {
   return settings;
 }
 
-Tensor token_ordering(Device& device, const hf::Pair& pair) {
-  return pair.drafter_config.use_ordered_embeddings ? device.from_host(pair.token_ordering) : Tensor();
-}
-
 /// Bytes of the base's parameters without the per-layer table, of which a forward reads single rows.
 std::int64_t bytes_of_base(const model::Parameters& parameters) {
   std::int64_t bytes = 0;
@@ -70,7 +66,7 @@ Decoder::Decoder(Device& device, const hf::Pair& pair, const model::Parameters& 
       special_ids_(pair.base_config.special_ids),
       bytes_per_forward_(bytes_of_base(parameters)),
       base_(pair.base_config.text, pair.base_layer_scalars, parameters),
-      drafter_(pair.drafter_config, serving(options_), pair.drafter_layer_scalars, token_ordering(device, pair),
+      drafter_(pair.drafter_config, serving(options_), pair.drafter_layer_scalars, model::token_ordering(device, pair),
                parameters) {}
 
 Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_drafter) const {

@@ -36,8 +36,9 @@ std::string draft_lines(const Run& run) {
   const auto steps = static_cast<double>(run.decode_forwards());
   std::vector<double> rates;
   for (const std::int64_t accepted : run.accepted_at()) rates.push_back(ratio(static_cast<double>(accepted), steps));
-  return fmt::format("{:<28}{:>12.3f}\n{:<28}{:.3f}\n", "accepted a step", ratio(static_cast<double>(run.accepted()), steps),
-                     "accepted at each place", fmt::join(rates, " "));
+  return fmt::format("{:<28}{:>12.3f}\n{:<28}{:.3f}\n", "accepted a step",
+                     ratio(static_cast<double>(run.accepted()), steps), "accepted at each place",
+                     fmt::join(rates, " "));
 }
 
 }  // namespace
@@ -99,15 +100,9 @@ Json to_json(const Run& run, bool with_drafter) {
 }
 
 std::string to_table(const Run* plain, const Run* drafted, std::int64_t bytes_per_forward) {
-  constexpr const char* rows[] = {"",
-                                  "prompts",
-                                  "new tokens",
-                                  "target forwards",
-                                  "tokens a forward",
-                                  "prefill, s",
-                                  "decode, s",
-                                  "tokens/s of decoding",
-                                  "base's weights read, GB/s"};
+  constexpr const char* rows[] = {
+      "",           "prompts",   "new tokens",           "target forwards",          "tokens a forward",
+      "prefill, s", "decode, s", "tokens/s of decoding", "base's weights read, GB/s"};
   std::vector<std::vector<std::string>> columns;
   if (plain != nullptr) columns.push_back(column(*plain, "plain", bytes_per_forward));
   if (drafted != nullptr) columns.push_back(column(*drafted, "drafted", bytes_per_forward));
@@ -119,7 +114,8 @@ std::string to_table(const Run* plain, const Run* drafted, std::int64_t bytes_pe
   }
   if (drafted != nullptr) table += draft_lines(*drafted);
   if (plain != nullptr && drafted != nullptr)
-    table += fmt::format("{:<28}{:>12.2f}\n", "speed-up", ratio(drafted->tokens_per_second(), plain->tokens_per_second()));
+    table +=
+        fmt::format("{:<28}{:>12.2f}\n", "speed-up", ratio(drafted->tokens_per_second(), plain->tokens_per_second()));
   return table;
 }
 

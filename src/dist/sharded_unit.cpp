@@ -186,8 +186,8 @@ ShardedUnit::Ids ShardedUnit::local(Ids ids) const {
   return ids;
 }
 
-std::vector<ShardedUnit::Piece> ShardedUnit::pieces() const {
-  const std::int64_t begin = sharding_.communicator.rank() * master_.elements(), end = begin + master_.elements();
+std::vector<ShardedUnit::Piece> ShardedUnit::pieces(int rank) const {
+  const std::int64_t begin = rank * master_.elements(), end = begin + master_.elements();
   std::vector<Piece> pieces;
   for (std::size_t i = 0; i < layout_.members().size(); ++i) {
     const UnitLayout::Member& member = layout_.members()[i];

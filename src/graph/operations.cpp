@@ -29,17 +29,26 @@ Value Graph::linear(const Value& x, const Parameter& w) {
   return y;
 }
 
-Value Graph::rms_norm(const Value& x, const Parameter& w, float eps) { return rms_norm(x, &w, eps); }
-Value Graph::rms_norm(const Value& x, float eps) { return rms_norm(x, nullptr, eps); }
+Value Graph::rms_norm(const Value& x, const Parameter& w, float eps) { return rms_norm(nullptr, x, &w, eps); }
+Value Graph::rms_norm(const Value& x, float eps) { return rms_norm(nullptr, x, nullptr, eps); }
+Value Graph::add_rms_norm(const Value& residual, const Value& x, const Parameter& w, float eps) {
+  return rms_norm(&residual, x, &w, eps);
+}
 
-Value Graph::rms_norm(const Value& x, const Parameter* w, float eps) {
-  const bool trained = w != nullptr && w->trained();
+Value Graph::rms_norm(const Value* residual, const Value& x, const Parameter* w, float eps) {
+  const bool trained = w != nullptr && w->trained(), with_norm = x.needs_gradient() || trained;
   const Parameter weight = w != nullptr ? *w : Parameter{};
   const auto weight_value = [weight] { return weight.group != nullptr ? weight.value() : Tensor(); };
-  Value y = output(empty_like(x.data), x.needs_gradient() || trained);
+  const auto residual_sum = residual != nullptr ? residual->gradient : nullptr;
+  Value y = output(empty_like(x.data), with_norm || residual_sum != nullptr);
   const Tensor rrms = device_.empty({x.data.elements() / x.data.size(-1)});
-  ops::rms_norm_forward(device_, {eps}, x.data, weight_value(), y.data, rrms);
-  on_backward(y, [this, weight, weight_value, trained, rrms, x](const Tensor& dy) {
+  if (residual != nullptr)
+    ops::add_rms_norm_forward(device_, {eps}, residual->data, x.data, weight_value(), y.data, rrms);
+  else
+    ops::rms_norm_forward(device_, {eps}, x.data, weight_value(), y.data, rrms);
+  on_backward(y, [this, weight, weight_value, trained, with_norm, residual_sum, rrms, x](const Tensor& dy) {
+    if (residual_sum != nullptr) residual_sum->add(device_, dy);
+    if (!with_norm) return;
     const Tensor dx = empty_like(x.data);
     ops::rms_norm_backward(device_, dy, x.data, weight_value(), rrms, dx, trained ? weight.gradient() : Tensor());
     if (x.needs_gradient()) x.gradient->add(device_, dx);

@@ -11,9 +11,7 @@ namespace {
 
 constexpr const char* key = "eos_token_id";
 
-bool has_end_tokens(const Json& config) {
-  return config.is_object() && config.contains(key) && !config[key].is_null();
-}
+bool has_end_tokens(const Json& config) { return config.is_object() && config.contains(key) && !config[key].is_null(); }
 
 std::vector<std::int64_t> end_tokens(const Json& config, const std::filesystem::path& path) {
   const Json list = config[key].is_array() ? config[key] : Json::array({config[key]});

@@ -39,13 +39,16 @@ std::vector<std::int64_t> read_token_ordering(const TensorFiles& files, std::int
 
 }  // namespace
 
-Pair::Pair(const Settings& settings)
-    : base_directory(settings.model.base),
-      drafter_directory(settings.model.drafter),
+Pair::Pair(const Settings& settings) : Pair(settings, settings.model.base, settings.model.drafter, TensorFiles::open) {}
+
+Pair::Pair(const Settings& settings, std::filesystem::path base, std::filesystem::path drafter,
+           const OpenFiles& open_files)
+    : base_directory(std::move(base)),
+      drafter_directory(std::move(drafter)),
       base_config(read_base_config(base_directory)),
       drafter_config(read_fitting_drafter(drafter_directory, base_config)),
-      base_files(TensorFiles::open(base_directory)),
-      drafter_files(TensorFiles::open(drafter_directory)),
+      base_files(open_files(base_directory)),
+      drafter_files(open_files(drafter_directory)),
       table(base_config, base_files, drafter_config, drafter_files, settings) {
   base_layer_scalars = layer_scalars(base_files, "model.language_model.", base_config.text.num_hidden_layers);
   drafter_layer_scalars = layer_scalars(drafter_files, "model.", drafter_config.text.num_hidden_layers);

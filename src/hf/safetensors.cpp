@@ -223,6 +223,14 @@ TensorFiles TensorFiles::open_file(const fs::path& file) {
   return files;
 }
 
+TensorFiles TensorFiles::open_file(const fs::path& file, const std::vector<TensorEntry>& without_values) {
+  TensorFiles files = open_file(file);
+  for (const TensorEntry& entry : without_values)
+    if (!files.tensors_.insert({entry.name, {entry, {}}}).second)
+      throw Error("{}: tensor {} is in another file too", file.string(), entry.name);
+  return files;
+}
+
 void TensorFiles::add_file(const fs::path& path) {
   files_.push_back(std::make_shared<MappedFile>(path));
   const std::span<const std::byte> bytes = files_.back()->bytes();
@@ -272,6 +280,7 @@ void TensorFiles::copy_bytes(const std::string& name, std::uint64_t begin, std::
 void TensorFiles::read(const std::string& name, std::int64_t begin, std::span<float> values) const {
   const Tensor& tensor = find(name);
   const std::string& dtype = tensor.entry.dtype;
+  MTP_ASSERT(!tensor.bytes.empty() || values.empty());
   MTP_ASSERT(begin >= 0 && begin + static_cast<std::int64_t>(values.size()) <= num_elements(tensor.entry.shape));
   if (dtype == "F32")
     read_as<float>(tensor.bytes, begin, values, [](float v) { return v; });

@@ -71,9 +71,9 @@ DecoderLayer::Outputs DecoderLayer::forward(Graph& graph, const Value& x_TH, con
     const Value normed = g.rms_norm(x, input_norm_, eps_);
     KeyValue kv = shares ? KeyValue{values[1], values[2]} : key_value(g, normed, sequences);
     if (cache != nullptr && !shares) kv = cache->extend(index_, kv, sequences);
-    x = g.add(x, g.rms_norm(attention(g, normed, sequences, kv), post_attention_norm_, eps_));
-    x = g.add(x, g.rms_norm(mlp(g, g.rms_norm(x, pre_feedforward_norm_, eps_)), post_feedforward_norm_, eps_));
-    if (has_per_layer_input) x = g.add(x, g.rms_norm(per_layer(g, x, values.back()), *post_per_layer_norm_, eps_));
+    x = g.add_rms_norm(x, attention(g, normed, sequences, kv), post_attention_norm_, eps_);
+    x = g.add_rms_norm(x, mlp(g, g.rms_norm(x, pre_feedforward_norm_, eps_)), post_feedforward_norm_, eps_);
+    if (has_per_layer_input) x = g.add_rms_norm(x, per_layer(g, x, values.back()), *post_per_layer_norm_, eps_);
     x = g.scale(x, rounded_to(x.data.dtype(), layer_scalar_));
     return store ? std::vector<Value>{x, kv.key, kv.value} : std::vector<Value>{x};
   };

@@ -15,6 +15,11 @@ AttentionTypes drafter_attention(const hf::TextConfig& config, const Settings::D
 
 }  // namespace
 
+Tensor token_ordering(Device& device, const hf::Pair& pair) {
+  if (!pair.drafter_config.use_ordered_embeddings) return {};
+  return device.from_host(pair.token_ordering);
+}
+
 Drafter::Drafter(const hf::DrafterConfig& config, const Settings::Drafter& settings,
                  const std::vector<float>& layer_scalars, const Tensor& token_ordering, const Parameters& parameters)
     : config_(config),

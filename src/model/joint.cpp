@@ -24,11 +24,6 @@ std::vector<std::int64_t> teacher_rows(const ops::Sequences& sequences, std::spa
   return rows;
 }
 
-Tensor token_ordering(Device& device, const hf::Pair& pair) {
-  if (!pair.drafter_config.use_ordered_embeddings) return {};
-  return device.from_host(pair.token_ordering);
-}
-
 Settings::Drafter as_served(Settings::Drafter settings) {
   settings.alignment = Alignment::serving;
   return settings;

@@ -42,6 +42,7 @@
   decltype(ops::linear_backward_input) linear_backward_input;     \
   decltype(ops::linear_backward_weight) linear_backward_weight;   \
   decltype(ops::rms_norm_forward) rms_norm_forward;               \
+  decltype(ops::add_rms_norm_forward) add_rms_norm_forward;       \
   decltype(ops::rms_norm_backward) rms_norm_backward;             \
   decltype(ops::adamw) adamw;                                     \
   decltype(ops::sum_of_squares) sum_of_squares;                   \
@@ -183,6 +184,11 @@ void linear_backward_weight(Device& device, const Tensor& dy, const Tensor& x, c
 void rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& x, const Tensor& weight, const Tensor& y,
                       const Tensor& rrms) {
   MTP_FORWARD(rms_norm_forward, norm, x, weight, y, rrms);
+}
+
+void add_rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& residual, const Tensor& x,
+                          const Tensor& weight, const Tensor& y, const Tensor& rrms) {
+  MTP_FORWARD(add_rms_norm_forward, norm, residual, x, weight, y, rrms);
 }
 
 void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rrms,

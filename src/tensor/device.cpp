@@ -58,11 +58,9 @@ Tensor Device::zeros(Shape shape, DType dtype) {
 }
 
 Tensor Device::from_host(std::span<const float> values, Shape shape, DType dtype) {
-  Tensor tensor = empty(std::move(shape), dtype);
-  if (dtype == DType::f32) return filled(*arena_, std::move(tensor), values);
-  MTP_ASSERT(dtype == DType::bf16);
+  if (dtype == DType::f32) return filled(*arena_, empty(std::move(shape)), values);
   const std::vector<BFloat16> rounded(values.begin(), values.end());
-  return filled(*arena_, std::move(tensor), std::span(rounded));
+  return filled(*arena_, empty(std::move(shape), DType::bf16), std::span(rounded));
 }
 
 Tensor Device::from_host(std::span<const std::int64_t> values) {
@@ -71,7 +69,6 @@ Tensor Device::from_host(std::span<const std::int64_t> values) {
 
 void Device::to_host(const Tensor& tensor, std::span<float> values) const {
   if (tensor.dtype() == DType::f32) return read(*arena_, tensor, values);
-  MTP_ASSERT(tensor.dtype() == DType::bf16 && tensor.elements() == static_cast<std::int64_t>(values.size()));
   std::vector<BFloat16> stored(values.size());
   read(*arena_, tensor, std::span(stored));
   std::copy(stored.begin(), stored.end(), values.begin());

@@ -1,7 +1,15 @@
 #include "mtp/train/metrics.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <utility>
 
 #include "mtp/core/error.h"
 #include "mtp/core/json.h"
@@ -11,16 +19,15 @@ namespace mtp::train {
 
 namespace {
 
-/// A line that a killed run left unfinished ends the reading.
-std::vector<std::string> lines_up_to(const std::filesystem::path& path, std::int64_t last_step) {
-  std::vector<std::string> kept;
+/// The length of a file's lines up to a step. A line that a killed run left unfinished ends the reading.
+std::uintmax_t bytes_up_to(const std::filesystem::path& path, std::int64_t last_step) {
+  std::uintmax_t bytes = 0;
   std::ifstream in(path);
-  for (std::string line; std::getline(in, line);) {
+  for (std::string line; std::getline(in, line) && !in.eof(); bytes += line.size() + 1) {
     const Json json = Json::parse(line, nullptr, false);
     if (json.is_discarded() || json.value("step", std::int64_t{0}) > last_step) break;
-    kept.push_back(line);
   }
-  return kept;
+  return bytes;
 }
 
 std::string duration(double seconds) {
@@ -68,16 +75,35 @@ std::string to_json_line(const StepMetrics& m) {
                      m.memory_peak, m.ranks);
 }
 
-MetricsFile::MetricsFile(const std::filesystem::path& path, std::int64_t last_step) : path_(path) {
-  const std::vector<std::string> kept = lines_up_to(path, last_step);
-  out_.open(path, std::ios::trunc);
-  for (const std::string& line : kept) out_ << line << '\n';
-  if (!out_) throw Error("{}: cannot be written; check run.dir and the free space", path_.string());
+MetricsFile::MetricsFile(std::filesystem::path path, std::int64_t last_step) : path_(std::move(path)) {
+  file_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  // Cut, not written again: a run that is killed here must not lose lines.
+  if (file_ < 0 || ftruncate(file_, static_cast<off_t>(bytes_up_to(path_, last_step))) != 0)
+    throw Error("{}: cannot be written: {}; check run.dir", path_.string(), std::strerror(errno));
 }
 
+MetricsFile::~MetricsFile() { close(file_); }
+
 void MetricsFile::append(const std::string& line) {
-  out_ << line << '\n' << std::flush;
-  if (!out_) throw Error("{}: cannot be written; check the free space", path_.string());
+  unwritten_ += line + '\n';
+  write();
+  if (!unwritten_.empty() && !std::exchange(is_warned_, true))
+    spdlog::warn("{}: cannot be written: {}; its lines are kept until it can", path_.string(), std::strerror(errno));
+}
+
+void MetricsFile::finish() {
+  write();
+  if (!unwritten_.empty())
+    throw Error("{}: cannot be written: {}; check the free space", path_.string(), std::strerror(errno));
+}
+
+void MetricsFile::write() {
+  while (!unwritten_.empty()) {
+    const ssize_t count = ::write(file_, unwritten_.data(), unwritten_.size());
+    if (count <= 0) return;
+    unwritten_.erase(0, static_cast<std::size_t>(count));
+  }
+  is_warned_ = false;
 }
 
 std::string Progress::line(const StepMetrics& m) const {

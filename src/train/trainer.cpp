@@ -2,11 +2,14 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <fstream>
 
+#include "mtp/checkpoint/directory.h"
 #include "mtp/checkpoint/export.h"
+#include "mtp/checkpoint/fingerprint.h"
 #include "mtp/checkpoint/source.h"
 #include "mtp/core/log.h"
 #include "mtp/core/signals.h"
@@ -51,70 +54,131 @@ void write_settings_file(const Settings& settings) {
   if (!out.flush()) throw Error("{}: cannot be written; check run.dir and the free space", path.string());
 }
 
+/// Gives a run the source of the checkpoint that it goes on from, which was verified.
+void share_source(const checkpoint::State& state, const std::filesystem::path& run_dir) {
+  std::filesystem::remove_all(run_dir / "source");
+  checkpoint::link_files(state.directory() / "source", run_dir / "source");
+}
+
+constexpr const char* device_kind = "cpu";  // the only one so far
+
+bool allows(const Resumption& from, const char* change) { return std::ranges::count(from.allowed_changes, change) > 0; }
+
 }  // namespace
 
 Trainer::Trainer(const Settings& settings, Device& device, const dist::Communicator& communicator,
-                 std::optional<checkpoint::Position> from)
+                 const std::optional<Resumption>& from)
     : device_(device),
       communicator_(communicator),
-      from_(std::move(from)),
+      first_step_(from ? from->state.step() : 0),
+      is_resumed_(from.has_value()),
       sharding_{device, communicator, settings.dist.reduction, 1, 0, dtype_of(settings.train.compute_dtype)} {
   const dist::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
-  dist::agree(communicator, "the check of the pair and the data", [&] {
-    pair_ = std::make_unique<hf::Pair>(settings);
-    data_ = std::make_unique<data::DataFile>(settings.data.train);
-    if (settings.validation.every_steps > 0)
-      validation_data_ = std::make_unique<data::DataFile>(settings.data.validation);
-    plan_ = make_plan(settings, *pair_, *data_, validation_data_.get(), communicator.size());
-    if (!from_) check_is_new(settings);
-  });
+  dist::agree(communicator, "the check of the pair and the data", [&] { check(settings, from); });
   sharding_.micro_batches = plan_.micro_batches;
-  if (!is_finished()) start();
+  if (is_finished()) {
+    checkpoint::verify(from->state, communicator);
+    return;
+  }
+  fingerprints_ = checkpoint::take_fingerprints(settings, communicator);
+  dist::agree(communicator, "the check of the run's files", [&] { check_files(from); });
+  start(from);
 }
 
-void Trainer::start() {
+void Trainer::check(const Settings& settings, const std::optional<Resumption>& from) {
+  const bool is_from_source = from && !allows(*from, "model");
+  pair_ = is_from_source
+              ? std::make_unique<hf::Pair>(checkpoint::open_source(settings, from->state.directory() / "source"))
+              : std::make_unique<hf::Pair>(settings);
+  data_ = std::make_unique<data::DataFile>(settings.data.train);
+  if (settings.validation.every_steps > 0)
+    validation_data_ = std::make_unique<data::DataFile>(settings.data.validation);
+  plan_ = make_plan(settings, *pair_, *data_, validation_data_.get(), communicator_.size());
+  if (!from) check_is_new(settings);
+  if (from && from->state.text("device") != device_kind && !allows(*from, "run.device"))
+    throw UsageError(
+        "setting run.device: the run was on another kind of device, {}, this is {}; --allow-change run.device if that "
+        "is meant",
+        from->state.text("device"), device_kind);
+}
+
+void Trainer::check_files(const std::optional<Resumption>& from) {
+  if (!from) return;
+  const auto before = checkpoint::fingerprints_of(from->state);
+  checkpoint::check_fingerprints(before, fingerprints_, from->allowed_changes);
+  fingerprints_.insert(before.begin(), before.end());  // of what is gone
+}
+
+void Trainer::start(const std::optional<Resumption>& from) {
   const Settings& settings = plan_.settings;
-  const data::Loader::Options reading = loader_options(plan_, *pair_, communicator_, first_step());
+  const data::Loader::Options reading = loader_options(plan_, *pair_, communicator_, first_step_);
   dist::agree(communicator_, "the check of the samples", [&] {
     check_samples(*data_, reading);
     if (validation_data_) check_samples(*validation_data_, reading);
     if (settings.checkpoint.export_at_end) checkpoint::check_export_target(settings.run.dir / "hf", true);
   });
-  if (communicator_.is_first()) {
-    run_directory_.emplace(settings.run.dir);
-    write_settings_file(settings);
-    if (!from_ || !std::filesystem::exists(settings.run.dir / "source"))
-      checkpoint::store_source(*pair_, settings.run.dir);
-  }
-  communicator_.barrier("the making of run.dir");  // nobody works for a run that another job holds
+  take_run_directory();
   start_log(communicator_.rank(), communicator_.is_first() ? settings.run.dir : std::filesystem::path());
   for (const std::string& dropped : pair_->table.dropped()) spdlog::info("not used, dropped: {}", dropped);
 
   parameters_.emplace(pair_->table, sharding_);
-  dist::agree(communicator_, "the loading of the pair", [&] {
-    if (from_) return checkpoint::restore(*from_, *parameters_, device_);
-    parameters_->load(*pair_, device_);
-    if (settings.drafter.share_embedding_with_base) parameters_->share_embedding_with_base(device_);
-  });
+  load(from);
+  if (communicator_.is_first()) fill_run_directory(from);
+  if (from) spdlog::info("resumed after step {} from {}", first_step_, from->state.directory().string());
   joint_.emplace(device_, settings, *pair_, *parameters_);
   optimizer_.emplace(settings.optimizer, device_, communicator_, parameters_->units());
   if (validation_data_) validation_.emplace(plan_.settings, *validation_data_, reading.batch, *joint_, communicator_);
   order_.emplace(sampler(settings, *data_));
   loader_.emplace(*data_, *order_, reading);
+  const checkpoint::Run run{settings, fingerprints_, device_kind, communicator_.size()};
+  saver_.emplace(run, *parameters_, device_, communicator_);
+}
+
+void Trainer::take_run_directory() {
+  const std::filesystem::path& path = plan_.settings.run.dir;
+  if (communicator_.is_first()) run_directory_.emplace(path);
+  communicator_.barrier("the making of run.dir");  // nobody works for a run that another job holds
+  if (!communicator_.is_first()) run_directory_.emplace(checkpoint::RunDirectory::of_other_rank(path));
+}
+
+void Trainer::load(const std::optional<Resumption>& from) {
+  if (from) return checkpoint::restore(from->state, *parameters_, device_, communicator_);
+  dist::agree(communicator_, "the loading of the pair", [&] {
+    parameters_->load(*pair_, device_);
+    if (plan_.settings.drafter.share_embedding_with_base) parameters_->share_embedding_with_base(device_);
+  });
+}
+
+void Trainer::fill_run_directory(const std::optional<Resumption>& from) {
+  const std::filesystem::path& path = plan_.settings.run.dir;
+  checkpoint::clean(path, first_step_);
+  write_settings_file(plan_.settings);
+  if (from && !allows(*from, "model"))
+    share_source(from->state, path);
+  else
+    checkpoint::store_source(*pair_, path);
 }
 
 Trainer::End Trainer::run() {
   if (is_finished()) {
-    spdlog::info("step {} of {}: nothing left to do", first_step(), plan_.steps);
+    spdlog::info("step {} of {}: nothing left to do", first_step_, plan_.steps);
     return End::done;
   }
+  try {
+    return train();
+  } catch (const AgreedError&) {
+    saver_->wait();  // what was saved before is sound
+    throw;
+  }
+}
+
+Trainer::End Trainer::train() {
   const StopSignals signals;
   const Settings& settings = plan_.settings;
   std::optional<MetricsFile> metrics_file, validation_file;
-  if (communicator_.is_first()) metrics_file.emplace(settings.run.dir / "metrics.jsonl", first_step());
+  if (communicator_.is_first()) metrics_file.emplace(settings.run.dir / "metrics.jsonl", first_step_);
   if (communicator_.is_first() && validation_)
-    validation_file.emplace(settings.run.dir / "validation.jsonl", first_step());
-  if (from_) spdlog::info("resumed after step {} from {}", from_->step, from_->directory.string());
+    validation_file.emplace(settings.run.dir / "validation.jsonl", first_step_);
   spdlog::info("{} steps of {} sequences on {} ranks, {} samples", plan_.steps, settings.train.global_batch,
                communicator_.size(), data_->samples());
   const auto validate = [&](std::int64_t step) {
@@ -122,10 +186,11 @@ Trainer::End Trainer::run() {
     if (validation_file) validation_file->append(to_json_line(validated));
     spdlog::info("{}", to_log_line(validated));
   };
-  if (validation_ && !from_) validate(0);  // what the source pair does
-  const Progress progress(first_step(), plan_.steps);
-  for (std::int64_t s = first_step(); s < plan_.steps; ++s) {
+  if (validation_ && !is_resumed_) validate(0);  // what the source pair does
+  const Progress progress(first_step_, plan_.steps);
+  for (std::int64_t s = first_step_; s < plan_.steps; ++s) {
     const StepMetrics metrics = step(s);
+    saver_->advance();
     if (metrics_file) metrics_file->append(to_json_line(metrics));
     if (metrics.step % settings.run.log_every_steps == 0 || metrics.step == plan_.steps)
       spdlog::info("{}", progress.line(metrics));
@@ -134,8 +199,9 @@ Trainer::End Trainer::run() {
     const bool is_last = metrics.step == plan_.steps;
     // A signal may have reached any one rank: all stop after the same step.
     const bool stops = communicator_.max(signals.received(), "stop signals") > 0;
-    if (is_last || stops || (every > 0 && metrics.step % every == 0))
-      checkpoint::save(settings, metrics.step, *parameters_, device_, communicator_);
+    if (is_last || stops || (every > 0 && metrics.step % every == 0)) save(metrics.step);
+    if (is_last || stops) saver_->finish();
+    if ((is_last || stops) && metrics_file) metrics_file->finish();
     if (stops && !is_last) {
       spdlog::info("stopped by a signal after step {}; go on by mtp-resume --from {}", metrics.step,
                    settings.run.dir.string());
@@ -146,6 +212,11 @@ Trainer::End Trainer::run() {
     checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf", {.force = true},
                           communicator_);
   return End::done;
+}
+
+void Trainer::save(std::int64_t step) {
+  const std::int64_t next = step * plan_.settings.train.global_batch;  // item of the stream of samples
+  saver_->save(step, order_->epoch(step), next % data_->samples(), plan_.schedule.rate(step));
 }
 
 StepMetrics Trainer::step(std::int64_t step) {

@@ -2,30 +2,42 @@
 
 #include "../../src/ops/cuda/product.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "../../src/ops/cuda/elements.cuh"
-#include "mtp/tensor/device.h"
 
 namespace mtp::ops::cuda {
 
 namespace {
 
-/// Element (row, column) of the matrix that is read.
-float element(const Operand& matrix, const Elements& stored, std::int64_t row, std::int64_t column) {
-  return stored[matrix.is_transposed ? column * matrix.rows() + row : row * matrix.columns() + column];
+/// The matrix that is read, row by row.
+std::vector<float> values_of(const Operand& matrix) {
+  const Elements stored(matrix.stored);
+  const std::int64_t rows = matrix.rows(), columns = matrix.columns();
+  std::vector<float> values;
+  values.reserve(static_cast<std::size_t>(rows * columns));
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = 0; j < columns; ++j)
+      values.push_back(stored[matrix.is_transposed ? j * rows + i : i * columns + j]);
+  return values;
 }
 
 }  // namespace
 
 void multiply(Device&, const Operand& a, const Operand& b, float beta, const Tensor& c) {
   MTP_ASSERT(a.columns() == b.rows() && c.size(0) == a.rows() && c.size(1) == b.columns());
-  const Elements stored_a(a.stored), stored_b(b.stored), out(c);
-  for (std::int64_t i = 0; i < a.rows(); ++i)
-    for (std::int64_t j = 0; j < b.columns(); ++j) {
-      float sum = 0;
-      for (std::int64_t k = 0; k < a.columns(); ++k) sum += element(a, stored_a, i, k) * element(b, stored_b, k, j);
-      const std::int64_t at = i * b.columns() + j;
-      out.set(at, beta == 0 ? sum : sum + beta * out[at]);
-    }
+  const std::int64_t columns = b.columns(), inner = a.columns();
+  const std::vector<float> values_a = values_of(a), values_b = values_of(b);
+  const Elements out(c);
+  std::vector<float> sums(static_cast<std::size_t>(columns));
+  for (std::int64_t i = 0; i < a.rows(); ++i) {
+    std::fill(sums.begin(), sums.end(), 0.0f);
+    for (std::int64_t k = 0; k < inner; ++k)
+      for (std::int64_t j = 0; j < columns; ++j) sums[j] += values_a[i * inner + k] * values_b[k * columns + j];
+    for (std::int64_t j = 0; j < columns; ++j)
+      out.set(i * columns + j, beta == 0 ? sums[j] : sums[j] + beta * out[i * columns + j]);
+  }
 }
 
 }  // namespace mtp::ops::cuda

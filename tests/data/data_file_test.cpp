@@ -115,7 +115,7 @@ TEST_F(DataFileTest, AMissingDatasetIsNamed) {
   out.set_attribute("pad_token_id", std::int64_t{0});
   test::write_dataset(out, "tokens", parts.tokens);
   out.close();
-  EXPECT_EQ(without_path([&] { DataFile{path}; }), " has no dataset loss_mask");
+  EXPECT_EQ(without_path([&] { DataFile{path}; }), " has no dataset offsets");
 }
 
 TEST_F(DataFileTest, FilesWithImagesAreRefused) {

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "mtp/tensor/bfloat16.h"
+
 namespace mtp::dist {
 namespace {
 
@@ -63,6 +65,25 @@ TEST_F(ShardedUnitTest, GathersWhatTheRanksOwn) {
     for (std::int64_t e = 0; e < value.elements(); ++e)
       ASSERT_EQ(value.f32()[e], weight(member.offset + e)) << member.name;
   }
+  unit.release();
+}
+
+TEST_F(ShardedUnitTest, GathersInTheTypeThatIsComputedWith) {
+  sharding.compute_dtype = DType::bf16;
+  ShardedUnit unit(layout(), sharding);
+  fill_master(unit);
+  const std::int64_t before = device.memory_in_use();
+  unit.acquire();
+  const std::int64_t elements = unit.master().elements() * communicator.size();
+  EXPECT_LE(device.memory_in_use() - before, elements * 2 * 9 / 8);  // an arena's block is up to an eighth larger
+  for (std::size_t i = 0; i < unit.layout().members().size(); ++i) {
+    const UnitLayout::Member& member = unit.layout().members()[i];
+    std::vector<float> values(member.elements());
+    device.to_host(unit.value(i), values);
+    for (std::int64_t e = 0; e < member.elements(); ++e)
+      ASSERT_EQ(values[e], rounded_to(DType::bf16, weight(member.offset + e))) << member.name;
+  }
+  EXPECT_EQ(unit.gradient(0).dtype(), DType::f32);
   unit.release();
 }
 

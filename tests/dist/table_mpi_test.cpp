@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "mtp/dist/sharded_unit.h"
+#include "mtp/tensor/bfloat16.h"
 
 namespace mtp::dist {
 namespace {
@@ -36,10 +37,10 @@ class TableTest : public testing::Test {
   }
 
   Tensor gradients_of(std::int64_t micro_batch, std::int64_t count) {
-    Tensor gradients = device.empty({count, width});
+    std::vector<float> gradients;
     for (std::int64_t i = 0; i < count; ++i)
-      for (std::int64_t c = 0; c < width; ++c) gradients.f32()[i * width + c] = row_gradient(micro_batch, i, c);
-    return gradients;
+      for (std::int64_t c = 0; c < width; ++c) gradients.push_back(row_gradient(micro_batch, i, c));
+    return device.from_host(gradients, {count, width}, sharding.compute_dtype);
   }
 
   void reduce_all(bool dense) {
@@ -65,7 +66,8 @@ class TableTest : public testing::Test {
     const std::vector<std::int64_t> ids = ids_of(micro_batch);
     for (std::size_t i = 0; i < ids.size(); ++i)
       if (ids[i] == row && row != skipped) {
-        const float part = row_gradient(micro_batch, static_cast<std::int64_t>(i), column) * 0.3f;
+        const float gradient = row_gradient(micro_batch, static_cast<std::int64_t>(i), column);
+        const float part = rounded_to(sharding.compute_dtype, gradient) * 0.3f;
         sum += part;
       }
     return sum;
@@ -109,6 +111,20 @@ TEST_F(TableTest, RowGradientsFollowTheTiedProjections) {
   for (int step = 0; step < 2; ++step) {
     reduce_all(true);
     expect_sums(true);
+  }
+}
+
+TEST_F(TableTest, InBf16RowsAreRoundedAndTheirGradientsAddedInFp32) {
+  sharding.compute_dtype = DType::bf16;
+  const std::vector<std::int64_t> ids = ids_of(communicator.rank());
+  std::vector<float> found(ids.size() * width);
+  device.to_host(table.rows(device.from_host(ids)), found);
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    for (std::int64_t c = 0; c < width; ++c)
+      ASSERT_EQ(found[i * width + c], rounded_to(DType::bf16, weight(ids[i], c))) << "id " << ids[i];
+  for (const bool dense : {false, true}) {
+    reduce_all(dense);
+    expect_sums(dense);
   }
 }
 

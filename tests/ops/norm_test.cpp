@@ -9,7 +9,7 @@ namespace {
 
 constexpr float eps = 1e-6f;
 
-/// inputs: x, and weight or nothing
+/// inputs: x, weight or nothing, what is added or nothing
 Array rms_norm_reference(const std::vector<Array>& inputs) {
   const Array& x = inputs[0];
   const std::int64_t width = x.shape.back(), rows = num_elements(x.shape) / width;
@@ -18,7 +18,9 @@ Array rms_norm_reference(const std::vector<Array>& inputs) {
     double square = 0;
     for (std::int64_t i = 0; i < width; ++i) square += x(row, i) * x(row, i);
     const double r = 1 / std::sqrt(square / static_cast<double>(width) + eps);
-    for (std::int64_t i = 0; i < width; ++i) y(row, i) = x(row, i) * r * (inputs.size() > 1 ? inputs[1].values[i] : 1);
+    for (std::int64_t i = 0; i < width; ++i)
+      y(row, i) = x(row, i) * r * (inputs.size() > 1 ? inputs[1].values[i] : 1) +
+                  (inputs.size() > 2 ? inputs[2].values[row * width + i] : 0);
   }
   return y;
 }
@@ -46,6 +48,28 @@ Operation rms_norm(const std::string& name, const Shape& shape, Weight kind) {
               },
           .added = {1}};
 }
+
+Operation add_rms_norm(const std::string& name, const Shape& shape) {
+  return {.name = name,
+          .inputs = {random_array(shape, 1), random_array({shape.back()}, 2), random_array(shape, 4)},
+          .output_gradient = random_array(shape, 3),
+          .reference = rms_norm_reference,
+          .run =
+              [](Device& device, const std::vector<Tensor>& inputs, const Tensor& dy) {
+                const Tensor &x = inputs[0], &weight = inputs[1], &residual = inputs[2];
+                const Tensor y = to_write(device, x), dx = to_write(device, x);
+                const Tensor rrms = to_write(device, {x.elements() / x.size(-1)});
+                const Tensor dweight = to_add_to(device, weight.shape());
+                add_rms_norm_forward(device, {.eps = eps}, residual, x, weight, y, rrms);
+                rms_norm_backward(device, dy, x, weight, rrms, dx, dweight);
+                return Result{y, {dx, dweight, dy}};
+              },
+          .added = {1}};
+}
+
+INSTANTIATE_TEST_SUITE_P(AddRmsNorm, OperationTest,
+                         on_every_device({add_rms_norm("one_row", {1, 5}), add_rms_norm("many_rows", {150, 33})}),
+                         operation_name);
 
 INSTANTIATE_TEST_SUITE_P(
     RmsNorm, OperationTest,

@@ -1,86 +1,236 @@
+// What decoding stands on: a row's bits, on whatever number of rows it is computed with; and the values themselves.
+
 #include "mtp/ops/rowwise.h"
 
 #include <cmath>
+#include <cstring>
+#include <memory>
 
+#include "mtp/ops/elementwise.h"
+#include "mtp/ops/embedding.h"
+#include "mtp/ops/norm.h"
+#include "mtp/ops/rope.h"
 #include "ops/support.h"
 
 namespace mtp::ops::test {
 namespace {
 
-class RowwiseTest : public DeviceTest {};
+constexpr std::int64_t most_rows = 17;  // several passes over the weights
+
+class RowwiseTest : public DeviceTest {
+ protected:
+  void SetUp() override {
+    DeviceTest::SetUp();
+    if (!IsSkipped()) device_.reset(new Device(make_device(GetParam())));
+  }
+  Device& device() { return *device_; }
+
+  /// Rows begin … begin + rows - 1 of x.
+  Tensor rows_of(const Tensor& x, std::int64_t begin, std::int64_t rows) {
+    Shape shape = x.shape();
+    const std::int64_t width = x.elements() / shape[0];
+    shape[0] = rows;
+    return x.slice(begin * width, shape);
+  }
+
+  /// `run(first, rows)` computes rows of one result: each has the bits that it has alone.
+  void expect_rowwise(const std::string& what, const std::function<Tensor(std::int64_t, std::int64_t)>& run) {
+    std::vector<std::vector<double>> alone;
+    for (std::int64_t row = 0; row < most_rows; ++row) alone.push_back(to_host(device(), run(row, 1)).values);
+    for (std::int64_t rows = 2; rows <= most_rows; ++rows)
+      for (const std::int64_t first : {std::int64_t{0}, most_rows - rows}) {
+        const Array together = to_host(device(), run(first, rows));
+        for (std::int64_t row = 0; row < rows; ++row)
+          EXPECT_EQ(std::memcmp(together.values.data() + row * static_cast<std::int64_t>(alone[0].size()),
+                                alone[first + row].data(), alone[0].size() * sizeof(double)),
+                    0)
+              << what << ": row " << row << " of " << rows << " from " << first;
+      }
+  }
+
+ private:
+  std::unique_ptr<Device> device_;
+};
 INSTANTIATE_TEST_SUITE_P(Devices, RowwiseTest, testing::ValuesIn(device_kinds()), device_name);
 
-Array first_rows(const Array& x, std::int64_t rows) {
-  Array first({rows, x.size(1)});
-  std::copy_n(x.values.begin(), first.values.size(), first.values.begin());
-  return first;
+struct Size {
+  std::int64_t in, out;
+};
+// Whole vectors, a rest of each kind, and enough outputs for several threads.
+constexpr Size sizes[] = {{64, 48}, {168, 33}, {30, 7}, {3, 5}, {600, 500}};
+
+Array product(const Array& x, const Array& w) {
+  Array y({x.size(0), w.size(0)});
+  for (std::int64_t t = 0; t < x.size(0); ++t)
+    for (std::int64_t o = 0; o < w.size(0); ++o)
+      for (std::int64_t i = 0; i < x.size(1); ++i) y(t, o) += x(t, i) * w(o, i);
+  return y;
 }
 
-Array linear(DeviceKind kind, const Array& x, const Array& w) {
-  Device device = make_device(kind);
-  const Tensor y = to_write(device, {x.size(0), w.size(0)});
-  rowwise_linear(device, to_device(device, x), to_device(device, w), y);
-  return to_host(device, y);
-}
-
-TEST_P(RowwiseTest, LinearIsTheProduct) {
-  for (const std::int64_t width : {5, 72, 600}) {
-    const Array x = random_array({11, width}, 1), w = random_array({37, width}, 2);
-    Array expected({11, 37});
-    for (std::int64_t t = 0; t < 11; ++t)
-      for (std::int64_t o = 0; o < 37; ++o)
-        for (std::int64_t i = 0; i < width; ++i) expected(t, o) += x(t, i) * w(o, i);
-    expect_close("y", linear(GetParam(), x, w), expected);
-  }
-}
-
-TEST_P(RowwiseTest, ARowsBitsDoNotDependOnTheRowsBesideIt) {
-  const Array x = random_array({11, 72}, 1), w = random_array({37, 72}, 2), all = linear(GetParam(), x, w);
-  for (std::int64_t rows = 1; rows < 11; ++rows)
-    EXPECT_EQ(linear(GetParam(), first_rows(x, rows), w).values, first_rows(all, rows).values) << rows << " rows";
-}
-
-TEST_P(RowwiseTest, TheLowestOfTheLargestIsChosen) {
-  Device device = make_device(GetParam());
-  const Tensor choices = device.empty({3}, DType::i64);
-  rowwise_choice(device, to_device(device, Array({3, 1}, {1, -1, NAN})),
-                 to_device(device, Array({4, 1}, {0, 2, 2, -1})), choices);
-  std::vector<std::int64_t> values(3);
-  device.to_host(choices, values);
-  EXPECT_EQ(values, (std::vector<std::int64_t>{1, 3, -1}));
-}
-
-// Keys of a window lie in a ring that has come round several times.
-TEST_P(RowwiseTest, AttentionIsThatOfTheWholeSequence) {
-  const std::int64_t length = 300, width = 24, heads = 4, kv_heads = 2, rows = 3, first = length - rows;
-  const Array q = random_array({rows, heads, width}, 1), k = random_array({length, kv_heads, width}, 2),
-              v = random_array({length, kv_heads, width}, 3);
-  for (const std::int64_t window : {0, 40}) {
-    const AttentionMask mask{.window = window, .offset = 1};
-    const std::int64_t n = window > 0 ? window + rows : length;
-    Array ring_k({n, kv_heads, width}), ring_v(ring_k.shape), expected(q.shape);
-    for (std::int64_t i = 0; i < length * kv_heads; ++i)
-      for (std::int64_t c = 0; c < width; ++c) {
-        ring_k(i % (n * kv_heads), c) = k(i, c);
-        ring_v(i % (n * kv_heads), c) = v(i, c);
-      }
-    for (std::int64_t i = 0; i < rows * heads; ++i) {
-      const std::int64_t t = first + i / heads, group = i % heads / (heads / kv_heads);
-      double sum = 0;
-      for (std::int64_t j = mask.begin(t, 0); j < mask.end(t, 0); ++j) {
-        double score = 0;
-        for (std::int64_t c = 0; c < width; ++c) score += q(i, c) * k(j * kv_heads + group, c);
-        sum += std::exp(score);
-        for (std::int64_t c = 0; c < width; ++c) expected(i, c) += std::exp(score) * v(j * kv_heads + group, c);
-      }
-      for (std::int64_t c = 0; c < width; ++c) expected(i, c) /= sum;
+TEST_P(RowwiseTest, ProductsAreThoseOfThePlainSum) {
+  for (const Size& size : sizes)
+    for (const std::int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13}) {
+      const Array x = random_array({rows, size.in}, 1), w = random_array({size.out, size.in}, 2);
+      const Tensor y = to_write(device(), {rows, size.out});
+      rowwise_linear(device(), to_device(device(), x), to_device(device(), w), y);
+      expect_close(fmt::format("{} rows, {} to {}", rows, size.in, size.out), to_host(device(), y), product(x, w));
     }
-    Device device = make_device(GetParam());
-    const Tensor out = to_write(device, q.shape);
-    rowwise_attention(device, mask, first, to_device(device, q), to_device(device, ring_k), to_device(device, ring_v),
-                      out);
-    expect_close("attention", to_host(device, out), expected);
+}
+
+TEST_P(RowwiseTest, ProductsHaveTheSameBitsOnAnyNumberOfRows) {
+  for (const Size& size : sizes) {
+    const Tensor x = to_device(device(), random_array({most_rows, size.in}, 1));
+    const Tensor w = to_device(device(), random_array({size.out, size.in}, 2));
+    expect_rowwise("product", [&](std::int64_t first, std::int64_t rows) {
+      const Tensor y = device().empty({rows, size.out});
+      rowwise_linear(device(), rows_of(x, first, rows), w, y);
+      return y;
+    });
   }
+}
+
+TEST_P(RowwiseTest, ProductsHaveTheSameBitsOnAnyThreads) {
+  expect_same_bits_on_any_threads(GetParam(), [](Device& any) {
+    const Tensor y = any.empty({5, 500});
+    rowwise_linear(any, to_device(any, random_array({5, 600}, 1)), to_device(any, random_array({500, 600}, 2)), y);
+    return std::vector{y};
+  });
+}
+
+TEST_P(RowwiseTest, ChoicesAreTheLargestAndOfEqualOnesTheLowest) {
+  const auto choices_of = [&](const Array& x, const Array& w) {
+    const Tensor choices = device().empty({x.size(0)}, DType::i64);
+    rowwise_choice(device(), to_device(device(), x), to_device(device(), w), choices);
+    std::vector<std::int64_t> values(static_cast<std::size_t>(x.size(0)));
+    device().to_host(choices, values);
+    return values;
+  };
+  const Array x = random_array({7, 24}, 1), w = random_array({500, 24}, 2), logits = product(x, w);
+  std::vector<std::int64_t> want;
+  for (std::int64_t t = 0; t < 7; ++t) {
+    const auto row = logits.values.begin() + t * 500;
+    want.push_back(std::max_element(row, row + 500) - row);
+  }
+  EXPECT_EQ(choices_of(x, w), want);
+  EXPECT_EQ(choices_of(Array({2, 1}, {1, -1}), Array({6, 1}, {0, 2, 1, 2, 2, 0})), (std::vector<std::int64_t>{1, 0}));
+  const double nan = std::nan("");
+  EXPECT_EQ(choices_of(Array({1, 1}, {1}), Array({3, 1}, {nan, -3, -2})), std::vector<std::int64_t>{2});
+  EXPECT_EQ(choices_of(Array({1, 1}, {nan}), Array({3, 1}, {1, 2, 3})), std::vector<std::int64_t>{-1});
+}
+
+/// One text's attention, with keys and values in a ring.
+struct Attention {
+  AttentionMask mask;
+  std::int64_t first, heads, kv_heads, width, ring;
+};
+const Attention attentions[] = {
+    {{.window = 0, .offset = 0}, 20, 4, 2, 16, 60},  // all positions held
+    {{.window = 7, .offset = 0}, 20, 4, 2, 16, 7 + most_rows - 1},
+    {{.window = 7, .offset = 1}, 20, 2, 2, 24, 7 + most_rows - 1},
+    {{.window = 9, .offset = 0}, 2, 6, 1, 12, 40},     // the first rows see less than the window
+    {{.window = 0, .offset = 1}, 300, 8, 1, 64, 400},  // several threads
+};
+
+/// Row j of all positions in row j mod ring.
+Array in_ring(const Array& all, std::int64_t positions, std::int64_t ring) {
+  Array held({ring, all.size(1), all.size(2)}, std::vector<double>(ring * all.size(1) * all.size(2), std::nan("")));
+  const std::int64_t width = all.size(1) * all.size(2);
+  for (std::int64_t j = 0; j < positions; ++j)
+    std::copy_n(all.values.begin() + j * width, width, held.values.begin() + j % ring * width);
+  return held;
+}
+
+Array plain_attention(const Attention& a, const Array& q, const Array& k, const Array& v) {
+  Array out(q.shape);
+  for (std::int64_t i = 0; i < q.size(0) * a.heads; ++i) {
+    const std::int64_t t = a.first + i / a.heads, group = i % a.heads / (a.heads / a.kv_heads);
+    const auto at = [&](std::int64_t j, std::int64_t c) { return (j * a.kv_heads + group) * a.width + c; };
+    double sum = 0;
+    std::vector<double> mixed(a.width);
+    for (std::int64_t j = a.mask.begin(t, 0); j < a.mask.end(t, 0); ++j) {
+      double score = 0;
+      for (std::int64_t c = 0; c < a.width; ++c) score += q.values[i * a.width + c] * k.values[at(j, c)];
+      sum += std::exp(score);
+      for (std::int64_t c = 0; c < a.width; ++c) mixed[c] += std::exp(score) * v.values[at(j, c)];
+    }
+    for (std::int64_t c = 0; c < a.width; ++c) out.values[i * a.width + c] = mixed[c] / sum;
+  }
+  return out;
+}
+
+TEST_P(RowwiseTest, AttentionIsThatOfThePlainSumOverARing) {
+  for (const Attention& a : attentions) {
+    const std::int64_t positions = a.first + most_rows;
+    const Array q = random_array({most_rows, a.heads, a.width}, 1);
+    const Array k = random_array({positions, a.kv_heads, a.width}, 2),
+                v = random_array({positions, a.kv_heads, a.width}, 3);
+    const Tensor out = to_write(device(), q.shape);
+    rowwise_attention(device(), a.mask, a.first, to_device(device(), q),
+                      to_device(device(), in_ring(k, positions, a.ring)),
+                      to_device(device(), in_ring(v, positions, a.ring)), out);
+    expect_close(fmt::format("window {}, offset {}", a.mask.window, a.mask.offset), to_host(device(), out),
+                 plain_attention(a, q, k, v));
+  }
+}
+
+TEST_P(RowwiseTest, AttentionHasTheSameBitsOnAnyNumberOfRowsAndInAnyRing) {
+  for (const Attention& a : attentions) {
+    const std::int64_t positions = a.first + most_rows;
+    const Tensor q = to_device(device(), random_array({most_rows, a.heads, a.width}, 1));
+    const Array k = random_array({positions, a.kv_heads, a.width}, 2),
+                v = random_array({positions, a.kv_heads, a.width}, 3);
+    expect_rowwise("attention", [&](std::int64_t first, std::int64_t rows) {
+      const std::int64_t ring = a.ring + (rows == 1 ? 0 : rows);  // another place for each position
+      const Tensor out = device().empty({rows, a.heads, a.width});
+      rowwise_attention(device(), a.mask, a.first + first, rows_of(q, first, rows),
+                        to_device(device(), in_ring(k, a.first + first + rows, ring)),
+                        to_device(device(), in_ring(v, a.first + first + rows, ring)), out);
+      return out;
+    });
+  }
+}
+
+// The rest of what a forward of decoding consists of. The widths leave rows at every alignment.
+TEST_P(RowwiseTest, OtherOperationsHaveTheSameBitsOnAnyNumberOfRows) {
+  for (const std::int64_t width : {4, 12, 30, 168, 1000}) {
+    const Tensor x = to_device(device(), random_array({most_rows, width}, 1)),
+                 other = to_device(device(), random_array({most_rows, width}, 2));
+    const Tensor weight = to_device(device(), random_array({width}, 3));
+    const auto expect = [&](const char* what,
+                            const std::function<void(const Tensor&, const Tensor&, const Tensor&)>& run) {
+      expect_rowwise(fmt::format("{} of width {}", what, width), [&](std::int64_t first, std::int64_t rows) {
+        const Tensor y = device().empty({rows, width});
+        run(rows_of(x, first, rows), rows_of(other, first, rows), y);
+        return y;
+      });
+    };
+    for (const Tensor& scale : {weight, Tensor()})
+      expect("rms_norm", [&](const Tensor& a, const Tensor&, const Tensor& y) {
+        rms_norm_forward(device(), {}, a, scale, y, device().empty({a.size(0)}));
+      });
+    expect("add", [&](const Tensor& a, const Tensor& b, const Tensor& y) { add(device(), a, b, y); });
+    expect("add_scaled",
+           [&](const Tensor& a, const Tensor& b, const Tensor& y) { add_scaled(device(), a, b, 0.7f, y); });
+    expect("scale", [&](const Tensor& a, const Tensor&, const Tensor& y) { ops::scale(device(), a, 0.7f, y); });
+    expect("gated_gelu",
+           [&](const Tensor& a, const Tensor& b, const Tensor& y) { gated_gelu_forward(device(), a, b, y); });
+    Rope rope{.inverse_frequencies = std::vector<float>(width / 2), .position_offset = 1};
+    for (std::int64_t i = 0; i < width / 2; ++i) rope.inverse_frequencies[i] = 1.0f / static_cast<float>(1 + i);
+    expect_rowwise(fmt::format("rope of width {}", width), [&](std::int64_t first, std::int64_t rows) {
+      const Tensor a = rows_of(x, first, rows).view({rows, 1, width}), y = device().empty({rows, 1, width});
+      rope_forward(device(), rope, Sequences::continuing(100 + first, rows), a, y);
+      return y;
+    });
+  }
+}
+
+TEST_P(RowwiseTest, RowsThatContinueASequenceAreRotatedAsInIt) {
+  const Rope rope{.inverse_frequencies = {1, 0.3f}, .position_offset = 1};
+  const Tensor x = to_device(device(), random_array({9, 2, 4}, 1)), whole = device().empty(x.shape());
+  rope_forward(device(), rope, Sequences({9}), x, whole);
+  const Tensor rest = device().empty({4, 2, 4});
+  rope_forward(device(), rope, Sequences::continuing(5, 4), rows_of(x, 5, 4), rest);
+  EXPECT_EQ(to_host(device(), rest).values, to_host(device(), rows_of(whole, 5, 4)).values);
 }
 
 }  // namespace

@@ -95,7 +95,6 @@ Operation with_stored_values(Operation operation, const std::string& name);
 class OperationTest : public testing::TestWithParam<std::tuple<DeviceKind, DType, Operation>> {
  protected:
   OperationTest();
-
   void SetUp() override { skip_without(kind()); }
   DeviceKind kind() const { return std::get<0>(GetParam()); }
   DType dtype() const { return std::get<1>(GetParam()); }

@@ -260,10 +260,52 @@ def load_pair(base_dir, drafter_dir, dtype=torch.float32):
 # ---------------------------------------------------------------- training
 
 
-def train(base_dir, drafter_dir, data, steps, recipe: Recipe, out: Path | None, order=None, max_length=None):
+class RoundedPair:
+    """Added: the pair as it is computed with in another type than the fp32 of the weights that are trained.
+
+    It is loaded in that type as from_pretrained does it and runs without autocast: parameters, buffers, activations and
+    their gradients are all of that type. Its parameters are rounded from the trained ones before each step, and its
+    gradients are added to theirs, in fp32, after each sequence's backward. All that is left to PyTorch's choice is what
+    its operations keep in fp32 within themselves.
+    """
+
+    def __init__(self, trained, base_dir, drafter_dir, recipe, dtype):
+        self.models = load_pair(base_dir, drafter_dir, dtype)
+        freeze(*self.models, recipe)
+        self.parameters = [
+            pair for mine, its in zip(self.models, trained) for pair in zip(mine.parameters(), its.parameters(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def round_weights(self):
+        for mine, trained in self.parameters:
+            mine.copy_(trained)
+
+    @torch.no_grad()
+    def add_gradients(self):
+        for mine, trained in self.parameters:
+            if mine.grad is not None:
+                trained.grad = mine.grad.float() if trained.grad is None else trained.grad + mine.grad.float()
+                mine.grad = None
+
+
+def train(
+    base_dir,
+    drafter_dir,
+    data,
+    steps,
+    recipe: Recipe,
+    out: Path | None,
+    order=None,
+    max_length=None,
+    compute_dtype=torch.float32,
+):
     """Run `steps` optimizer steps on samples order[0], order[1], … (default 0, 1, …) and record every number."""
     base, drafter = load_pair(base_dir, drafter_dir)
     freeze(base, drafter, recipe)
+    rounded = None
+    if compute_dtype != torch.float32:
+        rounded = RoundedPair((base, drafter), base_dir, drafter_dir, recipe, compute_dtype)
     if recipe.share_embedding_with_base:  # added
         with torch.no_grad():
             drafter.get_input_embeddings().weight.copy_(base.get_input_embeddings().weight)
@@ -285,8 +327,10 @@ def train(base_dir, drafter_dir, data, steps, recipe: Recipe, out: Path | None, 
             label_tokens = sum(int((labels != IGNORE).sum()) for _, labels in batch)
             base_loss, round_loss = 0.0, [0.0] * recipe.num_rounds
             opt.zero_grad()
+            if rounded:
+                rounded.round_weights()
             for ids, labels in batch:
-                logits, draft_logits = joint_forward(base, drafter, ids, recipe)
+                logits, draft_logits = joint_forward(*(rounded.models if rounded else (base, drafter)), ids, recipe)
                 lb = cross_entropy_sum(logits, labels) / label_tokens
                 total = lb
                 for k, dl in enumerate(draft_logits):
@@ -294,6 +338,8 @@ def train(base_dir, drafter_dir, data, steps, recipe: Recipe, out: Path | None, 
                     round_loss[k] += float(l_k.detach())
                     total = total + recipe.drafter_loss_weight * l_k
                 total.backward()
+                if rounded:
+                    rounded.add_gradients()
                 base_loss += float(lb.detach())
             if step == 0:
                 grads = {n: p.grad.detach().clone().contiguous() for n, p in named if p.grad is not None}

@@ -9,6 +9,9 @@ VARIANT/settings.cfg      the trainer's settings but for paths
 VARIANT/metrics.jsonl     3 steps
 VARIANT/grads_step1.safetensors     the first step's gradients before clipping
 VARIANT/weights.safetensors         trained parameters after the steps, fp32
+VARIANT/bf16/                       some variants: the numbers of a run that computes in bf16 (joint_reference.RoundedPair)
+    metrics.jsonl, grads_step1.safetensors      as above, gradients in bf16, which is exact enough here
+    weights_error.json                          how far the weights end from those of the fp32 run, of how far they move
 VARIANT/validation.{h5,json}        some variants: validation data, and the numbers of the pair before the first step
 """
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -38,18 +42,10 @@ def make_variant(out: Path, name: str, variant: Variant, seed: int) -> None:
     vocab = variant.base["text_config"]["vocab_size"]
     write_data(out / "data.h5", variant.pad_token_id, vocab, LENGTHS, seed)
     (out / "settings.cfg").write_text(settings_text(variant, STEPS))
-    records, grads, _ = joint_reference.train(
-        out / "base",
-        out / "drafter",
-        out / "data.h5",
-        STEPS,
-        variant.recipe,
-        out,
-        max_length=variant.max_length or None,
-    )
-    # Without step_time, so that the same numbers are the same files.
-    lines = [json.dumps({k: v for k, v in r.items() if k != "step_time"}) + "\n" for r in records]
-    (out / "metrics.jsonl").write_text("".join(lines))
+    records, grads, weights = train(variant, out, out)
+    write_metrics(out, records)
+    if variant.bf16:
+        write_bf16(variant, out, weights)
     if variant.validated:
         write_validation(variant, out, seed)
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
@@ -57,6 +53,31 @@ def make_variant(out: Path, name: str, variant: Variant, seed: int) -> None:
     print(
         f"{name:24} losses {losses}  norm {records[0]['grad_norm']:.3f}  {len(grads)} gradients  {size / 1024:.0f} KiB"
     )
+
+
+def train(variant: Variant, pair: Path, out: Path | None, steps: int = STEPS, **settings: object) -> tuple:
+    inputs = (pair / "base", pair / "drafter", pair / "data.h5")
+    return joint_reference.train(*inputs, steps, variant.recipe, out, max_length=variant.max_length or None, **settings)
+
+
+def write_metrics(out: Path, records: list[dict]) -> None:
+    # Without step_time, so that the same numbers are the same files.
+    lines = [json.dumps({k: v for k, v in r.items() if k != "step_time"}) + "\n" for r in records]
+    (out / "metrics.jsonl").write_text("".join(lines))
+
+
+def write_bf16(variant: Variant, out: Path, fp32_weights: dict) -> None:
+    records, grads, weights = train(variant, out, None, compute_dtype=torch.bfloat16)
+    _, _, start = train(variant, out, None, steps=0)
+    (out / "bf16").mkdir()
+    write_metrics(out / "bf16", records)
+    save_file({name: grad.bfloat16() for name, grad in grads.items()}, out / "bf16" / "grads_step1.safetensors")
+
+    def distance(a: dict, b: dict) -> float:
+        return math.sqrt(sum(float((a[name] - b[name]).double().square().sum()) for name in b))
+
+    error = distance(weights, fp32_weights) / distance(fp32_weights, start)
+    (out / "bf16" / "weights_error.json").write_text(json.dumps(error) + "\n")
 
 
 def write_validation(variant: Variant, out: Path, seed: int) -> None:

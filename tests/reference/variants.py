@@ -32,6 +32,7 @@ class Variant:
     weight_std: float = 0.08
     surplus: bool = False  # the files hold tensors that no one uses: K/V of shared layers, an explicit lm_head
     validated: bool = False  # with validation data and the numbers of one validation before the first step
+    bf16: bool = False  # with the numbers of a run that computes in bf16
 
     @property
     def spec(self) -> dict:
@@ -135,6 +136,7 @@ VARIANTS: dict[str, Variant] = {
         recipe(head="masked", num_rounds=2, position_offset=0, target="base"),
         micro_batch=4,
         as_written=True,
+        bf16=True,
     ),
     "dense_31b": Variant(
         base(per_layer_width=0, **K_EQ_V, **NO_SHARING),
@@ -142,6 +144,7 @@ VARIANTS: dict[str, Variant] = {
         recipe(num_rounds=1, warmup_steps=2),
         micro_batch=2,
         as_written=True,
+        bf16=True,
     ),
     "k_eq_v_shared_pr2240": Variant(
         base(per_layer_width=0, **K_EQ_V),
@@ -149,7 +152,9 @@ VARIANTS: dict[str, Variant] = {
         recipe(alignment="pr2240", head="masked"),
         validated=True,
     ),
-    "pr2240": Variant(base(), drafter(), recipe(alignment="pr2240", drafter_loss_weight=0.01), micro_batch=2),
+    "pr2240": Variant(
+        base(), drafter(), recipe(alignment="pr2240", drafter_loss_weight=0.01), micro_batch=2, bf16=True
+    ),
     "pr2240_target_base": Variant(
         base(**NO_SHARING, final_logit_softcapping=None),
         drafter(centroids=0),

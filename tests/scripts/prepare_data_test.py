@@ -319,5 +319,104 @@ class Files(FileCase):
                 self.assertEqual(list((self.dir / "out").glob("*") if (self.dir / "out").exists() else []), [])
 
 
+class Prompts(FileCase):
+    def setUp(self):
+        super().setUp()
+        self.model = make_tokenizer(self.dir / "m")
+        self.chat = ChatTokenizer(self.model)
+        self.out = self.dir / "prompts.h5"
+
+    def prepare_prompts(self, *texts: str) -> None:
+        source = self.write_records("p.jsonl", [{"kind": "writing", "prompt": text} for text in texts])
+        result = self.prepare("--prompts", source, "--tokenizer", self.model, "--out", self.out)
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def write_decoded(self, name: str = "d.json", **outputs: list[str]) -> Path:
+        """As mtp-bench-decode writes it; `outputs` are texts for each prompt."""
+        with h5py.File(self.out) as f:
+            lengths = [int(b - a) for a, b in zip(f["offsets"], f["offsets"][1:])]
+        decoded = {"settings": {}}
+        for way, texts in outputs.items():
+            ids = [self.chat.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            decoded[way] = {"aggregate": {}, "prompts": [
+                {"index": i, "prompt_tokens": n, "new_tokens": len(o), "output_ids": o, "target_forwards": 3}
+                for i, (n, o) in enumerate(zip(lengths, ids))
+            ]}  # fmt: skip
+        path = self.dir / name
+        path.write_text(json.dumps(decoded))
+        return path
+
+    def test_ask_the_model_to_answer_and_have_no_targets(self):
+        self.prepare_prompts("What is up?", "And down?")
+        with h5py.File(self.out) as f:
+            self.assertEqual(set(f), {"tokens", "offsets"})
+            self.assertEqual((f.attrs["format"], f.attrs["version"], f.attrs["vocab_size"]), ("mtp-data", 1, 320))
+            self.assertEqual(f.attrs["tokenizer"], self.chat.fingerprint)
+            begin, end, last = f["offsets"][:]
+            first, second = f["tokens"][begin:end], f["tokens"][end:last]
+        self.assertEqual(self.chat.tokenizer.decode(first), "<bos><|turn>user\nWhat is up?<turn|>\n<|turn>model\n")
+        self.assertEqual(self.chat.tokenizer.decode(second), "<bos><|turn>user\nAnd down?<turn|>\n<|turn>model\n")
+
+    def test_of_our_own_are_twenty_of_eight_kinds(self):
+        lines = [json.loads(line) for line in (SCRIPTS / "prompts.jsonl").read_text().splitlines()]
+        kinds = Counter(line["kind"] for line in lines)
+        self.assertEqual(len({line["prompt"] for line in lines}), 20)
+        self.assertEqual(
+            set(kinds), {"writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities"}
+        )
+        self.assertGreaterEqual(min(kinds.values()), 2)
+        result = self.prepare("--prompts", SCRIPTS / "prompts.jsonl", "--tokenizer", self.model, "--out", self.out)
+        self.assertIn("20 prompts", result.stdout)
+
+    def test_and_their_outputs_are_shown_side_by_side(self):
+        self.prepare_prompts("What is up?")
+        decoded = self.write_decoded(plain=["Nothing.<turn|>"], drafted=["Neither.\n\nAnd down."])
+        result = self.prepare("--decode", decoded, "--tokenizer", self.model)
+        rows = [row.split() for row in result.stdout.splitlines() if "==" not in row and row.strip()]
+        self.assertEqual(rows[0][0], "plain:", result.stdout)
+        self.assertEqual(rows[1:], [["Nothing.", "Neither."], ["And", "down."]])
+        self.assertRegex(result.stdout, r"== prompt 0, \d+ tokens")
+
+    def test_and_continuations_become_samples_with_the_continuation_as_target(self):
+        self.prepare_prompts("What is up?", "And down?")
+        decoded = self.write_decoded(plain=["Nothing.<turn|>", "Up."])
+        data = self.dir / "data.h5"
+        result = self.prepare("--continuations", decoded, "--prompts", self.out, "--out", data)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        with h5py.File(data) as f, h5py.File(self.out) as prompts:
+            self.assertEqual(dict(f.attrs), dict(prompts.attrs))
+            ends, prompt_ends = f["offsets"][:], prompts["offsets"][:]
+            for i, text in enumerate(("Nothing.<turn|>", "Up.")):
+                tokens, mask = f["tokens"][ends[i] : ends[i + 1]], f["loss_mask"][ends[i] : ends[i + 1]]
+                self.assertEqual(self.chat.tokenizer.decode(tokens[mask == 1]), text)
+                prompt = prompts["tokens"][prompt_ends[i] : prompt_ends[i + 1]]
+                self.assertEqual(tokens[mask == 0].tolist(), prompt.tolist())
+                self.assertEqual(mask.tolist(), sorted(mask.tolist()))
+
+    def test_that_are_wrong_are_said_in_one_line(self):
+        self.prepare_prompts("What is up?")
+        decoded = self.write_decoded(plain=["Nothing."])
+        other = self.dir / "other.h5"
+        self.out.rename(other)
+        self.prepare_prompts("Something else altogether?")
+        out = self.dir / "new" / "o.h5"
+        for arguments, code, said in (
+            (["--continuations", decoded, "--prompts", self.out, "--out", out], 1, "prompt 0 is not the one in"),
+            (["--continuations", self.out, "--prompts", other, "--out", out], 1, "is not what mtp-bench-decode"),
+            (["--decode", self.dir / "none", "--tokenizer", self.model], 1, "none"),
+            (["--prompts", self.write_records("b.jsonl", [{"prompt": 3}]), "--tokenizer", self.model, "--out", out], 1,
+             "b.jsonl:1: the prompt is no text"),
+            (["--prompts", self.write_records("c.jsonl", [{}]), "--tokenizer", self.model, "--out", out], 1,
+             "c.jsonl:1: no JSON object with a prompt"),
+            (["--prompts", self.out, "--out", out], 2, "do not go together"),
+        ):  # fmt: skip
+            with self.subTest(said):
+                result = self.prepare(*arguments)
+                self.assertEqual(result.returncode, code, result.stderr)
+                self.assertIn(said, result.stderr.splitlines()[-1])
+                self.assertTrue(code == 2 or len(result.stderr.splitlines()) == 1, result.stderr)
+                self.assertFalse(out.exists())
+
+
 if __name__ == "__main__":
     unittest.main()

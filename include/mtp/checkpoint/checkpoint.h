@@ -1,9 +1,10 @@
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
+#include "mtp/checkpoint/state.h"
 #include "mtp/core/settings.h"
 #include "mtp/dist/communicator.h"
 #include "mtp/model/parameters.h"
@@ -12,31 +13,40 @@ namespace mtp::checkpoint {
 
 // A checkpoint is a folder RUN/checkpoints/step_00000010 with
 //
-//   state.h5  attributes format "mtp-checkpoint", version 1, step (optimizer steps done), settings, group_size,
-//   revision
-//             parameters/NAME, exp_avg/NAME, exp_avg_sq/NAME: fp32, each tensor whole, under "base.…" and "drafter.…"
-//             Hugging Face names; moments of trained tensors only
-//   source/   what of the source pair is not trained: see source.h
+//   state.h5        attributes: format "mtp-checkpoint", version 2, step (optimizer steps done), epoch and
+//                   position of the next sample, lr of the next step, random, settings, fingerprints, group_size,
+//                   ranks, device, revision
+//                   virtual datasets parameters/NAME, exp_avg/NAME, exp_avg_sq/NAME: fp32, each tensor whole,
+//                   under "base.…" and "drafter.…" Hugging Face names; moments of trained tensors only
+//   rank_0000.h5 …  of every rank that wrote it, its part of each tensor, under the same names
+//   source/         what of the source pair is not trained: see source.h
+//   checksums.json  of all of it: see Manifest
 //
-// It is complete once it has its final name: it is written as .step_00000010.partial, synced and renamed.
-// checkpoints/latest is a link to the newest complete one.
+// Writing is Saver's part, the folder's names directory.h's, reading State's.
 
-/// Writes the state after `step` optimizer steps, and removes all but the newest `checkpoint.keep`. Collective: rank 0
-/// writes, one unit at a time.
-void save(const Settings& settings, std::int64_t step, const model::Parameters& parameters, const Device& device,
-          const dist::Communicator& communicator);
+/// A checkpoint's settings, and the run that it is in.
+SavedRun saved_run(const State& state);
 
-/// A checkpoint that a run goes on from.
-struct Position {
-  std::filesystem::path directory;
-  std::int64_t step = 0;  // optimizer steps done
+/// A checkpoint that is not what was written. All ranks throw it alike.
+class DamagedCheckpoint : public AgreedError {
+ public:
+  explicit DamagedCheckpoint(const std::string& message) : AgreedError(message, 1) {}
 };
 
-Position open(const std::filesystem::path& checkpoint);
-/// Its settings, and the run that it is in.
-SavedRun saved_run(const Position& position);
+/// The checkpoints that `--from` can mean, the one to try first at the front: all of a run, or the one that is named.
+/// Of a run whose job is just ending, after its end. Decided by rank 0. Throws Error where there is none.
+std::vector<std::filesystem::path> candidates(const std::filesystem::path& run_or_checkpoint,
+                                              const dist::Communicator& communicator);
 
-/// Reads this rank's shards of all parameters and moments; on any number of ranks.
-void restore(const Position& position, const model::Parameters& parameters, Device& device);
+/// Opens a checkpoint on every rank and verifies all of it but the tensors. Collective. Throws DamagedCheckpoint.
+State open(const std::filesystem::path& checkpoint, const dist::Communicator& communicator);
+
+/// Reads this rank's shards of all parameters and moments, on any number of ranks, which verify every tensor together.
+/// Collective. Throws DamagedCheckpoint.
+void restore(const State& state, const model::Parameters& parameters, Device& device,
+             const dist::Communicator& communicator);
+
+/// Verifies every tensor without keeping it. Collective. Throws DamagedCheckpoint.
+void verify(const State& state, const dist::Communicator& communicator);
 
 }  // namespace mtp::checkpoint

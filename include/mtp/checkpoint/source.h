@@ -26,4 +26,10 @@ struct SourceTensor {
 /// The tensors of tensors.json, in the order of their names.
 std::vector<SourceTensor> read_source_tensors(const std::filesystem::path& model_source);
 
+/// The pair, without its parameters' values. `source`: a folder source/.
+hf::Pair open_source(const Settings& settings, const std::filesystem::path& source);
+
+/// The same files in folder `to`, under a second name; copied where the file system has no hard links.
+void link_files(const std::filesystem::path& from, const std::filesystem::path& to);
+
 }  // namespace mtp::checkpoint

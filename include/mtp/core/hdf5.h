@@ -70,6 +70,9 @@ class Dataset : public Object {
   /// Throws Error unless every element lies in this file. HDF5 reads what was never written, and what a virtual or
   /// external dataset's missing source should have given, as zeros.
   void check_is_stored() const;
+  /// Where its elements begin in the file, of one made by `File::reserve_dataset`: they may be written there, in the
+  /// native byte order, once the file is closed.
+  std::int64_t position_in_file() const;
 
   /// Reads or writes whole rows from row `first` on. `values` must fill them exactly. The stored type must be T up to
   /// byte order: nothing is converted or clipped.
@@ -98,6 +101,13 @@ class Dataset : public Object {
   std::vector<std::int64_t> shape_;
 };
 
+/// A part of a virtual dataset: its elements begin … begin + elements - 1, counted row by row, are those of the 1-D
+/// dataset `dataset` of `file`, named from the folder of the file that holds the virtual one.
+struct VirtualPart {
+  std::string file, dataset;
+  std::int64_t begin = 0, elements = 0;
+};
+
 class File : public Object {
  public:
   /// Opens for reading.
@@ -112,6 +122,18 @@ class File : public Object {
   Dataset create_dataset(const std::string& name, const std::vector<std::int64_t>& shape) {
     return create_dataset(name, shape, native_type<T>());
   }
+  /// A dataset whose room in the file is set aside but not written.
+  template <typename T>
+  Dataset reserve_dataset(const std::string& name, const std::vector<std::int64_t>& shape) {
+    return reserve_dataset(name, shape, native_type<T>());
+  }
+  /// A dataset [at least one dimension] that shows elements of other files. Where a file is missing or short, HDF5
+  /// shows zeros without a word: whoever reads must check the files first.
+  template <typename T>
+  Dataset create_virtual_dataset(const std::string& name, const std::vector<std::int64_t>& shape,
+                                 const std::vector<VirtualPart>& parts) {
+    return create_virtual_dataset(name, shape, parts, native_type<T>());
+  }
   /// Names of the datasets and groups in a group, in the order of their bytes.
   std::vector<std::string> links(const std::string& group = "/") const;
 
@@ -122,6 +144,11 @@ class File : public Object {
  private:
   using Object::Object;
   Dataset create_dataset(const std::string& name, const std::vector<std::int64_t>& shape, hid_t type);
+  Dataset reserve_dataset(const std::string& name, const std::vector<std::int64_t>& shape, hid_t type);
+  Dataset create_virtual_dataset(const std::string& name, const std::vector<std::int64_t>& shape,
+                                 const std::vector<VirtualPart>& parts, hid_t type);
+  Dataset create_dataset(const std::string& name, const std::vector<std::int64_t>& shape, hid_t type,
+                         const Handle& creation);
 };
 
 }  // namespace mtp::hdf5

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <iosfwd>
 #include <optional>
 #include <string>
@@ -90,12 +89,17 @@ struct CommandLine {
 /// a missing required setting, a contradiction that settings alone show.
 CommandLine parse_settings(int argc, const char* const argv[]);
 
-/// What a command line that resumes asked for.
+/// What a command line that resumes asked for: `--from RUN_OR_CHECKPOINT [--section.key value …] [--allow-change NAME
+/// …]`.
 struct ResumeLine {
   CommandLine::Action action = CommandLine::Action::run;
   std::filesystem::path from;
-  Settings settings;
+  /// Names of settings, and "data" and "model" for the contents of the files that they name.
+  std::vector<std::string> allowed_changes;
 };
+
+/// Throws UsageError like parse_settings.
+ResumeLine parse_resume(int argc, const char* const argv[]);
 
 /// What a checkpoint says of its run.
 struct SavedRun {
@@ -103,11 +107,10 @@ struct SavedRun {
   std::filesystem::path directory;  // where the run is now
 };
 
-/// Parses `--from RUN_OR_CHECKPOINT [--section.key value …] [--allow-change section.key …]`. The command line wins over
-/// the settings that `saved(from)` returns. Throws UsageError like parse_settings, and
-/// where a setting that is part of the run's mathematics would change without being allowed to.
-ResumeLine parse_resume(int argc, const char* const argv[],
-                        const std::function<SavedRun(const std::filesystem::path&)>& saved);
+/// The settings of a run that goes on: the command line of `parse_resume` wins over what was saved. Throws UsageError
+/// like parse_settings, and where a setting that is part of the run's mathematics would change without being allowed
+/// to.
+Settings resumed_settings(int argc, const char* const argv[], const SavedRun& run);
 
 /// The table of every setting: name, type, default, unit and meaning.
 void print_help(std::ostream& out, const std::string& program);

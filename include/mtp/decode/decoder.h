@@ -16,8 +16,8 @@ namespace mtp::decode {
 struct Options {
   std::int64_t drafts = 4;
   std::int64_t max_new_tokens = 256;
-  std::int64_t position_offset = 1;      // of the drafter's queries from the position whose state they have
-  std::vector<std::int64_t> end_tokens;  // empty: a text ends with its last new token only
+  std::int64_t position_offset = 1;           // of the drafter's queries from the position whose state they have
+  std::vector<std::int64_t> end_tokens = {};  // empty: a text ends with its last new token only
 };
 
 /// What came after a prompt, and what it took.
@@ -27,16 +27,18 @@ struct Completion {
   double prefill_time = 0;               // seconds until the first new token
   double decode_time = 0;                // seconds from there to the last
   std::int64_t drafted = 0;
-  std::vector<std::int64_t> accepted_at;  // [drafts] how often the draft at this place was accepted; none without drafter
+  std::vector<std::int64_t>
+      accepted_at;  // [drafts] how often the draft at this place was accepted; none without drafter
   std::int64_t accepted() const;
 };
 
 /// Greedy decoding of one text at a time, of the tokens with the largest logits (of equal ones the lowest).
 ///
 /// The prefill's forward over the prompt gives the first new token. Every further forward of the base gives one token
-/// more than it accepts of the drafts that it verifies: min(drafts, tokens that may still come - 1) of them, fewer where
-/// an end token was drafted. The tokens are those of decoding without drafts, to the last: the prefill is the same, and
-/// whatever is computed after it is a function of its own row and of what was accepted before (ops/rowwise.h).
+/// more than it accepts of the drafts that it verifies: min(drafts, tokens that may still come - 1) of them, fewer
+/// where an end token was drafted. The tokens are those of decoding without drafts, to the last: the prefill is the
+/// same, and whatever is computed after it is a function of its own row and of what was accepted before
+/// (ops/rowwise.h).
 class Decoder {
  public:
   /// `parameters`: of the pair, loaded, all on this process.

@@ -82,14 +82,15 @@ class ShardedUnit final : public ParameterGroup {
   /// This rank's shard of the step's summed gradient.
   const Tensor& gradient_sum() const { return sum_.total(); }
 
-  /// A part of a member that this rank's shard holds.
+  /// A part of a member that a rank's shard holds.
   struct Piece {
     std::size_t member = 0;
     std::int64_t begin = 0;  // element of the member
     std::int64_t elements = 0;
     std::int64_t position = 0;  // element of the shard
   };
-  std::vector<Piece> pieces() const;
+  std::vector<Piece> pieces(int rank) const;
+  std::vector<Piece> pieces() const { return pieces(sharding_.communicator.rank()); }  // of this rank
 
   /// Any of the shards above, gathered on every rank.   [size · shard]
   Tensor gather(const Tensor& shard) const;

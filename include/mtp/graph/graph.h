@@ -63,6 +63,8 @@ class Graph {
   Value linear(const Value& x, const Parameter& w);
   /// Norm over the last dimension with scale.
   Value rms_norm(const Value& x, const Parameter& w, float eps);
+  /// residual + norm over the last dimension with scale.
+  Value add_rms_norm(const Value& residual, const Value& x, const Parameter& w, float eps);
   /// Norm over the last dimension without scale.
   Value rms_norm(const Value& x, float eps);
   Value add(const Value& a, const Value& b);
@@ -145,7 +147,7 @@ class Graph {
   Value output(Tensor data, bool needs_gradient) const;
   /// Calls `step(dy)` in the backward if a gradient came to `y`.
   void on_backward(const Value& y, std::function<void(const Tensor& dy)> step);
-  Value rms_norm(const Value& x, const Parameter* w, float eps);
+  Value rms_norm(const Value* residual, const Value& x, const Parameter* w, float eps);
   Tensor loss(const Value& x, const Parameter& w, const LossOperation& run);
 
   Device& device_;

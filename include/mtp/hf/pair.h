@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,10 @@ namespace mtp::hf {
 struct Pair {
   /// Opens and checks both, and that they fit. Throws Error or UsageError in one line.
   explicit Pair(const Settings& settings);
+  /// From directories whose tensors `open_files` finds.
+  using OpenFiles = std::function<TensorFiles(const std::filesystem::path& directory)>;
+  Pair(const Settings& settings, std::filesystem::path base, std::filesystem::path drafter,
+       const OpenFiles& open_files);
 
   /// The files that hold a tensor of the table, and its name there.
   std::pair<const TensorFiles*, std::string> source_of(const std::string& full_name) const;

@@ -36,6 +36,8 @@ class TensorFiles {
  public:
   static TensorFiles open(const std::filesystem::path& directory);
   static TensorFiles open_file(const std::filesystem::path& file);
+  /// The same, and tensors that are somewhere else: they are known here, but their values must not be asked for.
+  static TensorFiles open_file(const std::filesystem::path& file, const std::vector<TensorEntry>& without_values);
 
   /// In the order of their bytes.
   std::vector<std::string> names() const;

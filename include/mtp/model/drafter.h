@@ -8,11 +8,13 @@
 
 namespace mtp::model {
 
+/// [V] int64 where the pair's drafter has centroids, else empty.
+Tensor token_ordering(Device& device, const hf::Pair& pair);
+
 /// The multi-token-prediction drafter: a few decoder layers without keys and values of their own.
 /// Source: Gemma4AssistantForCausalLM, Hugging Face modeling_gemma4_assistant.py; masks and positions: design.md §4.
 class Drafter {
  public:
-  /// `token_ordering` [V] int64 where the drafter has centroids.
   Drafter(const hf::DrafterConfig& config, const Settings::Drafter& settings, const std::vector<float>& layer_scalars,
           const Tensor& token_ordering, const Parameters& parameters);
   Drafter(const Drafter&) = delete;

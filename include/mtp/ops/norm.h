@@ -18,7 +18,12 @@ struct RmsNorm {
 void rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& x, const Tensor& weight, const Tensor& y,
                       const Tensor& rrms);
 
-/// dx of the above, of x's type; dweight [width] fp32 is added to unless it is empty.
+/// y = residual + x · (mean(x²) + eps)^-½ · w, rounded once. dx and dweight are those of the norm alone; the residual's
+/// gradient is dy.   residual of x's shape and type
+void add_rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& residual, const Tensor& x,
+                          const Tensor& weight, const Tensor& y, const Tensor& rrms);
+
+/// dx of a norm, of x's type; dweight [width] fp32 is added to unless it is empty.
 void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rrms,
                        const Tensor& dx, const Tensor& dweight);
 

@@ -8,7 +8,7 @@ namespace mtp::ops {
 // What decoding computes with: the next few rows of one sequence, whose speed is that of reading all weights once. A
 // row's bits depend on this row alone, not on how many are computed together (nor on the number of threads): whatever
 // the number of rows, a row's sums run over the same terms in the same order. Products of large matrices, such as those
-// of ops/matmul.h, choose that order by size.
+// of ops/matmul.h, choose that order by size. All tensors are fp32 where nothing else is said.
 
 /// y = x wᵀ.   x [T, in], w [out, in], y [T, out]
 void rowwise_linear(Device& device, const Tensor& x, const Tensor& w, const Tensor& y);

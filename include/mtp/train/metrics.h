@@ -3,7 +3,6 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <vector>
 
@@ -42,17 +41,28 @@ std::string exact(const std::vector<double>& values);
 /// As one line of JSON; floats have 17 digits, so that they read back to the same bits.
 std::string to_json_line(const StepMetrics& metrics);
 
-/// metrics.jsonl or validation.jsonl, flushed after each line.
+/// metrics.jsonl or validation.jsonl, flushed after each line. A line that a full disk does not take is kept and
+/// written with the next.
 class MetricsFile {
  public:
   /// Keeps the lines of steps up to `last_step`, which a resumed run goes on from, and no other. Throws Error where it
   /// cannot be written.
-  MetricsFile(const std::filesystem::path& path, std::int64_t last_step);
+  MetricsFile(std::filesystem::path path, std::int64_t last_step);
+  ~MetricsFile();
+  MetricsFile(const MetricsFile&) = delete;
+  MetricsFile& operator=(const MetricsFile&) = delete;
+
   void append(const std::string& line);
+  /// Throws Error where lines are still missing in the file.
+  void finish();
 
  private:
+  void write();
+
   std::filesystem::path path_;
-  std::ofstream out_;
+  int file_ = -1;
+  std::string unwritten_;
+  bool is_warned_ = false;
 };
 
 /// The line that the screen and the log show, with the time left at the mean pace so far.

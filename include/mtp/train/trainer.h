@@ -2,10 +2,13 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "mtp/checkpoint/checkpoint.h"
 #include "mtp/checkpoint/run_directory.h"
+#include "mtp/checkpoint/run_state.h"
+#include "mtp/checkpoint/saver.h"
 #include "mtp/core/settings.h"
 #include "mtp/data/loader.h"
 #include "mtp/dist/communicator.h"
@@ -35,23 +38,35 @@ Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataF
 /// Throws UsageError where a new run would write over a checkpoint, or could not write its gradients.
 void check_is_new(const Settings& settings);
 
+/// What a run goes on from.
+struct Resumption {
+  const checkpoint::State& state;
+  std::vector<std::string> allowed_changes;  // as ResumeLine has them
+};
+
 /// Trains a pair from its source, or on from a checkpoint, to its last step, and writes a checkpoint of that.
 /// Collective.
 class Trainer {
  public:
-  /// Opens and checks everything, loads the pair and takes the run directory.
+  /// Opens and checks everything, takes the run directory and loads the pair, or what the checkpoint holds: its tensors
+  /// and what it keeps of the source pair. Does not use `from` any longer. Throws DamagedCheckpoint.
   Trainer(const Settings& settings, Device& device, const dist::Communicator& communicator,
-          std::optional<checkpoint::Position> from = std::nullopt);
+          const std::optional<Resumption>& from = std::nullopt);
 
   enum class End { done, stopped };
   /// `stopped`: on a signal, with a checkpoint written.
   End run();
 
  private:
-  /// Optimizer steps done before this start.
-  std::int64_t first_step() const { return from_ ? from_->step : 0; }
-  bool is_finished() const { return first_step() >= plan_.steps; }
-  void start();
+  bool is_finished() const { return first_step_ >= plan_.steps; }
+  void check(const Settings& settings, const std::optional<Resumption>& from);
+  void check_files(const std::optional<Resumption>& from);
+  void start(const std::optional<Resumption>& from);
+  void take_run_directory();
+  void load(const std::optional<Resumption>& from);
+  void fill_run_directory(const std::optional<Resumption>& from);
+  void save(std::int64_t step);
+  End train();
   StepMetrics step(std::int64_t step);
   void dump_gradients() const;
 
@@ -60,8 +75,10 @@ class Trainer {
   std::unique_ptr<hf::Pair> pair_;
   std::unique_ptr<data::DataFile> data_, validation_data_;  // the second: null without validation
   Plan plan_;
-  std::optional<checkpoint::Position> from_;
-  std::optional<checkpoint::RunDirectory> run_directory_;  // rank 0
+  std::int64_t first_step_ = 0;  // optimizer steps done before this start
+  bool is_resumed_ = false;
+  checkpoint::Fingerprints fingerprints_;
+  std::optional<checkpoint::RunDirectory> run_directory_;
   dist::Sharding sharding_;
   std::optional<model::Parameters> parameters_;
   std::optional<model::Joint> joint_;
@@ -69,6 +86,7 @@ class Trainer {
   std::optional<Optimizer> optimizer_;
   std::optional<data::Sampler> order_;
   std::optional<data::Loader> loader_;
+  std::optional<checkpoint::Saver> saver_;
 };
 
 }  // namespace mtp::train

@@ -41,31 +41,53 @@ void backward_row(const T* dy, const T* x, const T* weight, float rrms, std::int
   }
 }
 
-}  // namespace
+/// `weight` and `residual` may be null.
+template <typename T>
+void forward_row(const T* x, const T* weight, const T* residual, float rrms, std::int64_t width, T* y) {
+  if (residual != nullptr) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < width; ++i) y[i] = residual[i] + x[i] * rrms * weight[i];
+  } else if (weight != nullptr) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < width; ++i) y[i] = x[i] * rrms * weight[i];
+  } else {
+#pragma omp simd
+    for (std::int64_t i = 0; i < width; ++i) y[i] = x[i] * rrms;
+  }
+}
 
-void rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& x, const Tensor& weight, const Tensor& y,
-                      const Tensor& rrms) {
+/// `weight` and `residual` may be empty.
+void forward(const Device& device, const RmsNorm& norm, const Tensor& x, const Tensor& weight, const Tensor& residual,
+             const Tensor& y, const Tensor& rrms) {
   const std::int64_t width = x.size(-1), rows = x.elements() / width;
   MTP_ASSERT(y.elements() == x.elements() && rrms.elements() == rows);
   MTP_ASSERT(weight.empty() || weight.elements() == width);
   cpu::with_type_of(x, [&]<typename T>(T) {
     const T* w = weight.empty() ? nullptr : cpu::elements_of<T>(weight);
+    const T* added = residual.empty() ? nullptr : cpu::elements_of<T>(residual);
     cpu::parallel_pieces(device, rows, rows_per_task, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t row = begin; row < end; ++row) {
         const T* in = cpu::elements_of<T>(x) + row * width;
-        T* out = cpu::elements_of<T>(y) + row * width;
         const float r = 1.0f / std::sqrt(mean_square(in, width) + norm.eps);
         rrms.f32()[row] = r;
-        if (w != nullptr) {
-#pragma omp simd
-          for (std::int64_t i = 0; i < width; ++i) out[i] = in[i] * r * w[i];
-        } else {
-#pragma omp simd
-          for (std::int64_t i = 0; i < width; ++i) out[i] = in[i] * r;
-        }
+        forward_row(in, w, added != nullptr ? added + row * width : nullptr, r, width,
+                    cpu::elements_of<T>(y) + row * width);
       }
     });
   });
+}
+
+}  // namespace
+
+void rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& x, const Tensor& weight, const Tensor& y,
+                      const Tensor& rrms) {
+  forward(device, norm, x, weight, Tensor(), y, rrms);
+}
+
+void add_rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& residual, const Tensor& x,
+                          const Tensor& weight, const Tensor& y, const Tensor& rrms) {
+  MTP_ASSERT(residual.elements() == x.elements() && !weight.empty());
+  forward(device, norm, x, weight, residual, y, rrms);
 }
 
 void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rrms,

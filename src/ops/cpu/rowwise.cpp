@@ -11,10 +11,20 @@ namespace mtp::ops::cpu {
 
 namespace {
 
-constexpr std::int64_t lanes = 8;
-/// Rows that share one pass over the weights; with the outputs below, their sums fit into sixteen vector registers.
+constexpr std::int64_t lanes = 16;  // on every processor, so that the bits are the same
+
+/// Sums of so many lanes that the vector registers hold beside the operands.
+#ifdef __AVX512F__
+constexpr std::int64_t sums_in_registers = 24;
+#else
+constexpr std::int64_t sums_in_registers = 6;
+#endif
+
+/// Rows that share one pass over the weights, and the outputs that are summed at a time.
 constexpr std::int64_t most_rows = 6;
-constexpr std::int64_t outputs_beside(std::int64_t rows) { return rows == 1 ? 8 : rows <= 3 ? 4 : 2; }
+constexpr std::int64_t outputs_beside(std::int64_t rows) {
+  return std::clamp<std::int64_t>(sums_in_registers / rows, 1, 4);
+}
 
 /// Elements that are worth a task of their own: waking a thread takes about as long as reading these.
 constexpr std::int64_t elements_per_task = 1 << 15;
@@ -26,14 +36,14 @@ struct Rows {
   Rows from(std::int64_t row) const { return {data + row * stride, stride}; }
 };
 
-/// Adds the lanes by halves; the sum is in the first.
-void add_lanes(float* sum) {
-  for (std::int64_t half = lanes / 2; half > 0; half /= 2)
-    for (std::int64_t lane = 0; lane < half; ++lane) sum[lane] += sum[lane + half];
+float sum_of_lanes(const float* sum) {
+  float s[lanes / 2];
+  for (std::int64_t lane = 0; lane < lanes / 2; ++lane) s[lane] = sum[lane] + sum[lane + lanes / 2];
+  return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
 }
 
 /// y[r · y_stride + o] = x's row r · w's row o, over `width` elements. Each is summed in the same order whatever `rows`
-/// and `outputs` are: in eight lanes with fused multiply-adds, then the lanes by halves.
+/// and `outputs` are: in lanes with fused multiply-adds, then the lanes.
 template <std::int64_t rows, std::int64_t outputs>
 void multiply_block(Rows x, Rows w, std::int64_t width, float* y, std::int64_t y_stride) {
   float sums[rows][outputs][lanes] = {};
@@ -41,9 +51,12 @@ void multiply_block(Rows x, Rows w, std::int64_t width, float* y, std::int64_t y
   for (; k + lanes <= width; k += lanes) {
 #pragma GCC unroll 8
     for (std::int64_t o = 0; o < outputs; ++o) {
+      const float* b = w.data + o * w.stride + k;
+      // Few streams at a time are too few to keep the memory busy: the next outputs are on their way meanwhile.
+      if constexpr (rows > 1) __builtin_prefetch(b + outputs * w.stride, 0, 2);
 #pragma GCC unroll 8
       for (std::int64_t r = 0; r < rows; ++r) {
-        const float *a = x.data + r * x.stride + k, *b = w.data + o * w.stride + k;
+        const float* a = x.data + r * x.stride + k;
 #pragma omp simd
         for (std::int64_t lane = 0; lane < lanes; ++lane)
           sums[r][o][lane] = std::fma(a[lane], b[lane], sums[r][o][lane]);
@@ -55,8 +68,7 @@ void multiply_block(Rows x, Rows w, std::int64_t width, float* y, std::int64_t y
       float* sum = sums[r][o];
       for (std::int64_t rest = k; rest < width; ++rest)
         sum[rest - k] = std::fma(x.data[r * x.stride + rest], w.data[o * w.stride + rest], sum[rest - k]);
-      add_lanes(sum);
-      y[r * y_stride + o] = sum[0];
+      y[r * y_stride + o] = sum_of_lanes(sum);
     }
 }
 
@@ -72,8 +84,8 @@ void multiply_rows(Rows x, Rows w, std::int64_t outputs, std::int64_t width, flo
 void multiply(Rows x, std::int64_t rows, Rows w, std::int64_t outputs, std::int64_t width, float* y,
               std::int64_t y_stride) {
   using Kernel = decltype(&multiply_rows<1>);
-  static constexpr Kernel kernels[most_rows] = {multiply_rows<1>, multiply_rows<2>, multiply_rows<3>,
-                                                multiply_rows<4>, multiply_rows<5>, multiply_rows<6>};
+  constexpr Kernel kernels[most_rows] = {multiply_rows<1>, multiply_rows<2>, multiply_rows<3>,
+                                         multiply_rows<4>, multiply_rows<5>, multiply_rows<6>};
   for (std::int64_t r = 0; r < rows; r += most_rows)
     kernels[std::min(most_rows, rows - r) - 1](x.from(r), w, outputs, width, y + r * y_stride, y_stride);
 }
@@ -117,8 +129,7 @@ float exponentials(std::vector<float>& scores) {
   for (std::int64_t j = 0; j < n; ++j) z[j] = cpu::exp_f32(z[j] - maximum);
   float sum[lanes] = {};
   for (std::int64_t j = 0; j < n; ++j) sum[j % lanes] += z[j];
-  add_lanes(sum);
-  return sum[0];
+  return sum_of_lanes(sum);
 }
 
 /// One query over the keys begin … end - 1.

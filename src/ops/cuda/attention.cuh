@@ -66,6 +66,7 @@ struct Tile {
 
 __device__ inline float dot(const float* a, const float* b, int n) {
   float sum = 0;
+#pragma unroll 4
   for (int i = 0; i < n; ++i) sum += a[i] * b[i];
   return sum;
 }
@@ -84,6 +85,7 @@ struct Sums {
     for (int c = 0; c < columns_of_thread; ++c) {
       const int column = static_cast<int>(threadIdx.x) + c * attention_threads;
       if (column >= tile.width) break;
+#pragma unroll 2  // more would spill registers
       for (int j = 0; j < block_rows; ++j) {
         const float value = tile.row(j)[column];
 #pragma unroll

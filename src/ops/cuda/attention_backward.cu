@@ -63,7 +63,7 @@ __device__ Pair pair_of(const SequenceHeads& sequence, std::int64_t h, std::int6
 }
 
 /// A block of threads handles a block of queries of one head.
-__global__ void __launch_bounds__(attention_threads) queries_kernel(BackwardArguments a) {
+__global__ void __launch_bounds__(attention_threads, 1) queries_kernel(BackwardArguments a) {
   __shared__ Pairs dscores;
   const SequenceHeads sequence(a, static_cast<int>(blockIdx.z));
   const std::int64_t h = blockIdx.y, group = h / a.shape.heads_per_group(), begin = blockIdx.x * block_rows;
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(attention_threads) queries_kernel(BackwardArgu
 }
 
 /// A block of threads handles a block of keys of one key/value head, whose query heads are added in order.
-__global__ void __launch_bounds__(attention_threads) keys_kernel(BackwardArguments a) {
+__global__ void __launch_bounds__(attention_threads, 1) keys_kernel(BackwardArguments a) {
   __shared__ Pairs probabilities, dscores;
   const SequenceHeads sequence(a, static_cast<int>(blockIdx.z));
   const std::int64_t group = blockIdx.y, begin = blockIdx.x * block_rows;

@@ -16,7 +16,7 @@ __device__ float reduce_query(float value, Combine combine) {
 }
 
 /// A block of threads handles a block of queries of one head.
-__global__ void __launch_bounds__(attention_threads)
+__global__ void __launch_bounds__(attention_threads, 1)
     forward_kernel(AttentionMask mask, SequenceTable sequences, AttentionShape shape, Elements q_elements,
                    Elements k_elements, Elements v_elements, Elements out_elements, float* lse) {
   __shared__ Pairs probabilities;

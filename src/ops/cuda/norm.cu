@@ -20,8 +20,8 @@ __device__ float sum_of_row(float value) {
 }
 
 template <int n>
-__global__ void forward_kernel(std::int64_t rows, std::int64_t width, float eps, Elements x, Elements weight,
-                               Elements y, float* rrms) {
+__global__ void forward_kernel(std::int64_t rows, std::int64_t width, float eps, Elements residual, Elements x,
+                               Elements weight, Elements y, float* rrms) {
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   if (row >= rows) return;
   const std::int64_t first = threadIdx.x * n, step = blockDim.x * n;
@@ -40,6 +40,11 @@ __global__ void forward_kernel(std::int64_t rows, std::int64_t width, float eps,
     if (!weight.empty()) w = weight.load<n>(i);
 #pragma unroll
     for (int j = 0; j < n; ++j) pack.values[j] = pack.values[j] * r * (weight.empty() ? 1.0f : w.values[j]);
+    if (!residual.empty()) {
+      const Pack<n> before = residual.load<n>(row * width + i);
+#pragma unroll
+      for (int j = 0; j < n; ++j) pack.values[j] += before.values[j];
+    }
     y.store<n>(i, pack);
   }
 }
@@ -102,18 +107,30 @@ __global__ void add_pieces_kernel(std::int64_t pieces, std::int64_t width, const
   dweight[column] += sum;
 }
 
-}  // namespace
-
-void rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& x, const Tensor& weight, const Tensor& y,
-                      const Tensor& rrms) {
+/// The residual may be empty.
+void forward(Device& device, const RmsNorm& norm, const Tensor& residual, const Tensor& x, const Tensor& weight,
+             const Tensor& y, const Tensor& rrms) {
   const std::int64_t width = x.size(-1), rows = x.elements() / width;
   MTP_ASSERT(y.elements() == x.elements() && rrms.elements() == rows);
   MTP_ASSERT(weight.empty() || weight.elements() == width);
   const dim3 block = block_of(width);
-  with_pack(is_packed({width}, {&x, &weight, &y}), [&](auto n) {
-    launch(device, forward_kernel<n()>, blocks(ceil_div(rows, block.y)), block, rows, width, norm.eps, Elements(x),
-           Elements(weight), Elements(y), rrms.f32());
+  with_pack(is_packed({width}, {&residual, &x, &weight, &y}), [&](auto n) {
+    launch(device, forward_kernel<n()>, blocks(ceil_div(rows, block.y)), block, rows, width, norm.eps,
+           Elements(residual), Elements(x), Elements(weight), Elements(y), rrms.f32());
   });
+}
+
+}  // namespace
+
+void rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& x, const Tensor& weight, const Tensor& y,
+                      const Tensor& rrms) {
+  forward(device, norm, {}, x, weight, y, rrms);
+}
+
+void add_rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& residual, const Tensor& x,
+                          const Tensor& weight, const Tensor& y, const Tensor& rrms) {
+  MTP_ASSERT(residual.elements() == x.elements());
+  forward(device, norm, residual, x, weight, y, rrms);
 }
 
 void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rrms,

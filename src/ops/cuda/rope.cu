@@ -9,7 +9,7 @@ namespace mtp::ops::cuda {
 namespace {
 
 constexpr int threads = 256;
-constexpr std::int64_t most_pairs = 256;
+constexpr std::int64_t most_pairs = 512;
 
 /// An argument of the kernel, so that nothing needs to be copied to the device first.
 struct Frequencies {

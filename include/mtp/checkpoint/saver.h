@@ -1,0 +1,77 @@
+#pragma once
+
+#include <atomic>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "mtp/checkpoint/manifest.h"
+#include "mtp/checkpoint/run_state.h"
+#include "mtp/checkpoint/snapshot.h"
+#include "mtp/dist/communicator.h"
+#include "mtp/model/parameters.h"
+
+namespace mtp::checkpoint {
+
+/// Saves a run while it goes on. A save goes through these stages, and the ranks agree, through the thread that trains,
+/// before the next one begins:
+///
+///   copying     every rank copies its shards; nothing else stops the run
+///   writing     every rank writes its file, rank 0 state.h5 too, on a thread of its own
+///   completing  rank 0 writes the list of checksums, renames the folder and removes old checkpoints, on that thread
+///
+/// A save that fails, on any rank, is removed and leaves the run going with a warning. All functions but the
+/// constructor are collective. The threads make no MPI calls.
+class Saver {
+ public:
+  /// All but `run` must outlive it.
+  Saver(Run run, const model::Parameters& parameters, const Device& device, const dist::Communicator& communicator);
+  /// Gives up what is being written.
+  ~Saver() = default;
+
+  /// Begins to save; waits for the save before it. Without `checkpoint.background` returns when all is done.
+  void save(std::int64_t step, std::int64_t epoch, std::int64_t position, double next_lr);
+  /// Lets a save that is under way go on to its next stage, once all ranks are ready. To be called after every step.
+  void advance();
+  /// Waits for the end of the save under way, good or bad.
+  void wait();
+  /// The same, and throws AgreedError where the last save failed.
+  void finish();
+
+ private:
+  enum class Stage { none, writing, completing };
+  /// What a thread says when it has ended.
+  struct Outcome {
+    std::string failure;  // empty: done
+    std::string report;   // of writing: what the manifest says of the rank's file
+  };
+
+  const std::filesystem::path& run_dir() const { return state_.run.settings.run.dir; }
+  std::filesystem::path directory() const;
+  std::string prepare() const;
+  Json write(const std::stop_token& stop) const;
+  void complete(const std::vector<std::string>& reports) const;
+  template <typename Work>
+  void start(Stage stage, Work work);
+  /// Ends the stage under way and begins the next; waits for this rank's thread.
+  void end_stage();
+  void fail(const std::string& reason);
+  /// The first rank's failure, if any rank has one.
+  std::string agreed_failure(const std::string& mine) const;
+
+  RunState state_;
+  const Device& device_;
+  const dist::Communicator& communicator_;
+  Snapshot snapshot_;
+  std::vector<StateTensor> tensors_;
+  Manifest source_;  // on rank 0, of the files in RUN/source, which do not change
+  Stage stage_ = Stage::none;
+  std::string failure_;  // of the last save
+  Outcome outcome_;
+  std::atomic<bool> is_ready_ = false;
+  std::jthread thread_;  // last, so that it ends before what it uses
+};
+
+}  // namespace mtp::checkpoint

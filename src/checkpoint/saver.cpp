@@ -1,0 +1,148 @@
+#include "mtp/checkpoint/saver.h"
+
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <filesystem>
+
+#include "mtp/checkpoint/directory.h"
+#include "mtp/checkpoint/manifest.h"
+#include "mtp/checkpoint/source.h"
+#include "mtp/core/file.h"
+#include "rank_file.h"
+#include "state_file.h"
+
+namespace mtp::checkpoint {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// For what HDF5 and the file system keep beside values: per tensor and rank, and once.
+constexpr std::int64_t overhead_per_part = 1024, overhead = std::int64_t{1} << 20;
+
+/// Puts the files of a folder and its folders' lists of names on the disk.
+void sync_all(const fs::path& folder) {
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) sync_to_disk(entry.path());
+  sync_to_disk(folder);
+}
+
+}  // namespace
+
+Saver::Saver(Run run, const model::Parameters& parameters, const Device& device, const dist::Communicator& communicator)
+    : state_{.run = std::move(run)},
+      device_(device),
+      communicator_(communicator),
+      snapshot_(parameters),
+      tensors_(state_tensors(parameters, communicator.size())) {
+  if (!communicator.is_first()) return;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(run_dir() / "source"))
+    if (entry.is_regular_file()) source_.add_file(run_dir(), entry.path());
+}
+
+void Saver::save(std::int64_t step, std::int64_t epoch, std::int64_t position, double next_lr) {
+  wait();
+  state_.step = step;
+  state_.epoch = epoch;
+  state_.position = position;
+  state_.lr = next_lr;
+  failure_ = agreed_failure(prepare());
+  if (!failure_.empty()) return fail(failure_);
+  snapshot_.take(device_);
+  start(Stage::writing, [this](const std::stop_token& stop) { return write(stop).dump(); });
+  if (!state_.run.settings.checkpoint.background) wait();
+}
+
+void Saver::advance() {
+  if (stage_ != Stage::none && communicator_.max(is_ready_ ? 0 : 1, "a checkpoint under way") == 0) end_stage();
+}
+
+void Saver::finish() {
+  wait();
+  if (!failure_.empty()) throw AgreedError(fmt::format("checkpoint of step {}: {}", state_.step, failure_), 1);
+}
+
+fs::path Saver::directory() const { return partial_directory(run_dir(), state_.step); }
+
+std::string Saver::prepare() const {
+  const std::int64_t bytes = communicator_.sum(snapshot_.bytes(), "the size of a checkpoint");
+  if (!communicator_.is_first()) return {};
+  try {
+    const auto parts = std::ssize(tensors_) * communicator_.size();
+    make_partial(run_dir(), state_.step, bytes + parts * overhead_per_part + overhead);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
+}
+
+Json Saver::write(const std::stop_token& stop) const {
+  Json report = snapshot_.write(directory() / rank_file_name(communicator_.rank()), stop);
+  if (communicator_.is_first()) {
+    write_state_file(directory() / "state.h5", state_, tensors_);
+    link_files(run_dir() / "source", directory() / "source");
+  }
+  return report;
+}
+
+void Saver::complete(const std::vector<std::string>& reports) const {
+  Manifest manifest = source_;
+  for (const std::string& report : reports) manifest.add_rank(Json::parse(report));
+  manifest.add_file(directory(), directory() / "state.h5");
+  manifest.write(directory() / "checksums.json");
+  sync_all(directory());
+  checkpoint::complete(run_dir(), state_.step, state_.run.settings.checkpoint.keep);
+}
+
+template <typename Work>
+void Saver::start(Stage stage, Work work) {
+  stage_ = stage;
+  is_ready_ = false;
+  outcome_ = {};
+  thread_ = std::jthread([this, work](const std::stop_token& stop) {
+    try {
+      outcome_.report = work(stop);
+    } catch (const std::exception& error) {
+      outcome_.failure = one_line(error.what());
+    }
+    is_ready_ = true;
+  });
+}
+
+void Saver::end_stage() {
+  const dist::Patience patience(communicator_);  // with a rank that still writes
+  if (thread_.joinable()) thread_.join();
+  const Stage ended = std::exchange(stage_, Stage::none);
+  failure_ = agreed_failure(outcome_.failure);
+  if (!failure_.empty()) return fail(failure_);
+  if (ended == Stage::completing) return;
+  const std::vector<std::string> reports = communicator_.all_gather(outcome_.report, "the checksums of a checkpoint");
+  if (communicator_.is_first())
+    start(Stage::completing, [this, reports](const std::stop_token&) {
+      complete(reports);
+      return std::string();
+    });
+  stage_ = Stage::completing;
+}
+
+void Saver::wait() {
+  while (stage_ != Stage::none) end_stage();
+}
+
+void Saver::fail(const std::string& reason) {
+  if (!communicator_.is_first()) return;
+  std::error_code left_behind;  // as good as removed: what is partial is ignored
+  fs::remove_all(directory(), left_behind);
+  const std::vector<Complete> complete = complete_checkpoints(run_dir());
+  spdlog::warn("step {} is not saved: {}; the run goes on, {}", state_.step, reason,
+               complete.empty() ? "without a checkpoint so far"
+                                : "the newest checkpoint is of step " + std::to_string(complete.back().step));
+}
+
+std::string Saver::agreed_failure(const std::string& mine) const {
+  for (const std::string& failure : communicator_.all_gather(mine, "the outcome of a checkpoint"))
+    if (!failure.empty()) return failure;
+  return {};
+}
+
+}  // namespace mtp::checkpoint

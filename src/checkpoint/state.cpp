@@ -1,0 +1,122 @@
+#include "mtp/checkpoint/state.h"
+
+#include <algorithm>
+
+#include "mtp/core/checksum.h"
+#include "mtp/core/error.h"
+#include "mtp/dist/ordered_sum.h"
+#include "rank_file.h"
+#include "state_file.h"
+
+namespace mtp::checkpoint {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+hdf5::File open_state(const fs::path& checkpoint, const Manifest& manifest) {
+  const fs::path path = checkpoint / "state.h5";
+  verify_file(checkpoint, "state.h5", manifest);
+  hdf5::File file = hdf5::File::open(path);
+  if (!file.has_attribute("format") || file.attribute<std::string>("format") != state_format)
+    throw Error("{}: is no checkpoint of this program", path.string());
+  const auto version = file.attribute<std::int64_t>("version");
+  if (version != state_version)
+    throw Error("{}: has version {}, this program reads version {}", path.string(), version, state_version);
+  const auto group_size = file.attribute<std::int64_t>("group_size");
+  if (group_size != dist::group_size)
+    throw Error("{}: micro-batches were added in groups of {}, this program adds {}; it would not go on alike",
+                path.string(), group_size, dist::group_size);
+  return file;
+}
+
+}  // namespace
+
+State::State(fs::path checkpoint)
+    : directory_(std::move(checkpoint)),
+      manifest_(Manifest::read(directory_ / "checksums.json")),
+      file_(open_state(directory_, manifest_)),
+      step_(file_.attribute<std::int64_t>("step")) {}
+
+void State::read(const std::string& name, std::int64_t begin, std::span<float> values) const {
+  const auto found = manifest_.tensors.find(name);
+  if (found == manifest_.tensors.end()) throw Error("{}: has no tensor {}", directory_.string(), name);
+  const std::int64_t end = begin + std::ssize(values);
+  std::int64_t read = begin;
+  for (const Part& part : found->second) {
+    const std::int64_t from = std::max(begin, part.begin), to = std::min(end, part.begin + part.elements);
+    if (from >= to) continue;
+    read_part(name, part, from - part.begin, values.subspan(from - begin, to - from));
+    read = to;
+  }
+  if (read != end) throw Error("{}: tensor {} ends before element {}", directory_.string(), name, end);
+}
+
+std::vector<float> State::read_rows(const std::string& name, std::int64_t first, std::int64_t rows) const {
+  const Shape all = shape(name);
+  const std::int64_t width = num_elements(all) / all[0];
+  std::vector<float> values(static_cast<std::size_t>(rows * width));
+  read(name, first * width, values);
+  return values;
+}
+
+void State::read_part(const std::string& name, const Part& part, std::int64_t begin, std::span<float> values) const {
+  while (!values.empty()) {
+    const std::int64_t index = begin / checksum_block, skip = begin % checksum_block;
+    const std::span<const float> block = read_block(name, part, index).subspan(skip);
+    const std::size_t count = std::min(block.size(), values.size());
+    std::copy_n(block.begin(), count, values.begin());
+    values = values.subspan(count);
+    begin += static_cast<std::int64_t>(count);
+  }
+}
+
+std::span<const float> State::read_block(const std::string& name, const Part& part, std::int64_t index) const {
+  if (block_part_ == &part && block_index_ == index) return block_;
+  block_part_ = nullptr;
+  const std::int64_t first = index * checksum_block;
+  block_.resize(static_cast<std::size_t>(std::min(checksum_block, part.elements - first)));
+  const auto bytes = std::as_writable_bytes(std::span(block_));
+  rank_file(part.rank).read(part.position + first * std::int64_t{sizeof(float)}, bytes);
+  if (checksum_of(bytes) != part.checksums[static_cast<std::size_t>(index)])
+    throw Error("{}: dataset {}: the checksum of elements {} to {} is not the one of what was written",
+                (directory_ / rank_file_name(part.rank)).string(), name, first, first + std::ssize(block_) - 1);
+  block_part_ = &part;
+  block_index_ = index;
+  return block_;
+}
+
+const RandomAccessFile& State::rank_file(int rank) const {
+  if (const auto open = rank_files_.find(rank); open != rank_files_.end()) return open->second;
+  const fs::path path = directory_ / rank_file_name(rank);
+  if (!fs::exists(path)) throw Error("{}: is missing", path.string());
+  RandomAccessFile file(path, RandomAccessFile::Access::read);
+  const RankFile& written = manifest_.rank_files[static_cast<std::size_t>(rank)];
+  if (file.bytes() != written.bytes)
+    throw Error("{}: has {} bytes, {} were written", path.string(), file.bytes(), written.bytes);
+  std::map<std::int64_t, std::int64_t> ranges;
+  for (const auto& [unused, parts] : manifest_.tensors)
+    for (const Part& part : parts)
+      if (part.rank == rank) ranges[part.position] = part.elements * std::int64_t{sizeof(float)};
+  if (checksum_between(file, ranges) != written.layout_checksum)
+    throw Error("{}: the checksum of its HDF5 layout is not the one of what was written", path.string());
+  return rank_files_.emplace(rank, std::move(file)).first->second;
+}
+
+void State::verify_files(int share, int shares) const {
+  int number = 0;
+  for (const auto& [path, unused] : manifest_.files)
+    if (number++ % shares == share) verify_file(path);
+}
+
+void State::verify_tensors(int share, int shares) const {
+  int number = 0;
+  for (int rank = 0; rank < manifest_.ranks(); ++rank)
+    if (rank % shares == share) rank_file(rank);
+  for (const auto& [name, parts] : manifest_.tensors)
+    for (const Part& part : parts)
+      for (std::int64_t block = 0; block < std::ssize(part.checksums); ++block)
+        if (number++ % shares == share) read_block(name, part, block);
+}
+
+}  // namespace mtp::checkpoint

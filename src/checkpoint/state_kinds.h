@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+
+#include "mtp/model/parameters.h"
+
+namespace mtp::checkpoint {
+
+/// Calls visit(kind, unit, this rank's shard) for every kind of state of every unit.
+template <typename Visit>
+void for_each_shard(const model::Parameters& parameters, const Visit& visit) {
+  for (const auto& unit : parameters.units()) {
+    visit(std::string("parameters/"), *unit, unit->master());
+    if (!unit->trained()) continue;
+    visit(std::string("exp_avg/"), *unit, unit->moment1());
+    visit(std::string("exp_avg_sq/"), *unit, unit->moment2());
+  }
+}
+
+}  // namespace mtp::checkpoint

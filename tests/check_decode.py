@@ -1,0 +1,223 @@
+#!/usr/bin/env python3
+"""mtp-bench-decode: what its JSON says, that with and without the drafter it says the same, and how it refuses bad input.
+
+    .venv/bin/python tests/check_decode.py PROGRAMS
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from job import FIXTURE, MPI, mpirun
+
+VOCABULARY = 512
+AGGREGATE = {
+    "prompts", "new_tokens", "target_forwards", "prefill_time", "decode_time", "tokens_per_second", "tokens_per_forward",
+}  # fmt: skip
+PROMPT = {
+    "index", "prompt_tokens", "new_tokens", "output_ids", "target_forwards", "prefill_time", "decode_time",
+}  # fmt: skip
+DRAFTED = {"drafted", "accepted", "accepted_at"}
+LENGTHS = (1, 9, 40)
+
+
+class Bench:
+    """The program on a tiny random pair and three prompts."""
+
+    def __init__(self, programs: Path, folder: Path):
+        self.programs, self.folder = programs, folder
+        self.pair, self.prompts, self.json = folder / "pair", folder / "prompts.h5", folder / "out.json"
+        subprocess.run(
+            [programs / "mtp-make-pair", "--preset", "tiny", "--out", self.pair], check=True, stdout=subprocess.DEVNULL
+        )
+        self.write_prompts()
+
+    def write_prompts(self, change: Callable[[h5py.File], None] = lambda file: None) -> None:
+        tokens = np.random.default_rng(1).integers(3, VOCABULARY, sum(LENGTHS)).astype(np.int32)
+        with h5py.File(self.prompts, "w") as file:
+            file.attrs.update({"format": "mtp-data", "version": 1, "vocab_size": VOCABULARY, "pad_token_id": 0})
+            file["tokens"] = tokens
+            file["offsets"] = np.cumsum([0, *LENGTHS]).astype(np.int64)
+            change(file)
+
+    def run(self, *options: str, launcher: list[str] | None = None) -> subprocess.CompletedProcess:
+        paths = {"base": self.pair / "base", "drafter": self.pair / "drafter", "prompts": self.prompts}
+        command = [*(launcher or []), self.programs / "mtp-bench-decode", "--json", self.json]
+        for name, path in paths.items():
+            command += [] if f"--{name}" in options else [f"--{name}", path]
+        return subprocess.run([*command, *options], env=os.environ | MPI, capture_output=True, text=True)
+
+    def results(self, *options: str) -> dict:
+        done = self.run(*options)
+        assert done.returncode == 0, done.stderr
+        return json.loads(self.json.read_text())
+
+    def refuses(self, code: int, line: str, *options: str, **more: object) -> None:
+        self.json.unlink(missing_ok=True)
+        done = self.run(*options, **more)
+        errors = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
+        assert done.returncode == code, f"exit code {done.returncode}, not {code}: {done.stderr}"
+        assert len(errors) == 1 and re.search(line, errors[0]), f"expected {line!r}: {done.stderr}"
+        assert not self.json.exists(), "wrote results"
+
+
+def check_sums(run: dict, drafts: int) -> None:
+    total, prompts = run["aggregate"], run["prompts"]
+    assert total.keys() == AGGREGATE, total.keys()
+    assert total["prompts"] == len(prompts) == len(LENGTHS)
+    for key in ("new_tokens", "target_forwards"):
+        assert total[key] == sum(prompt[key] for prompt in prompts), key
+    for key in ("prefill_time", "decode_time"):
+        assert abs(total[key] - sum(prompt[key] for prompt in prompts)) < 1e-9, key
+    decoded = total["new_tokens"] - total["prompts"]
+    assert abs(total["tokens_per_second"] * total["decode_time"] - decoded) < 1e-6 * decoded
+    assert abs(total["tokens_per_forward"] * total["target_forwards"] - total["new_tokens"]) < 1e-6
+    for index, prompt in enumerate(prompts):
+        assert prompt.keys() == PROMPT | (DRAFTED if drafts else set()), prompt.keys()
+        assert prompt["index"] == index and prompt["prompt_tokens"] == LENGTHS[index]
+        assert prompt["new_tokens"] == len(prompt["output_ids"]) > 0
+        assert all(0 <= token < VOCABULARY for token in prompt["output_ids"])
+        accepted = prompt["accepted"] if drafts else 0
+        assert prompt["new_tokens"] == prompt["target_forwards"] + accepted
+        if drafts:
+            assert len(prompt["accepted_at"]) == drafts and sum(prompt["accepted_at"]) == accepted
+            assert accepted <= prompt["drafted"] <= drafts * (prompt["target_forwards"] - 1)
+
+
+def results_add_up(bench: Bench) -> None:
+    results = bench.results("--drafts", "3", "--max-new-tokens", "20", "--ignore-eos", "true", "--threads", "1")
+    assert results.keys() == {"settings", "plain", "drafted"}
+    settings = results["settings"]
+    assert (settings["drafts"], settings["max_new_tokens"], settings["ignore_eos"]) == (3, 20, True), settings
+    check_sums(results["plain"], 0)
+    check_sums(results["drafted"], 3)
+    for plain, drafted in zip(results["plain"]["prompts"], results["drafted"]["prompts"], strict=True):
+        assert plain["output_ids"] == drafted["output_ids"] and plain["new_tokens"] == 20
+
+
+def either_mode_alone_says_the_same(bench: Bench) -> None:
+    options = ("--max-new-tokens", "16", "--position-offset", "0")
+    both = bench.results(*options)
+    for mode, other in (("plain", "drafted"), ("drafted", "plain")):
+        alone = bench.results(*options, "--mode", mode, "--threads", "2")
+        assert mode in alone and other not in alone
+        ids = [[prompt["output_ids"] for prompt in run[mode]["prompts"]] for run in (both, alone)]
+        assert ids[0] == ids[1], ids
+
+
+def an_end_token_ends_a_prompt(bench: Bench) -> None:
+    endless = bench.results("--max-new-tokens", "20", "--ignore-eos", "true")["plain"]["prompts"]
+    end = endless[1]["output_ids"][5]
+    (bench.pair / "base" / "generation_config.json").write_text(json.dumps({"eos_token_id": [end, 1]}))
+    results = bench.results("--max-new-tokens", "20")
+    for run in (results["plain"], results["drafted"]):
+        for prompt, whole in zip(run["prompts"], endless, strict=True):
+            ids = whole["output_ids"]
+            assert prompt["output_ids"] == ids[: ids.index(end) + 1] if end in ids else ids, prompt
+
+
+def the_table_shows_both(bench: Bench) -> None:
+    shown = bench.run("--max-new-tokens", "8").stdout
+    for line in (r"^ +plain +drafted$", r"^target forwards +\d+ +\d+$", r"^speed-up +\d"):
+        assert re.search(line, shown, re.MULTILINE), shown
+
+
+def outputs_become_a_data_file(bench: Bench) -> None:
+    outputs = [prompt["output_ids"] for prompt in bench.results("--max-new-tokens", "8")["plain"]["prompts"]]
+    data = bench.folder / "data.h5"
+    script = Path(__file__).parent.parent / "scripts" / "decoded_to_data.py"
+    subprocess.run([sys.executable, script, bench.prompts, bench.json, "--out", data], check=True)
+    with h5py.File(bench.prompts) as prompts, h5py.File(data) as made:
+        assert dict(made.attrs) == dict(prompts.attrs)
+        begin, first = made["offsets"][:], prompts["offsets"][:]
+        for i, output in enumerate(outputs):
+            tokens, mask = (made[name][begin[i] : begin[i + 1]].tolist() for name in ("tokens", "loss_mask"))
+            assert tokens == prompts["tokens"][first[i] : first[i + 1]].tolist() + output
+            assert mask == [0] * LENGTHS[i] + [1] * len(output)
+    inspected = subprocess.run([bench.programs / "mtp-inspect", data], capture_output=True, text=True)
+    assert inspected.returncode == 0, inspected.stderr
+
+
+def bad_prompts_are_refused(bench: Bench) -> None:
+    def set_offsets(file: h5py.File) -> None:
+        file["offsets"][2] = 1
+
+    def set_token(file: h5py.File) -> None:
+        file["tokens"][1] = VOCABULARY
+
+    def set_mask(file: h5py.File) -> None:
+        file["loss_mask"] = np.ones(sum(LENGTHS), np.uint8)
+
+    def set_vocabulary(file: h5py.File) -> None:
+        file.attrs["vocab_size"] = VOCABULARY + 1
+
+    short = ("--max-new-tokens", "8")
+    for line, change in (
+        (r"prompts\.h5: prompt 1 lies at 1 to 1: a prompt must have at least 1 token", set_offsets),
+        (r"prompts\.h5: prompt 1: token 0 is 512, outside the vocabulary", set_token),
+        (r"prompts\.h5 is a data file for training", set_mask),
+        (r"prompts\.h5: made for a vocabulary of 513 tokens, the base has 512", set_vocabulary),
+    ):
+        bench.write_prompts(change)
+        bench.refuses(1, line, *short)
+    bench.write_prompts()
+    bench.refuses(1, r"none\.h5: cannot open", *short, "--prompts", str(bench.folder / "none.h5"))
+    bench.refuses(1, r"data\.h5 is a data file for training", *short, "--prompts", str(FIXTURE / "data.h5"))
+
+
+def bad_options_are_refused(bench: Bench) -> None:
+    bench.refuses(2, r"--max-new-tokens: prompt 2 of .* has 40 tokens, .* max_position_embeddings 256", "--max-new-tokens", "217")
+    bench.refuses(2, r"--drafts: 0 is out of range", "--drafts", "0")
+    bench.refuses(2, r"--position-offset: 2 is out of range", "--position-offset", "2")
+    bench.refuses(2, r"--mode: fast is none of both, plain, drafted", "--mode", "fast")
+    bench.refuses(2, r"--ignore-eos: yes is none of true, false", "--ignore-eos", "yes")
+    bench.refuses(2, r"--device: cuda has decoded on no GPU yet", "--device", "cuda")
+    bench.refuses(2, r"unrecognised option '--draft'", "--draft", "3")
+    bench.refuses(2, r"runs on one process", launcher=mpirun(2))
+    bench.json = bench.folder / "none" / "out.json"
+    bench.refuses(2, r"--json: .*none/out\.json cannot be written")
+
+
+def a_bad_pair_is_refused(bench: Bench) -> None:
+    bench.refuses(1, r"e4b/drafter.* does not fit ", "--drafter", str(FIXTURE / "drafter"))
+    (bench.pair / "base" / "generation_config.json").write_text('{"eos_token_id": "end"}')
+    bench.refuses(1, r"generation_config\.json: eos_token_id must be a token", "--max-new-tokens", "8")
+
+
+CASES = (
+    results_add_up,
+    either_mode_alone_says_the_same,
+    an_end_token_ends_a_prompt,
+    the_table_shows_both,
+    outputs_become_a_data_file,
+    bad_prompts_are_refused,
+    bad_options_are_refused,
+    a_bad_pair_is_refused,
+)
+
+
+def main() -> int:
+    programs = Path(sys.argv[1]).resolve()
+    failed = 0
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                case(Bench(programs, Path(folder)))
+                print(f"passed  {case.__name__}", flush=True)
+            except AssertionError as error:
+                failed += 1
+                print(f"FAILED  {case.__name__}: {error}", flush=True)
+    print(f"{len(CASES) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+// Decoding of random pairs of every structure: with the drafter as without, and as the training's forward has it.
+
+#include "mtp/decode/decoder.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "decode/support.h"
+#include "mtp/ops/choice.h"
+#include "mtp/ops/rowwise.h"
+#include "support/error_of.h"
+
+namespace mtp::decode {
+namespace {
+
+using test::LoadedPair;
+using Ids = std::vector<std::int64_t>;
+
+using test::vocabulary;
+
+class DecoderTest : public testing::TestWithParam<std::string> {
+ protected:
+  DecoderTest() : loaded(test::with_small_vocabulary(GetParam()), 3) {}
+
+  const hf::TextConfig& config() const { return loaded.pair.base_config.text; }
+  static Ids prompt(std::int64_t length, unsigned seed = 0) { return test::random_tokens(length, seed); }
+
+  LoadedPair loaded;
+};
+
+INSTANTIATE_TEST_SUITE_P(Presets, DecoderTest, testing::Values("tiny", "e2b-mini", "e4b-mini", "31b-mini"),
+                         [](const auto& preset) { return preset.param.substr(0, preset.param.find('-')); });
+
+// Texts of up to ninety tokens, windows of 8 to 32: most keys of sliding layers have been dropped at the end.
+TEST_P(DecoderTest, TheTokensWithTheDrafterAreThoseWithout) {
+  std::int64_t accepted = 0, rejected = 0;
+  for (const std::int64_t drafts : {1, 4, 7})
+    for (const std::int64_t offset : {0, 1}) {
+      const Decoder decoder = loaded.decoder({.drafts = drafts, .max_new_tokens = 50, .position_offset = offset});
+      for (const std::int64_t length : {1, 40}) {
+        const Ids text = prompt(length, static_cast<unsigned>(drafts));
+        const Completion plain = decoder.complete(text, false), drafted = decoder.complete(text, true);
+        EXPECT_EQ(drafted.output_ids, plain.output_ids) << drafts << " drafts, offset " << offset;
+        EXPECT_EQ(plain.output_ids.size(), 50);
+        EXPECT_EQ(plain.target_forwards, 50);
+        EXPECT_EQ(drafted.target_forwards + drafted.accepted(), 50);
+        accepted += drafted.accepted();
+        rejected += drafted.drafted - drafted.accepted();
+      }
+    }
+  EXPECT_GT(accepted, 20);
+  EXPECT_GT(rejected, 20);
+}
+
+TEST_P(DecoderTest, TheTokensAreTheSameOnAnyThreads) {
+  LoadedPair threaded(test::with_small_vocabulary(GetParam()), 3, 3);
+  const Options options{.drafts = 4, .max_new_tokens = 40};
+  EXPECT_EQ(threaded.decoder(options).complete(prompt(9), true).output_ids,
+            loaded.decoder(options).complete(prompt(9), true).output_ids);
+}
+
+/// The base's final hidden states of a text, as training computes them.
+Tensor hidden_in_training(LoadedPair& loaded, const model::BaseModel& base, const Ids& text) {
+  Graph g(loaded.device, {.recording = false});
+  return base.forward(g, ops::Sequences({static_cast<std::int64_t>(text.size())}), text).hidden_TH.data;
+}
+
+/// The same as decoding computes them: a prefill, then `rows` at a time, of which it accepts `accepted`; the rejected
+/// ones had other tokens.   [T - prefill, H]
+std::vector<float> hidden_in_decoding(LoadedPair& loaded, const model::BaseModel& base, const Ids& text,
+                                      std::int64_t prefill, std::int64_t rows, std::int64_t accepted) {
+  const auto length = static_cast<std::int64_t>(text.size());
+  Cache cache(loaded.device, loaded.pair.base_config.text, length + rows, rows);
+  Graph first(loaded.device, {.recording = false});
+  base.forward(first, ops::Sequences({prefill}), {text.data(), static_cast<std::size_t>(prefill)}, &cache);
+  std::vector<float> all;
+  for (std::int64_t at = prefill; at < length; at += accepted) {
+    Ids ids;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      const bool is_text = i < accepted && at + i < length;
+      ids.push_back(is_text ? text[at + i] : (7 * at + i) % vocabulary);
+    }
+    Graph g(loaded.device, {.recording = false, .rowwise = true});
+    const Tensor hidden = base.forward(g, ops::Sequences::continuing(at, rows), ids, &cache).hidden_TH.data;
+    const std::int64_t taken = std::min(accepted, length - at) * hidden.size(1);
+    all.insert(all.end(), hidden.f32(), hidden.f32() + taken);
+  }
+  return all;
+}
+
+TEST_P(DecoderTest, HiddenStatesHaveTheSameBitsHoweverTheTextIsVerified) {
+  const model::BaseModel base(config(), loaded.pair.base_layer_scalars, loaded.parameters);
+  const Ids text = prompt(70);
+  const std::vector<float> one_by_one = hidden_in_decoding(loaded, base, text, 11, 1, 1);
+  for (const std::int64_t rows : {2, 3, 5, 8})
+    for (const std::int64_t accepted : {std::int64_t{1}, rows - 1, rows}) {
+      const std::vector<float> together = hidden_in_decoding(loaded, base, text, 11, rows, accepted);
+      ASSERT_EQ(together.size(), one_by_one.size());
+      EXPECT_EQ(std::memcmp(together.data(), one_by_one.data(), one_by_one.size() * sizeof(float)), 0)
+          << rows << " rows, " << accepted << " accepted";
+    }
+}
+
+TEST_P(DecoderTest, HiddenStatesAreThoseOfTraining) {
+  const model::BaseModel base(config(), loaded.pair.base_layer_scalars, loaded.parameters);
+  const Ids text = prompt(70);
+  const Tensor want = hidden_in_training(loaded, base, text);
+  const std::vector<float> got = hidden_in_decoding(loaded, base, text, 11, 3, 2);
+  const float* expected = want.f32() + 11 * want.size(1);
+  // A final hidden state has elements of order one.
+  for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 2e-5) << "element " << i;
+}
+
+/// What a round chooses at every row, as training has it. The tokens that it is given are those of the text.
+std::vector<Ids> round_choices(LoadedPair& loaded, const Ids& text, std::int64_t rounds, std::int64_t offset) {
+  Settings::Drafter settings;
+  settings.position_offset = offset;
+  const hf::Pair& pair = loaded.pair;
+  Device& device = loaded.device;
+  const Tensor ordering = model::token_ordering(device, pair);
+  const model::BaseModel base(pair.base_config.text, pair.base_layer_scalars, loaded.parameters);
+  const model::Drafter drafter(pair.drafter_config, settings, pair.drafter_layer_scalars, ordering, loaded.parameters);
+
+  Graph g(device, {.recording = false});
+  const ops::Sequences sequences({static_cast<std::int64_t>(text.size())});
+  const model::BaseOutput out = base.forward(g, sequences, text);
+  const std::vector<Graph::Scope> opened = drafter.open(g);
+  const Tensor every_row = device.from_host(Ids(text.size(), 0));
+  Value state = out.hidden_TH;
+  std::vector<Ids> all;
+  for (std::int64_t k = 0; k < rounds; ++k) {
+    const Value tokens = g.shift_rows(out.embeddings_TH, out.pad_row_1H, drafter.lead(k), sequences);
+    const Value hidden = drafter.round(g, sequences, tokens, state, out);
+    const Tensor choices = device.empty(every_row.shape(), DType::i64), head = drafter.embedding().value();
+    if (drafter.serving_head() == Head::dense)
+      ops::projected_choice(device, hidden.data, head, every_row, choices);
+    else
+      ops::masked_choice(device, drafter.masked_head(), hidden.data, head, every_row, choices);
+    device.to_host(choices, all.emplace_back(text.size()));
+    state = drafter.next_state(g, hidden);
+  }
+  return all;
+}
+
+// As long as drafts are right, the tokens that a round is given are those of the text: what training's serving rounds
+// choose at a position says how many drafts are accepted there.
+TEST_P(DecoderTest, AcceptedDraftsAreThoseThatTrainingCounts) {
+  constexpr std::int64_t drafts = 3, length = 12, new_tokens = 60;
+  std::int64_t accepted_in_all = 0;
+  for (const std::uint64_t seed : {1, 2, 3})
+    for (const std::int64_t offset : {0, 1}) {
+      LoadedPair other(test::with_small_vocabulary(GetParam()), seed);
+      const Options options{.drafts = drafts, .max_new_tokens = new_tokens, .position_offset = offset};
+      const Completion completion = other.decoder(options).complete(prompt(length), true);
+      Ids text = prompt(length);
+      text.insert(text.end(), completion.output_ids.begin(), completion.output_ids.end());
+      const std::vector<Ids> choices = round_choices(other, text, drafts, offset);
+
+      std::int64_t forwards = 1, drafted = 0;
+      std::vector<std::int64_t> accepted_at(drafts);
+      for (std::int64_t t = length - 1; t + 2 < length + new_tokens; ++forwards) {
+        const std::int64_t count = std::min<std::int64_t>(drafts, length + new_tokens - t - 3);
+        std::int64_t accepted = 0;
+        while (accepted < count && choices[accepted][t] == text[t + 2 + accepted]) ++accepted_at[accepted++];
+        drafted += count;
+        t += accepted + 1;
+      }
+      EXPECT_EQ(completion.target_forwards, forwards);
+      EXPECT_EQ(completion.drafted, drafted);
+      EXPECT_EQ(completion.accepted_at, accepted_at);
+      accepted_in_all += completion.accepted();
+    }
+  EXPECT_GT(accepted_in_all, 20);
+}
+
+TEST_P(DecoderTest, AnEndTokenEndsTheTextWithAndWithoutDrafter) {
+  const Completion endless = loaded.decoder({.drafts = 4, .max_new_tokens = 40}).complete(prompt(6), false);
+  for (const std::int64_t end : endless.output_ids) {
+    const Decoder decoder = loaded.decoder({.drafts = 4, .max_new_tokens = 40, .end_tokens = {end, 1000}});
+    const Ids plain = decoder.complete(prompt(6), false).output_ids;
+    const Completion drafted = decoder.complete(prompt(6), true);
+    EXPECT_EQ(drafted.output_ids, plain);
+    const auto first = std::find(endless.output_ids.begin(), endless.output_ids.end(), end);
+    EXPECT_EQ(plain, Ids(endless.output_ids.begin(), first + 1));
+    EXPECT_EQ(drafted.target_forwards + drafted.accepted(), static_cast<std::int64_t>(plain.size()));
+  }
+}
+
+TEST_P(DecoderTest, OneNewTokenTakesThePrefillOnly) {
+  const Completion completion = loaded.decoder({.drafts = 4, .max_new_tokens = 1}).complete(prompt(6), true);
+  EXPECT_EQ(completion.output_ids.size(), 1);
+  EXPECT_EQ(completion.target_forwards, 1);
+  EXPECT_EQ(completion.drafted, 0);
+}
+
+TEST_P(DecoderTest, LogitsThatAreNoNumbersAreAnError) {
+  const Parameter norm = loaded.parameters.get("base.model.language_model.norm.weight");
+  norm.group->acquire();
+  std::fill_n(norm.value().f32(), norm.value().elements(), std::nanf(""));
+  norm.group->release();
+  const Decoder decoder = loaded.decoder({.max_new_tokens = 4});
+  EXPECT_EQ(mtp::test::error_of([&] { decoder.complete(prompt(3), true); }),
+            "the base's logits are not numbers; check its weights");
+}
+
+}  // namespace
+}  // namespace mtp::decode
