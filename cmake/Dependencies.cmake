@@ -28,4 +28,5 @@ target_compile_definitions(mtp_hdf5 INTERFACE ${HDF5_DEFINITIONS})
 
 if(MTP_TESTS)
   find_package(GTest REQUIRED)
+  find_package(Boost 1.74 REQUIRED COMPONENTS context)
 endif()

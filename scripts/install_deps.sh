@@ -13,7 +13,7 @@ packages=(
 )
 case "${1:-}" in
   "") ;;
-  --tests) packages+=(clang clang-format libclang-rt-14-dev libgmock-dev libgtest-dev libomp-dev) ;;
+  --tests) packages+=(clang clang-format libboost-context-dev libclang-rt-14-dev libgmock-dev libgtest-dev libomp-dev) ;;
   *) echo "usage: scripts/install_deps.sh [--tests]" >&2; exit 2 ;;
 esac
 

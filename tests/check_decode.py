@@ -163,7 +163,7 @@ def bad_options_are_refused(bench: Bench) -> None:
     bench.refuses(2, r"--position-offset: 2 is out of range", "--position-offset", "2")
     bench.refuses(2, r"--mode: fast is none of both, plain, drafted", "--mode", "fast")
     bench.refuses(2, r"--ignore-eos: yes is none of true, false", "--ignore-eos", "yes")
-    bench.refuses(2, r"--device: cuda is not built yet", "--device", "cuda")
+    bench.refuses(2, r"--device: cuda has decoded on no GPU yet", "--device", "cuda")
     bench.refuses(2, r"unrecognised option '--draft'", "--draft", "3")
     bench.refuses(2, r"runs on one process", launcher=mpirun(2))
     bench.json = bench.folder / "none" / "out.json"

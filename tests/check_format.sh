@@ -2,5 +2,5 @@
 # Every C++ and CUDA source is as clang-format leaves it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-git ls-files -co --exclude-standard '*.h' '*.cpp' '*.cu' | xargs clang-format --dry-run --Werror
+git ls-files -co --exclude-standard '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format --dry-run --Werror
 echo "format: no difference"

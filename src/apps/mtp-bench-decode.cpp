@@ -51,7 +51,7 @@ std::optional<CommandLine> parse(int argc, char** argv) {
       "position-offset", number(&line.position_offset),
       "distance of the drafter's query from its state: 1 (Hugging Face) or 0 (vLLM, SGLang)")(
       "ignore-eos", word(&line.ignore_eos), "true: go on after an end token; true or false")(
-      "device", word(&line.device), "auto or cpu (cuda is not built yet)")(
+      "device", word(&line.device), "auto or cpu (cuda is not offered yet)")(
       "threads", number(&line.threads), "0: OMP_NUM_THREADS, else all cores")("json", po::value(&line.json),
                                                                               "file for the results");
   if (!apps::parse(argc, argv, options)) return std::nullopt;
@@ -61,7 +61,7 @@ std::optional<CommandLine> parse(int argc, char** argv) {
   check_range("threads", line.threads, 0, 1024);
   check_choice("mode", line.mode, {"both", "plain", "drafted"});
   check_choice("ignore-eos", line.ignore_eos, {"true", "false"});
-  if (line.device == "cuda") throw UsageError("option --device: cuda is not built yet, use cpu");
+  if (line.device == "cuda") throw UsageError("option --device: cuda has decoded on no GPU yet, use cpu");
   check_choice("device", line.device, {"auto", "cpu"});
   return line;
 }

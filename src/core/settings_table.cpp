@@ -194,7 +194,7 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       path("run.dir", s.run.dir, "runs/<config's name>", "run directory"),
       choice("run.device", s.run.device,
              {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}},
-             "device (cuda is not built yet)"),
+             "device; auto is the cpu, for cuda cannot train yet"),
       number("run.seed", s.run.seed, seed, "seed of initialisation and stochastic rounding"),
       number("run.threads", s.run.threads, count_or_none,
              "threads per rank; 0: OMP_NUM_THREADS, else cores / ranks of the node"),

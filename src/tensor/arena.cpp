@@ -1,5 +1,7 @@
 #include "arena.h"
 
+#include <sanitizer/asan_interface.h>
+
 #include <algorithm>
 #include <bit>
 #include <utility>
@@ -21,6 +23,9 @@ std::size_t block_size(std::size_t bytes) {
 std::shared_ptr<std::byte> Arena::allocate(std::size_t bytes) {
   const std::size_t size = block_size(bytes);
   std::byte* block = take(size);
+  // In builds with the address sanitizer, what a tensor does not hold is out of bounds; else these do nothing.
+  ASAN_UNPOISON_MEMORY_REGION(block, bytes);
+  ASAN_POISON_MEMORY_REGION(block + bytes, size - bytes);
   return {block, [arena = shared_from_this(), size](std::byte* p) { arena->give_back(p, size); }};
 }
 
@@ -46,13 +51,17 @@ std::byte* Arena::take(std::size_t size) {
 
 void Arena::give_back(std::byte* block, std::size_t size) {
   const std::lock_guard lock(mutex_);
+  ASAN_POISON_MEMORY_REGION(block, size);
   in_use_ -= static_cast<std::int64_t>(size);
   unused_[size].push_back(block);
 }
 
 void Arena::free_unused() {
   for (auto& [size, blocks] : unused_)
-    for (std::byte* block : blocks) memory_->free(block);
+    for (std::byte* block : blocks) {
+      ASAN_UNPOISON_MEMORY_REGION(block, size);
+      memory_->free(block);
+    }
   unused_.clear();
 }
 

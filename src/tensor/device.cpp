@@ -29,7 +29,7 @@ std::size_t bytes_of(const Tensor& tensor) {
 }
 
 template <typename T>
-Tensor filled(Arena& arena, Tensor tensor, std::span<const T> values) {
+Tensor filled(Arena& arena, Tensor tensor, std::span<T> values) {
   MTP_ASSERT(bytes_of(tensor) == values.size_bytes());
   arena.memory().copy_from_host(values.data(), tensor.data<std::byte>(), values.size_bytes());
   return tensor;

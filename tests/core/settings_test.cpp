@@ -182,7 +182,8 @@ TEST_F(SettingsTest, SettingsWithoutEffectAreNoContradiction) {
 }
 
 TEST_F(SettingsTest, WhatIsNotBuiltYetIsRefusedByName) {
-  EXPECT_EQ(refusal({"--run.device", "cuda"}), "setting run.device: cuda is not built yet, use cpu");
+  EXPECT_EQ(refusal({"--run.device", "cuda"}),
+            "setting run.device: cuda cannot train yet, for ranks do not exchange tensors of GPUs; use cpu");
   EXPECT_EQ(refusal({"--freeze.vision", "false"}),
             "setting freeze.vision: the vision tower cannot be trained yet, it must be true");
   EXPECT_EQ(refusal({"--freeze.audio", "false"}),

@@ -42,7 +42,8 @@ Operation loss_operation(const LossCase& shape, std::function<double(const Array
                 run(device, x, w, loss, dx, dw);
                 return Result{loss, {dx, dw}};
               },
-          .added = {1}};
+          .added = {1},
+          .rounds_within_on_gpus = true};
 }
 
 namespace {

@@ -78,6 +78,7 @@ Operation masked(LossCase shape, const Head& head, const std::vector<std::int64_
       loss_operation(shape, {},
                      [=](Device& device, const Tensor& x, const Tensor& w, const Tensor& loss, const Tensor& dx,
                          const Tensor& dw) { run(device, head.on(device), sequences, x, w, loss, dx, dw); });
+  operation.rounds_within_on_gpus = false;
   if (!entry.empty()) operation = with_stored_values(operation, entry);
   // x and w once more, as the constants x0 and w0: the operation does not see them.
   operation.inputs.insert(operation.inputs.end(), {operation.inputs[0], operation.inputs[1]});

@@ -180,6 +180,7 @@ TEST_P(OperationTest, ValuesAreThoseOfThePlainReference) {
 TEST_P(OperationTest, GradientsAreFiniteDifferencesOfTheReference) {
   Device device = make_device(kind());
   const std::vector<Tensor> gradients = run(device).gradients;
+  const bool rounds_within = kind() == DeviceKind::cuda && operation().rounds_within_on_gpus;
   for (std::size_t input = 0; input < gradients.size(); ++input) {
     if (gradients[input].empty()) continue;
     const Array gradient = to_host(device, gradients[input]);
@@ -192,7 +193,7 @@ TEST_P(OperationTest, GradientsAreFiniteDifferencesOfTheReference) {
     actual.shape = expected.shape = {static_cast<std::int64_t>(actual.values.size())};
     // Here the largest of a few elements is the scale, not the largest of all: the tolerance is wider than for values.
     expect_close("gradient of input " + std::to_string(input) + " at some", actual, expected,
-                 3 * tolerance_of(gradients[input].dtype()));
+                 3 * tolerance_of(rounds_within ? dtype() : gradients[input].dtype()));
   }
 }
 

@@ -75,6 +75,8 @@ struct Operation {
   std::function<Result(Device&, const std::vector<Tensor>& inputs, const Tensor& output_gradient)> run;
   /// The inputs whose gradient `run` gives as `to_add_to` plus the gradient.
   std::vector<std::size_t> added = {};
+  /// On a GPU, a gradient within is rounded to the type of the inputs: so exact are then also gradients in fp32.
+  bool rounds_within_on_gpus = false;
   /// The entry of reference_values.json whose inputs these are, if any.
   std::string stored = {};
 };

@@ -10,6 +10,7 @@
 #include "mtp/core/hdf5.h"
 #include "mtp/core/json.h"
 #include "mtp/hf/safetensors.h"
+#include "mtp/tensor/cuda_devices.h"
 #include "mtp/train/trainer.h"
 
 namespace mtp::train {
@@ -52,13 +53,28 @@ std::vector<float> difference(std::vector<float> a, const std::vector<float>& b)
   return a;
 }
 
-class Reference : public testing::TestWithParam<std::string> {
+auto on_every_device(const std::vector<std::string>& fixtures_to_train) {
+  return testing::Combine(testing::Values(Device::Kind::cpu, Device::Kind::cuda), testing::ValuesIn(fixtures_to_train));
+}
+
+class Reference : public testing::TestWithParam<std::tuple<Device::Kind, std::string>> {
+ public:
+  static std::string name_of(const testing::TestParamInfo<ParamType>& info) { return name(info.param); }
+
  protected:
+  static std::string name(const ParamType& parameters) {
+    return (std::get<0>(parameters) == Device::Kind::cpu ? "cpu_" : "cuda_") + std::get<1>(parameters);
+  }
+  void SetUp() override {
+    if (kind == Device::Kind::cuda && find_cuda_devices().count == 0) GTEST_SKIP() << "skipped: no CUDA device";
+  }
+
   /// Trains the fixture; all ranks share one run directory.
   void train(const std::string& compute_dtype) {
     const dist::Communicator communicator;
-    const std::string name = fmt::format("mtp-reference-{}-{}-{}", GetParam(), compute_dtype, communicator.size());
-    work = fs::temp_directory_path() / name;
+    const std::string folder =
+        fmt::format("mtp-reference-{}-{}-{}", name(GetParam()), compute_dtype, communicator.size());
+    work = fs::temp_directory_path() / folder;
     if (communicator.is_first()) fs::remove_all(work);
     communicator.barrier("an empty folder");
     const std::vector<std::string> arguments = {"mtp-train",
@@ -80,7 +96,7 @@ class Reference : public testing::TestWithParam<std::string> {
     std::vector<const char*> argv;
     for (const std::string& argument : arguments) argv.push_back(argument.c_str());
     const Settings settings = parse_settings(static_cast<int>(argv.size()), argv.data()).settings;
-    Device device(1);
+    Device device = kind == Device::Kind::cpu ? Device(1) : Device::cuda(0);
     Trainer(settings, device, communicator).run();
     is_first = communicator.is_first();
   }
@@ -102,7 +118,8 @@ class Reference : public testing::TestWithParam<std::string> {
     return std::sqrt(error / moved);
   }
 
-  fs::path fixture = fixtures / GetParam(), work;
+  const Device::Kind kind = std::get<0>(GetParam());
+  fs::path fixture = fixtures / std::get<1>(GetParam()), work;
   bool is_first = false;
 };
 
@@ -142,8 +159,7 @@ TEST_P(Reference, LossesGradientsAndWeightsAgree) {
   EXPECT_LE(weights_error(), 2e-4);
 }
 
-INSTANTIATE_TEST_SUITE_P(Fixtures, Reference, testing::ValuesIn(variants("metrics.jsonl")),
-                         [](const auto& variant) { return variant.param; });
+INSTANTIATE_TEST_SUITE_P(Fixtures, Reference, on_every_device(variants("metrics.jsonl")), Reference::name_of);
 
 /// Three results that should be one: what fp32 gives, and what we and the reference get in bf16.
 struct Bf16Distances {
@@ -207,8 +223,7 @@ TEST_P(Bf16Reference, IsAsFarFromFp32AsTheReferenceIsInBf16) {
   EXPECT_GE(weights_error(), reference_error / 2) << "not computed in bf16";
 }
 
-INSTANTIATE_TEST_SUITE_P(Fixtures, Bf16Reference, testing::ValuesIn(variants("bf16")),
-                         [](const auto& variant) { return variant.param; });
+INSTANTIATE_TEST_SUITE_P(Fixtures, Bf16Reference, on_every_device(variants("bf16")), Reference::name_of);
 
 }  // namespace
 }  // namespace mtp::train

@@ -20,12 +20,12 @@ struct AttentionMask {
   std::int64_t offset = 0;  // causal: distance of the query's position from its row
 
   /// Keys begin(t, S) … end(t, S) - 1 of a sequence of S rows are visible to row t.
-  std::int64_t begin(std::int64_t t, std::int64_t length) const {
+  constexpr std::int64_t begin(std::int64_t t, std::int64_t length) const {
     if (kind == Kind::causal) return window > 0 ? std::max<std::int64_t>(0, t + offset - window + 1) : 0;
     if (kind == Kind::mirrored) return std::max<std::int64_t>(0, length - 1 - t - window);
     return 0;
   }
-  std::int64_t end(std::int64_t t, std::int64_t length) const {
+  constexpr std::int64_t end(std::int64_t t, std::int64_t length) const {
     if (kind == Kind::causal) return t + 1;
     if (kind == Kind::mirrored) return std::min(length, length - 1 - t + window + 1);
     return length;

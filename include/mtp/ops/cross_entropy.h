@@ -12,8 +12,9 @@ inline constexpr std::int64_t no_label = -100;
 // of rows at a time; a [T, V] tensor is never stored. Since the weight of the loss in the total is known beforehand,
 // the gradient is computed along with the loss, while the logits are at hand: `dx` is written and `dw` added to, both
 // multiplied by `gradient_scale`; an empty dx or dw is left out. `loss` is the plain sum, not scaled: one fp64 element,
-// written. x, w and dx are fp32 or bf16, dw fp32; logits and their gradients are fp32. Rows without a label cost
-// nothing and get dx = 0. The bits do not depend on the number of threads.
+// written. x, w and dx are fp32 or bf16, dw fp32; logits are fp32 and so are their gradients, which a GPU rounds to the
+// type of w for its products. Rows without a label cost nothing and get dx = 0. The bits do not depend on the number of
+// threads.
 
 struct CrossEntropy {
   float soft_cap = 0;  // z = cap · tanh(z / cap); 0: none

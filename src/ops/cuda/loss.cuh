@@ -1,0 +1,107 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "mtp/ops/cross_entropy.h"
+#include "reduce.cuh"
+
+namespace mtp::ops::cuda {
+
+// What the losses over the whole vocabulary and over the masked head share.
+
+inline constexpr int row_threads = 256;  // of the block that handles a row of logits
+
+using Rows = std::vector<std::int64_t>;
+
+/// The rows of `values` [T] int64 that are ≥ 0: those with a label, or with a row of the teacher. Waits for the device:
+/// the sizes of the products that follow depend on them.
+Rows chosen_rows(const Device& device, const Tensor& values);
+
+/// The given rows of a matrix, one after another.   rows [n] int64
+Tensor gather_rows(Device& device, const Tensor& x, const Tensor& rows);
+
+/// y[rows[i]] = x[i]
+void scatter_rows(Device& device, const Tensor& x, const Tensor& rows, const Tensor& y);
+
+void set_zero(Device& device, const Tensor& x);
+
+/// The products x wᵀ, in fp32 and not capped.   x [n, H], w [V, H]
+Tensor logits_of(Device& device, const Tensor& x, const Tensor& w);
+
+/// The teacher's logits [n, V] for the student's `rows`.   rows [n] int64
+Tensor teacher_logits(Device& device, const Teacher& teacher, const Tensor& teacher_rows, const Tensor& rows);
+
+/// loss = Σ losses, in a fixed order.   losses [n] fp64
+void sum_losses(Device& device, const Tensor& losses, const Tensor& loss);
+
+/// body(rows) for pieces of `rows` whose [n, V] logits are to be stored at a time.   rows [n] int64
+template <typename Body>
+void for_each_chunk(Device& device, const Rows& rows, std::int64_t vocabulary, const Body& body) {
+  // More rows share one pass over the weight; more memory is what they cost. At most 256 MiB of logits.
+  constexpr std::int64_t most_rows = 256, most_logits = std::int64_t{1} << 26;
+  const std::int64_t chunk = std::clamp<std::int64_t>(most_logits / vocabulary, 1, most_rows);
+  const auto n = static_cast<std::int64_t>(rows.size());
+  if (n == 0) return;
+  const Tensor all = device.from_host(rows);
+  for (std::int64_t begin = 0; begin < n; begin += chunk) body(all.slice(begin, {std::min(chunk, n - begin)}));
+}
+
+/// z = cap · tanh(z / cap); 0: none.
+struct SoftCap {
+  float cap;
+  __device__ float operator()(float z) const { return cap > 0 ? cap * tanhf(z / cap) : z; }
+  /// d cap(u) / du, given cap(u).
+  __device__ float slope(float z) const { return cap > 0 ? 1.0f - (z / cap) * (z / cap) : 1.0f; }
+};
+
+/// exp(z - maximum) / sum; the maximum keeps the exponentials finite.
+struct Softmax {
+  float maximum, sum;
+
+  __device__ float operator()(float z) const { return expf(z - maximum) / sum; }
+  __device__ double log_sum() const { return static_cast<double>(maximum) + log(static_cast<double>(sum)); }
+  /// `count` more logits of one value, not above the maximum.
+  __device__ void add(float z, std::int64_t count) { sum += static_cast<float>(count) * expf(z - maximum); }
+};
+
+/// Of the logits z(0) … z(width - 1), by all threads of a block.
+template <typename Logit>
+__device__ Softmax softmax_of(std::int64_t width, const Logit& z) {
+  constexpr float lowest = -3.402823466e38f;  // not infinite: an infinite difference from itself would be no number
+  float maximum = lowest, sum = 0;
+  for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) {
+    const float value = z(i);
+    if (value > maximum) {
+      sum = sum * expf(maximum - value) + 1.0f;
+      maximum = value;
+    } else {
+      sum += expf(value - maximum);
+    }
+  }
+  const float largest = reduce_block(maximum, Largest());
+  return {largest, reduce_block(sum * expf(maximum - largest), Sum())};
+}
+
+/// The index of the largest of z(0) … z(width - 1), of equal ones that with the lowest id(i): its id. `none` where
+/// none is a number. By all threads of a block.
+template <typename Logit, typename Id>
+__device__ std::int64_t best_of(std::int64_t width, std::int64_t none, const Logit& z, const Id& id) {
+  constexpr std::int64_t past_all = INT64_MAX;
+  float best = -INFINITY;
+  std::int64_t best_id = past_all;
+  for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) {
+    const float value = z(i);
+    const std::int64_t own = id(i);
+    if (value > best || (value == best && own < best_id)) {
+      best = value;
+      best_id = own;
+    }
+  }
+  const float largest = reduce_block(best, Largest());
+  const std::int64_t lowest_id = reduce_block(best == largest ? best_id : past_all, Least());
+  return lowest_id == past_all ? none : lowest_id;
+}
+
+}  // namespace mtp::ops::cuda

@@ -1,0 +1,154 @@
+#include "mtp/ops/norm.h"
+
+#include "reduce.cuh"
+
+namespace mtp::ops::cuda {
+
+namespace {
+
+// Narrow rows (heads) take a warp each, eight in a block; wide ones a block.
+constexpr std::int64_t widest_of_warp = 1024;
+constexpr int block_threads = 256;
+
+dim3 block_of(std::int64_t width) {
+  return width <= widest_of_warp ? dim3(warp_size, block_threads / warp_size) : dim3(block_threads, 1);
+}
+
+/// Over the threads of a row.
+__device__ float sum_of_row(float value) {
+  return blockDim.x == warp_size ? reduce_warp(value, Sum()) : reduce_block(value, Sum());
+}
+
+template <int n>
+__global__ void forward_kernel(std::int64_t rows, std::int64_t width, float eps, Elements residual, Elements x,
+                               Elements weight, Elements y, float* rrms) {
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
+  if (row >= rows) return;
+  const std::int64_t first = threadIdx.x * n, step = blockDim.x * n;
+  x = x.from(row * width);
+  y = y.from(row * width);
+  float square = 0;
+  for (std::int64_t i = first; i < width; i += step) {
+    const Pack<n> pack = x.load<n>(i);
+#pragma unroll
+    for (int j = 0; j < n; ++j) square += pack.values[j] * pack.values[j];
+  }
+  const float r = 1.0f / sqrtf(sum_of_row(square) / static_cast<float>(width) + eps);
+  if (threadIdx.x == 0) rrms[row] = r;
+  for (std::int64_t i = first; i < width; i += step) {
+    Pack<n> pack = x.load<n>(i), w = {};
+    if (!weight.empty()) w = weight.load<n>(i);
+#pragma unroll
+    for (int j = 0; j < n; ++j) pack.values[j] = pack.values[j] * r * (weight.empty() ? 1.0f : w.values[j]);
+    if (!residual.empty()) {
+      const Pack<n> before = residual.load<n>(row * width + i);
+#pragma unroll
+      for (int j = 0; j < n; ++j) pack.values[j] += before.values[j];
+    }
+    y.store<n>(i, pack);
+  }
+}
+
+template <int n>
+__global__ void backward_kernel(std::int64_t rows, std::int64_t width, Elements dy, Elements x, Elements weight,
+                                const float* rrms, Elements dx) {
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
+  if (row >= rows) return;
+  const std::int64_t first = threadIdx.x * n, step = blockDim.x * n;
+  dy = dy.from(row * width);
+  x = x.from(row * width);
+  dx = dx.from(row * width);
+  // With n = x · rrms and g = dy · w: dx = rrms · (g - n · mean(g · n)).
+  const auto weighted = [&](std::int64_t i) {
+    Pack<n> g = dy.load<n>(i);
+    if (weight.empty()) return g;
+    const Pack<n> w = weight.load<n>(i);
+#pragma unroll
+    for (int j = 0; j < n; ++j) g.values[j] *= w.values[j];
+    return g;
+  };
+  float dot = 0;
+  for (std::int64_t i = first; i < width; i += step) {
+    const Pack<n> g = weighted(i), in = x.load<n>(i);
+#pragma unroll
+    for (int j = 0; j < n; ++j) dot += g.values[j] * in.values[j];
+  }
+  const float r = rrms[row], factor = sum_of_row(dot) * r * r / static_cast<float>(width);
+  for (std::int64_t i = first; i < width; i += step) {
+    Pack<n> g = weighted(i);
+    const Pack<n> in = x.load<n>(i);
+#pragma unroll
+    for (int j = 0; j < n; ++j) g.values[j] = r * (g.values[j] - in.values[j] * factor);
+    dx.store<n>(i, g);
+  }
+}
+
+// The weight's gradient is summed over pieces of rows, then over the pieces, each in order.
+constexpr std::int64_t rows_of_piece = 64;
+constexpr int column_threads = 64;
+
+__global__ void weight_pieces_kernel(std::int64_t rows, std::int64_t width, Elements dy, Elements x, const float* rrms,
+                                     float* pieces) {
+  const std::int64_t column = static_cast<std::int64_t>(blockIdx.y) * column_threads + threadIdx.x;
+  if (column >= width) return;
+  const std::int64_t begin = blockIdx.x * rows_of_piece;
+  const std::int64_t end = begin + rows_of_piece < rows ? begin + rows_of_piece : rows;
+  float sum = 0;
+  for (std::int64_t row = begin; row < end; ++row)
+    sum += dy[row * width + column] * (x[row * width + column] * rrms[row]);
+  pieces[blockIdx.x * width + column] = sum;
+}
+
+__global__ void add_pieces_kernel(std::int64_t pieces, std::int64_t width, const float* parts, float* dweight) {
+  const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * column_threads + threadIdx.x;
+  if (column >= width) return;
+  float sum = 0;
+  for (std::int64_t piece = 0; piece < pieces; ++piece) sum += parts[piece * width + column];
+  dweight[column] += sum;
+}
+
+/// The residual may be empty.
+void forward(Device& device, const RmsNorm& norm, const Tensor& residual, const Tensor& x, const Tensor& weight,
+             const Tensor& y, const Tensor& rrms) {
+  const std::int64_t width = x.size(-1), rows = x.elements() / width;
+  MTP_ASSERT(y.elements() == x.elements() && rrms.elements() == rows);
+  MTP_ASSERT(weight.empty() || weight.elements() == width);
+  const dim3 block = block_of(width);
+  with_pack(is_packed({width}, {&residual, &x, &weight, &y}), [&](auto n) {
+    launch(device, forward_kernel<n()>, blocks(ceil_div(rows, block.y)), block, rows, width, norm.eps,
+           Elements(residual), Elements(x), Elements(weight), Elements(y), rrms.f32());
+  });
+}
+
+}  // namespace
+
+void rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& x, const Tensor& weight, const Tensor& y,
+                      const Tensor& rrms) {
+  forward(device, norm, {}, x, weight, y, rrms);
+}
+
+void add_rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& residual, const Tensor& x,
+                          const Tensor& weight, const Tensor& y, const Tensor& rrms) {
+  MTP_ASSERT(residual.elements() == x.elements());
+  forward(device, norm, residual, x, weight, y, rrms);
+}
+
+void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rrms,
+                       const Tensor& dx, const Tensor& dweight) {
+  const std::int64_t width = x.size(-1), rows = x.elements() / width;
+  MTP_ASSERT(dy.elements() == x.elements() && dx.elements() == x.elements());
+  const dim3 block = block_of(width);
+  with_pack(is_packed({width}, {&dy, &x, &weight, &dx}), [&](auto n) {
+    launch(device, backward_kernel<n()>, blocks(ceil_div(rows, block.y)), block, rows, width, Elements(dy), Elements(x),
+           Elements(weight), rrms.f32(), Elements(dx));
+  });
+  if (dweight.empty()) return;
+  const std::int64_t pieces = ceil_div(rows, rows_of_piece);
+  const Tensor parts = device.empty({pieces, width});
+  const dim3 grid(blocks(pieces), blocks(ceil_div(width, column_threads)));
+  launch(device, weight_pieces_kernel, grid, column_threads, rows, width, Elements(dy), Elements(x), rrms.f32(),
+         parts.f32());
+  launch(device, add_pieces_kernel, grid.y, column_threads, pieces, width, parts.f32(), dweight.f32());
+}
+
+}  // namespace mtp::ops::cuda

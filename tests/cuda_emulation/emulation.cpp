@@ -1,0 +1,180 @@
+// Runs the threads of a block as fibers, one at a time, until each waits or has ended; when all that are left wait for
+// the same barrier, it opens. Barriers that only some threads reach end the program. Faults show as differences between
+// devices: each runs threads and blocks in another order, so that a missing barrier, or blocks that depend on each
+// other, change results. Memory that is read before it is written holds NaN; the address sanitizer sees what is out of
+// bounds.
+
+#include <algorithm>
+#include <boost/context/fiber.hpp>
+#include <cstdio>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "cuda_runtime.h"
+
+// The address sanitizer wants to be told of every change of stacks.
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#else
+static void __sanitizer_start_switch_fiber(void**, const void*, std::size_t) {}
+static void __sanitizer_finish_switch_fiber(void*, const void**, std::size_t*) {}
+#endif
+
+namespace emulation {
+
+namespace {
+
+constexpr std::size_t stack_bytes = 256 << 10, most_threads = 1024, warp_size = 32;
+
+enum class State { running, waiting_for_block, exchanging, ended };
+
+/// Memory that a fiber's stack is in again and again.
+struct Stack {
+  std::unique_ptr<std::byte[]> memory;
+
+  boost::context::stack_context allocate() {
+    if (memory == nullptr) memory = std::make_unique<std::byte[]>(stack_bytes);
+    boost::context::stack_context context;
+    context.size = stack_bytes;
+    context.sp = memory.get() + stack_bytes;
+    return context;
+  }
+  void deallocate(boost::context::stack_context&) {}
+};
+
+struct Fiber {
+  boost::context::fiber fiber;
+  Stack stack;
+  State state = State::ended;
+  dim3 index;
+  unsigned place = 0;      // among the threads of its block
+  unsigned exchanges = 0;  // so far: consecutive ones use the two rows of slots in turn
+  void* sanitizer_state = nullptr;
+};
+
+Fiber fibers[most_threads];
+std::uint64_t slots[2][most_threads];
+Fiber* current = nullptr;
+boost::context::fiber scheduler;
+void* scheduler_sanitizer_state = nullptr;
+const void* scheduler_stack = nullptr;
+std::size_t scheduler_stack_bytes = 0;
+std::vector<std::byte> shared;
+
+void leave_for_fiber(Fiber& fiber) {
+  __sanitizer_start_switch_fiber(&scheduler_sanitizer_state, fiber.stack.memory.get(), stack_bytes);
+  fiber.fiber = std::move(fiber.fiber).resume();
+  __sanitizer_finish_switch_fiber(scheduler_sanitizer_state, nullptr, nullptr);
+}
+
+void wait(State state) {
+  Fiber& self = *current;
+  self.state = state;
+  __sanitizer_start_switch_fiber(&self.sanitizer_state, scheduler_stack, scheduler_stack_bytes);
+  scheduler = std::move(scheduler).resume();
+  __sanitizer_finish_switch_fiber(self.sanitizer_state, &scheduler_stack, &scheduler_stack_bytes);
+}
+
+/// A reference to the stack is given away as the allocator, which the fiber would copy.
+struct StackOf {
+  Stack* stack;
+  boost::context::stack_context allocate() { return stack->allocate(); }
+  void deallocate(boost::context::stack_context& context) { stack->deallocate(context); }
+};
+
+void start(Fiber& fiber, unsigned place, dim3 block, const std::function<void()>& thread) {
+  fiber.place = place;
+  fiber.index = dim3(place % block.x, place / block.x % block.y, place / (block.x * block.y));
+  fiber.state = State::running;
+  fiber.exchanges = 0;
+  fiber.fiber = boost::context::fiber(std::allocator_arg, StackOf{&fiber.stack}, [&](boost::context::fiber&& caller) {
+    __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
+    scheduler = std::move(caller);
+    thread();
+    fiber.state = State::ended;
+    __sanitizer_start_switch_fiber(nullptr, scheduler_stack, scheduler_stack_bytes);
+    return std::move(scheduler);
+  });
+}
+
+[[noreturn]] void fail(const char* what) {
+  std::fprintf(stderr, "emulated CUDA: block (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z, what);
+  std::abort();
+}
+
+/// Wakes the threads begin … end - 1 if all of them wait in `state`, or else have ended where that is allowed. False
+/// where none is woken.
+bool open_barrier(std::size_t begin, std::size_t end, State state, bool some_may_have_ended) {
+  bool any = false;
+  for (std::size_t i = begin; i < end; ++i) {
+    any = any || fibers[i].state == state;
+    if (fibers[i].state != state && !(some_may_have_ended && fibers[i].state == State::ended)) return false;
+  }
+  for (std::size_t i = begin; i < end; ++i)
+    if (fibers[i].state == state) fibers[i].state = State::running;
+  return any;
+}
+
+std::vector<std::size_t> order_of(std::size_t n, Order order) {
+  std::vector<std::size_t> places(n);
+  std::iota(places.begin(), places.end(), 0);
+  if (order == Order::backward) std::reverse(places.begin(), places.end());
+  if (order == Order::shuffled) std::shuffle(places.begin(), places.end(), std::mt19937(1));
+  return places;
+}
+
+void run_block(std::size_t threads, dim3 block, const std::vector<std::size_t>& order,
+               const std::function<void()>& thread) {
+  std::fill(shared.begin(), shared.end(), std::byte{0xFF});
+  for (std::size_t i = 0; i < threads; ++i) start(fibers[i], static_cast<unsigned>(i), block, thread);
+  while (true) {
+    for (const std::size_t i : order) {
+      if (fibers[i].state != State::running) continue;
+      current = &fibers[i];
+      threadIdx = current->index;
+      leave_for_fiber(*current);
+    }
+    bool opened = false, left = false;
+    for (std::size_t i = 0; i < threads; ++i) left = left || fibers[i].state != State::ended;
+    if (!left) return;
+    for (std::size_t warp = 0; warp < threads; warp += warp_size)
+      opened = open_barrier(warp, std::min(warp + warp_size, threads), State::exchanging, false) || opened;
+    opened = open_barrier(0, threads, State::waiting_for_block, true) || opened;
+    if (!opened) fail("threads wait for others that have ended or wait elsewhere");
+  }
+}
+
+}  // namespace
+
+void run(dim3 grid, dim3 block, std::size_t shared_bytes, Order order, const std::function<void()>& thread) {
+  const std::size_t threads = std::size_t{block.x} * block.y * block.z;
+  const std::vector<std::size_t> thread_order = order_of(threads, order);
+  gridDim = grid;
+  blockDim = block;
+  shared.assign(shared_bytes, {});
+  shared.shrink_to_fit();
+  for (const std::size_t place : order_of(std::size_t{grid.x} * grid.y * grid.z, order)) {
+    blockIdx = dim3(static_cast<unsigned>(place % grid.x), static_cast<unsigned>(place / grid.x % grid.y),
+                    static_cast<unsigned>(place / grid.x / grid.y));
+    run_block(threads, block, thread_order, thread);
+  }
+}
+
+std::byte* dynamic_shared() { return shared.data(); }
+
+void wait_for_block() { wait(State::waiting_for_block); }
+
+unsigned lane() { return current->place % warp_size; }
+
+const std::uint64_t* exchange(std::uint64_t value) {
+  std::uint64_t* const row = slots[current->exchanges++ % 2];
+  const unsigned first = current->place - lane();
+  if (first + warp_size > blockDim.x * blockDim.y * blockDim.z) fail("a value is asked of a lane that is not there");
+  row[current->place] = value;
+  wait(State::exchanging);
+  return row + first;
+}
+
+}  // namespace emulation
