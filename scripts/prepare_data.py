@@ -9,6 +9,7 @@
 and what goes with decoding (prompt_files.py):
 
     scripts/prepare_data.py --prompts scripts/prompts.jsonl --tokenizer gemma-4-E4B-it --out prompts.h5
+    scripts/prepare_data.py --questions-of validation.h5 --limit 20 --out prompts.h5
     scripts/prepare_data.py --decode decoded.json --tokenizer gemma-4-E4B-it
     scripts/prepare_data.py --continuations decoded.json --prompts prompts.h5 --out data.h5
 

@@ -2,11 +2,12 @@
 data file. A part of prepare_data.py's command line:
 
     scripts/prepare_data.py --prompts scripts/prompts.jsonl --tokenizer DIR --out prompts.h5
+    scripts/prepare_data.py --questions-of validation.h5 --limit 20 --out prompts.h5
     scripts/prepare_data.py --decode decoded.json --tokenizer DIR
     scripts/prepare_data.py --continuations decoded.json --prompts prompts.h5 --out data.h5
 
-The first file has one JSON object a line, with the user's question under `prompt`. The last one makes samples of the
-prompts and what the base made of them, with the base's own tokens as targets: to validate on what is decoded.
+The first file has one JSON object a line, with the user's question under `prompt`. `--questions-of` takes the samples of
+a data file up to their first target instead. The last one makes samples of the prompts and what the base made of them, with the base's own tokens as targets: to validate on what is decoded.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 from chat_tokenizer import ChatTokenizer, Sample
 from data_file import DataFile, attributes_of
 
-OPTIONS = ("--prompts", "--decode", "--continuations")
+OPTIONS = ("--prompts", "--questions-of", "--decode", "--continuations")
 COLUMN = 58  # characters of a text beside the other
 
 
@@ -56,6 +57,23 @@ def write_prompts(source: Path, tokenizer: Path, out: Path) -> None:
         raise SystemExit(f"{tokenizer}: the chat template refuses a prompt: {error}") from None
     with DataFile(out, attributes_of(chat), has_targets=False) as file:
         file.add(samples)
+        file.finish()
+
+
+def read_data(path: Path, kind: str, *names: str) -> tuple[dict[str, object], list[np.ndarray]]:
+    """Attributes, and the named datasets of every sample or prompt."""
+    with h5py.File(path) as file:
+        if not {"offsets", *names} <= set(file) or file.attrs.get("format") != "mtp-data":
+            raise SystemExit(f"{path}: is no {kind}")
+        return dict(file.attrs), [np.split(file[name][:], file["offsets"][1:-1]) for name in names]
+
+
+def write_questions(data: Path, limit: int | None, out: Path) -> None:
+    attributes, (tokens, is_target) = read_data(data, "data file", "tokens", "loss_mask")
+    firsts = [int(mask.argmax()) for mask in is_target]  # 0 where the text has no target, or begins with one
+    questions = [Sample(ids[:first], mask[:first]) for ids, mask, first in zip(tokens, is_target, firsts) if first]
+    with DataFile(out, attributes, has_targets=False) as file:
+        file.add(questions[:limit])
         file.finish()
 
 
@@ -101,16 +119,13 @@ def show_decoded(path: Path, tokenizer: Path) -> None:
 
 def write_continuations(decoded: Path, prompts: Path, out: Path) -> None:
     records = next(iter(read_decoded(decoded).values()))
-    with h5py.File(prompts) as file:
-        if "offsets" not in file or file.attrs.get("format") != "mtp-data":
-            raise SystemExit(f"{prompts}: is no file of prompts")
-        attributes, offsets, tokens = dict(file.attrs), file["offsets"][:], file["tokens"][:]
+    attributes, (asked,) = read_data(prompts, "file of prompts", "tokens")
     samples = []
     for record in records:
         index, ids = record["index"], np.array(record["output_ids"], np.int32)
-        if index + 1 >= len(offsets) or offsets[index + 1] - offsets[index] != record["prompt_tokens"]:
+        if index >= len(asked) or len(asked[index]) != record["prompt_tokens"]:
             raise SystemExit(f"{decoded}: prompt {index} is not the one in {prompts}")
-        prompt = tokens[offsets[index] : offsets[index + 1]]
+        prompt = asked[index]
         is_target = np.concatenate([np.zeros(len(prompt), np.uint8), np.ones(len(ids), np.uint8)])
         samples.append(Sample(np.concatenate([prompt, ids]), is_target))
     with DataFile(out, attributes) as file:
@@ -128,6 +143,8 @@ def main() -> None:
     parser.add_argument(
         "--prompts", type=Path, metavar="FILE", help="prompts to tokenise; with --continuations the file made of them"
     )
+    parser.add_argument("--questions-of", type=Path, metavar="DATA", help="a data file, to make prompts of")
+    parser.add_argument("--limit", type=int, help="take so many prompts only")
     parser.add_argument("--decode", type=Path, metavar="JSON", help="what mtp-bench-decode --json wrote, to show")
     parser.add_argument("--continuations", type=Path, metavar="JSON", help="the same, to make samples of")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="Hugging Face directory of the base model")
@@ -137,11 +154,13 @@ def main() -> None:
     try:
         if given == {"prompts", "tokenizer", "out"}:
             write_prompts(args.prompts, args.tokenizer, args.out)
+        elif given - {"limit"} == {"questions_of", "out"}:
+            write_questions(args.questions_of, args.limit, args.out)
         elif given == {"decode", "tokenizer"}:
             show_decoded(args.decode, args.tokenizer)
         elif given == {"continuations", "prompts", "out"}:
             write_continuations(args.continuations, args.prompts, args.out)
         else:
-            parser.error("these options do not go together; --help shows the three ways")
+            parser.error("these options do not go together; --help shows the four ways")
     except OSError as error:
         raise SystemExit(f"{Path(sys.argv[0]).name}: {error}") from None

@@ -35,7 +35,7 @@ step "Export and plot"
 
 step "Decoding with and without the drafter"
 base=$out/hf/base/model/consolidated
-.venv/bin/python scripts/prepare_data.py --prompts "$out/questions.jsonl" --tokenizer "$base" --out "$out/prompts.h5"
+.venv/bin/python scripts/prepare_data.py --questions-of "$out/validation.h5" --limit 20 --out "$out/prompts.h5"
 "$bin/mtp-bench-decode" --base "$base" --drafter "$out/hf/drafter/model/consolidated" --prompts "$out/prompts.h5" \
   --max-new-tokens 128 --json "$out/decoded.json"
 .venv/bin/python scripts/prepare_data.py --decode "$out/decoded.json" --tokenizer "$base" | tail -n 12

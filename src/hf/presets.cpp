@@ -30,15 +30,15 @@ constexpr const char* small_shapes = R"([
   },
   {
     "name": "small",
-    "summary": "base 192 wide, 8 layers; drafter 96 wide, 4 layers; vocabulary 4096: trains on two processor cores",
+    "summary": "base 256 wide, 12 layers; drafter 64 wide, 4 layers; vocabulary 4096: trains on two processor cores",
     "base": {
-      "vocab_size": 4096, "hidden_size": 192, "intermediate_size": 512,
+      "vocab_size": 4096, "hidden_size": 256, "intermediate_size": 1024,
       "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "global_head_dim": 64,
-      "layers": {"sliding": 1, "repeats": 4, "sharing": 2}, "sliding_window": 64, "max_position_embeddings": 1024,
+      "layers": {"sliding": 2, "repeats": 4, "sharing": 2}, "sliding_window": 64, "max_position_embeddings": 1024,
       "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 4096, "final_logit_softcapping": 30.0
     },
     "drafter": {
-      "vocab_size": 4096, "hidden_size": 96, "intermediate_size": 256,
+      "vocab_size": 4096, "hidden_size": 64, "intermediate_size": 128,
       "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "global_head_dim": 64,
       "layers": {"sliding": 3, "repeats": 1}, "sliding_window": 64, "max_position_embeddings": 1024
     }

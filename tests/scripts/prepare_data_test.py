@@ -368,6 +368,22 @@ class Prompts(FileCase):
         result = self.prepare("--prompts", SCRIPTS / "prompts.jsonl", "--tokenizer", self.model, "--out", self.out)
         self.assertIn("20 prompts", result.stdout)
 
+    def test_of_a_data_file_are_its_samples_up_to_the_answer(self):
+        self.prepare_prompts("What is up?", "And down?")
+        data = self.dir / "data.h5"
+        decoded = self.write_decoded(plain=["Nothing.", "Up."])
+        self.prepare("--continuations", decoded, "--prompts", self.out, "--out", data)
+        again = self.dir / "again.h5"
+        result = self.prepare("--questions-of", data, "--limit", 1, "--out", again)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        with h5py.File(again) as f, h5py.File(self.out) as prompts:
+            self.assertEqual(set(f), {"tokens", "offsets"})
+            self.assertEqual(dict(f.attrs), dict(prompts.attrs))
+            self.assertEqual(f["offsets"][:].tolist(), prompts["offsets"][:2].tolist())
+            self.assertEqual(f["tokens"][:].tolist(), prompts["tokens"][: f["offsets"][1]].tolist())
+        result = self.prepare("--questions-of", self.out, "--out", again)
+        self.assertEqual((result.returncode, "is no data file" in result.stderr), (1, True))
+
     def test_and_their_outputs_are_shown_side_by_side(self):
         self.prepare_prompts("What is up?")
         decoded = self.write_decoded(plain=["Nothing.<turn|>"], drafted=["Neither.\n\nAnd down."])
