@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """mtp-bench-decode: what its JSON says, that with and without the drafter it says the same, and how it refuses bad input.
 
-    .venv/bin/python tests/check_decode.py PROGRAMS
+    .venv/bin/python tests/check_decode.py PROGRAMS [CASE …]
 """
 
 import json
@@ -9,14 +9,13 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from job import FIXTURE, MPI, mpirun
+from job import FIXTURE, MPI, mpirun, run_cases
 
 VOCABULARY = 512
 AGGREGATE = {
@@ -187,20 +186,5 @@ CASES = (
 )
 
 
-def main() -> int:
-    programs = Path(sys.argv[1]).resolve()
-    failed = 0
-    for case in CASES:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                case(Bench(programs, Path(folder)))
-                print(f"passed  {case.__name__}", flush=True)
-            except AssertionError as error:
-                failed += 1
-                print(f"FAILED  {case.__name__}: {error}", flush=True)
-    print(f"{len(CASES) - failed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_cases(__doc__, {case.__name__: case for case in CASES}, Bench))

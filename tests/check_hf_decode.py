@@ -7,15 +7,12 @@ and without centroids, at both position offsets, with end tokens; and validation
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +26,7 @@ SCRIPTS = TESTS.parent / "scripts"
 sys.path[:0] = [str(SCRIPTS), str(TESTS / "reference")]
 import check_hf_decode
 from check_hf_load import directory_of
+from job import run_cases
 from joint_reference import make_data
 
 VOCAB, SYMBOLS = 512, 24  # of the pair, and as many as the texts have
@@ -185,27 +183,7 @@ def check_tampering(case: Case) -> None:
     expect_failure(change_count, "on Hugging Face's modules")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("programs", type=Path)
-    parser.add_argument("cases", nargs="*", help="default: all")
-    args = parser.parse_args()
+if __name__ == "__main__":
     torch.set_num_threads(1)
     cases = {"random": check_random, "centroids": check_centroids, "dense": check_dense}
-    chosen = {name: case for name, case in cases.items() if not args.cases or name in args.cases}
-    failed = 0
-    for name, check in chosen.items():
-        with tempfile.TemporaryDirectory() as folder:
-            begin = time.monotonic()
-            try:
-                check(Case(args.programs.resolve(), Path(folder)))
-                print(f"passed  {name}  {time.monotonic() - begin:.1f} s", flush=True)
-            except AssertionError as error:
-                failed += 1
-                print(f"FAILED  {name}: {error}", flush=True)
-    print(f"{len(chosen) - failed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_cases(__doc__, cases, Case))

@@ -7,15 +7,12 @@ the checkpoint rounded once, all else as in the source to the last bit, and does
 
 from __future__ import annotations
 
-import argparse
 import filecmp
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -292,30 +289,12 @@ def check_usage(case: Case) -> None:
     assert help_text.count("--max-shard-size") == 1, help_text
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("programs", type=Path)
-    parser.add_argument("cases", nargs="*", help="default: all")
-    args = parser.parse_args()
-    cases: dict[str, tuple[str, Callable[[Case], None]]] = {
-        path.name: (path.name, check_variant) for path in sorted(FIXTURES.iterdir())
-    }
-    cases |= {"targets": ("e4b", check_targets), "end-of-run": ("e4b", check_end_of_run)}
-    cases |= {"memory": ("e4b", check_memory), "usage": ("e4b", check_usage)}
-    chosen = {name: case for name, case in cases.items() if not args.cases or name in args.cases}
-    failed = 0
-    for name, (fixture, check) in chosen.items():
-        with tempfile.TemporaryDirectory() as folder:
-            begin = time.monotonic()
-            try:
-                check(Case(args.programs.resolve(), fixture, Path(folder)))
-                print(f"passed  {name}  {time.monotonic() - begin:.1f} s", flush=True)
-            except AssertionError as error:
-                failed += 1
-                print(f"FAILED  {name}: {error}", flush=True)
-    print(f"{len(chosen) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+def on(fixture: str, check: Callable[[Case], None]) -> Callable[[tuple[Path, Path]], None]:
+    return lambda folders: check(Case(folders[0], fixture, folders[1]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cases = {path.name: on(path.name, check_variant) for path in sorted(FIXTURES.iterdir())}
+    cases |= {"targets": on("e4b", check_targets), "end-of-run": on("e4b", check_end_of_run)}
+    cases |= {"memory": on("e4b", check_memory), "usage": on("e4b", check_usage)}
+    sys.exit(job.run_cases(__doc__, cases, lambda programs, folder: (programs, folder)))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 FIXTURE = Path(__file__).parent / "fixtures" / "e4b"
 MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -131,7 +132,10 @@ def expect(result: Result, code: int, line: str, times: int = 1) -> None:
     assert len(matching) == times and len(result.errors) == times, f"expected {times} × {line!r}:\n{result.text}"
 
 
-def run_cases(description: str, cases: dict[str, Callable[[Job], None]]) -> int:
+def run_cases(
+    description: str, cases: dict[str, Callable[[Any], None]], make: Callable[[Path, Path], Any] = Job
+) -> int:
+    """Gives each case what `make` makes of the programs' folder and an empty one."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("programs", type=Path)
     parser.add_argument("cases", nargs="*", help="names of cases; default: all")
@@ -142,7 +146,7 @@ def run_cases(description: str, cases: dict[str, Callable[[Job], None]]) -> int:
         with tempfile.TemporaryDirectory() as folder:
             begin = time.monotonic()
             try:
-                case(Job(arguments.programs.resolve(), Path(folder)))
+                case(make(arguments.programs.resolve(), Path(folder)))
                 print(f"passed  {name}  {time.monotonic() - begin:.1f} s", flush=True)
             except AssertionError as error:
                 failed += 1

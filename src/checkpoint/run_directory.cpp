@@ -25,7 +25,8 @@ int lock_file(const fs::path& run_dir, const char* name, int flags, int kind) {
   const fs::path file = run_dir / name;
   const int lock = open(file.c_str(), flags | O_CLOEXEC, 0644);
   if (lock < 0 && (flags & O_CREAT) == 0 && errno == ENOENT) return -1;
-  if (lock < 0) throw Error("{}: cannot be opened: {}; choose another run.dir", file.string(), reason(errno));
+  const char* use = (flags & O_CREAT) == 0 ? "opened" : "written";
+  if (lock < 0) throw Error("{}: cannot be {}: {}; choose another run.dir", file.string(), use, reason(errno));
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   while (flock(lock, kind | LOCK_NB) != 0) {
     const int error = errno;
