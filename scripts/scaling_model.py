@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""A model of a joint training step's time and memory from its bytes and FLOPs, on 1 to 1024 GPUs (docs/scaling.md).
+"""A joint training step's time and memory on 1 to 1024 GPUs, from its bytes and FLOPs (docs/scaling.md).
 
     scripts/scaling_model.py --out docs/scaling.png           # the plot, and the tables in Markdown
-    scripts/scaling_model.py --measure build/release/bin      # predicts 1, 2 and 4 ranks of this machine, and times them
+    scripts/scaling_model.py --measure build/release/bin      # predicts 1, 2 and 4 ranks of this machine, times them
 """
 
 from __future__ import annotations
@@ -13,278 +13,21 @@ import math
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-FP32, BF16 = 4, 2  # bytes
-BLOCK = 4096  # elements that a shard is a multiple of, in whole rows where the unit is a table
-GROUP = 8  # consecutive micro-batches that are summed before their sum is added to the total
+from scaling_costs import FP32, H100, KINDS, PAIRS, Machine, Pair, Step, memory, times
+
 RANKS = [2**i for i in range(11)]
-
-
-@dataclass(frozen=True)
-class Model:
-    """A decoder: `repeats` times `sliding` sliding layers and a full one."""
-
-    vocabulary: int
-    hidden: int
-    inner: int
-    heads: int
-    head_dim: int  # of sliding layers; of full ones twice as many
-    kv_heads: int
-    window: int
-    repeats: int
-    sliding: int = 5
-    sharing: int = 0  # so many last layers have no keys and values of their own
-    per_layer: int = 0  # width of per-layer inputs
-    full_kv_heads: int = 0  # 0: as many as kv_heads, and values of their own; else keys are the values of full layers
-
-    def layers(self) -> Iterator[tuple[bool, int, int, int]]:
-        """Of each layer: whether it slides, columns of the queries, of the keys, and projections of keys and values."""
-        count = self.repeats * (self.sliding + 1)
-        for i in range(count):
-            slides = (i + 1) % (self.sliding + 1) != 0
-            head_dim = self.head_dim if slides else 2 * self.head_dim
-            key_is_value = self.full_kv_heads > 0 and not slides
-            kv_heads = self.full_kv_heads if key_is_value else self.kv_heads
-            projections = 0 if i >= count - self.sharing else 1 if key_is_value else 2
-            yield slides, self.heads * head_dim, kv_heads * head_dim, projections
-
-    def layer_weights(self, queries: int, keys: int, projections: int) -> int:
-        """Elements of a layer's matrices; its norms are too small to count."""
-        columns = 2 * queries + projections * keys + 3 * self.inner + 2 * self.per_layer
-        return self.hidden * columns
-
-    @property
-    def packed(self) -> int:
-        return self.repeats * (self.sliding + 1) * self.per_layer
-
-
-@dataclass(frozen=True)
-class Pair:
-    base: Model
-    drafter: Model
-    rounds: int = 4
-
-
-E4B = Pair(
-    Model(262144, 2560, 10240, 8, 256, 2, 512, repeats=7, sharing=18, per_layer=256),
-    Model(262144, 256, 2048, 4, 256, 2, 512, repeats=1, sliding=3, sharing=4),
-)
-DENSE_31B = Pair(
-    Model(262144, 5376, 21504, 32, 256, 16, 1024, repeats=10, full_kv_heads=4),
-    Model(262144, 1024, 8192, 16, 256, 16, 1024, repeats=1, sliding=3, sharing=4, full_kv_heads=4),
-)
-PAIR_17M = Pair(
-    Model(8192, 256, 1024, 4, 64, 2, 128, repeats=2, sharing=5, per_layer=32),
-    Model(8192, 128, 512, 4, 64, 2, 128, repeats=1, sliding=3, sharing=4),
-)
-SMALL = Pair(
-    Model(4096, 192, 512, 4, 32, 2, 64, repeats=4, sliding=1, sharing=4, per_layer=16),
-    Model(4096, 96, 256, 4, 32, 2, 64, repeats=1, sliding=3, sharing=4),
-)
-PAIRS = {"e4b": E4B, "31b": DENSE_31B, "17m": PAIR_17M, "small": SMALL}
-
-
-@dataclass(frozen=True)
-class Unit:
-    elements: int
-    gathers: int  # a micro-batch: in the forward, and in the backward again
-    row: int = 0  # elements of a row, where rows are looked up
-    dense: bool = True  # the gradient is that of the whole unit, not of rows alone
-
-    def shard(self, ranks: int) -> int:
-        block = -(-BLOCK // self.row) * self.row if self.row else BLOCK
-        return -(-(-(-self.elements // block)) // ranks) * block
-
-
-def base_units(base: Model) -> list[Unit]:
-    """What is gathered and released together, the table first."""
-    found = [Unit(base.vocabulary * base.hidden, 1, row=base.hidden)]
-    if base.packed:
-        found.append(Unit(base.vocabulary * base.packed, 0, row=base.packed, dense=False))
-        found.append(Unit(base.packed * base.hidden, 2))
-    return found + [Unit(base.layer_weights(*layer[1:]), 2) for layer in base.layers()]
-
-
-def drafter_units(pair: Pair) -> list[Unit]:
-    """The table first. Centroids are left out."""
-    drafter = pair.drafter
-    layers = [Unit(drafter.layer_weights(*layer[1:]), 2) for layer in drafter.layers()]
-    projections = Unit(3 * pair.base.hidden * drafter.hidden, 2)
-    return [Unit(drafter.vocabulary * drafter.hidden, 1), *layers, projections]
-
-
-def units(pair: Pair) -> list[Unit]:
-    return base_units(pair.base) + drafter_units(pair)
-
-
-@dataclass(frozen=True)
-class Step:
-    length: int = 2048  # positions of a sequence, one sequence a micro-batch
-    micro_batches: int = 4  # of each rank
-    dtype: int = BF16  # bytes of an element that is computed with
-    reduction: str = "ordered"  # "node-first": as design.md, section 5, has it, which is not built; "fast"
-    recompute: bool = False
-
-
-def forward_flops(model: Model, length: int, offset: int) -> tuple[float, float]:
-    """Of the layers' weights, and of attention over the keys that are seen (a query stands `offset` after its row)."""
-    weights = attention = 0.0
-    for slides, queries, keys, projections in model.layers():
-        window = model.window if slides else length + offset
-        seen = sum(min(t + 1, max(window - offset, 0)) for t in range(length))
-        weights += 2 * length * model.layer_weights(queries, keys, projections)
-        attention += 4 * seen * queries
-    return weights, attention
-
-
-def flops(pair: Pair, step: Step) -> float:
-    """Of a micro-batch's forward and backward, as bench/step/flops.cpp counts them: three products for each weight, six
-    for attention. With recomputation the layers' forward counts twice."""
-    base, drafter, length = pair.base, pair.drafter, step.length
-    layers = [forward_flops(base, length, 0)] + [forward_flops(drafter, length, 1)] * pair.rounds
-    rest = length * base.hidden * (base.packed + base.vocabulary)
-    for k in range(pair.rounds):
-        rest += length * 2 * base.hidden * drafter.hidden + (length - k - 1) * drafter.hidden * drafter.vocabulary
-        rest += length * drafter.hidden * base.hidden if k + 1 < pair.rounds else 0
-    again = 1 if step.recompute else 0
-    return sum((3 + again) * (weights + attention) for weights, attention in layers) + 3 * 2 * rest
-
-
-@dataclass(frozen=True)
-class Machine:
-    rate: float  # FLOP/s of a rank's matrix products at their best
-    efficiency: float  # of that, what a step's compute reaches
-    memory: float  # bytes/s of a rank's memory
-    gather: float  # bytes/s of a rank's link inside a node, gathering; exchanging
-    exchange: float
-    between: float  # bytes/s between nodes, a rank
-    ranks_per_node: int
-    latency: float  # seconds of a collective, for each doubling of the ranks
-    message: float  # seconds for each message of an exchange
-    cores: float = math.inf  # of a node, of which each rank needs one; infinite: each has its own device
-
-    def crowding(self, ranks: int) -> float:
-        """How many times longer all takes where ranks share cores."""
-        return max(1.0, min(ranks, self.ranks_per_node) / self.cores)
-
-
-H100 = Machine(989e12, 0.4, 0.8 * 3.35e12, 450e9, 450e9, 50e9, 8, 10e-6, 1e-6)
-
-
-def ring(machine: Machine, size: float, ranks: int) -> float:
-    """Gathering `size` bytes, or the sum and scattering of as many: each node's links carry the rest once, together."""
-    n = min(ranks, machine.ranks_per_node)
-    inside = size * (ranks - 1) / ranks / machine.gather
-    between = size * (1 - n / ranks) / n / machine.between
-    return max(inside, between) + machine.latency * math.log2(ranks)
-
-
-def exchange(machine: Machine, size: float, ranks: int) -> float:
-    """Of `size` bytes each rank keeps its part and sends every other rank one."""
-    n = min(ranks, machine.ranks_per_node)
-    inside, between = size * (n - 1) / ranks / machine.exchange, size * (1 - n / ranks) / machine.between
-    return max(inside, between) + machine.latency * math.log2(ranks) + machine.message * (ranks - 1)
-
-
-def reduction(machine: Machine, step: Step, size: float, ranks: int) -> float:
-    """Seconds on the links for one unit's gradients of `size` bytes."""
-    if step.reduction == "fast":
-        return ring(machine, size, ranks)
-    n = min(ranks, machine.ranks_per_node)
-    if step.reduction == "ordered" or ranks == n:
-        return exchange(machine, size, ranks)
-    slices = size / n / machine.between * (1 - n / ranks) + machine.message * (ranks / n - 1)
-    return exchange(machine, size, n) + slices + machine.latency * math.log2(ranks / n)
-
-
-@dataclass(frozen=True)
-class Times:
-    """Seconds of a step. The program does one after the other; `hidden` is what overlap could make of it."""
-
-    compute: float
-    gather: float
-    reduce: float
-    sums: float  # reading and adding gradients
-    optimizer: float
-
-    @property
-    def total(self) -> float:
-        return self.compute + self.gather + self.reduce + self.sums + self.optimizer
-
-    @property
-    def hidden(self) -> float:
-        return max(self.compute + self.sums, self.gather + self.reduce) + self.optimizer
-
-
-def memory_traffic(pair: Pair, step: Step, ranks: int) -> tuple[float, float]:
-    """Bytes of a micro-batch's gradient sums, and of the norm and AdamW after the last one."""
-    shards = sum(unit.shard(ranks) for unit in units(pair))
-    sums = 0.0
-    for unit in units(pair):
-        slices = 1 if step.reduction == "fast" else ranks
-        sums += (FP32 + 3 * FP32 * slices / ranks) * unit.elements if unit.dense else 0  # set to 0; two read, one written
-        sums += FP32 * 4 * unit.shard(ranks) * ranks / GROUP / ranks if not unit.dense else 0  # a group's set to 0, added
-    return sums, 8 * FP32 * shards  # the norm and AdamW read a gradient, AdamW reads and writes weight and moments
-
-
-def times(pair: Pair, step: Step, machine: Machine, ranks: int) -> Times:
-    sums, update = memory_traffic(pair, step, ranks)
-    gather = reduce = 0.0
-    if ranks > 1:
-        for unit in units(pair):
-            rows = step.length * unit.row
-            gather += unit.gathers * ring(machine, step.dtype * unit.elements, ranks)
-            gather += exchange(machine, step.dtype * rows, ranks) if rows else 0
-            reduce += reduction(machine, step, FP32 * unit.elements, ranks) if unit.dense else 0
-            reduce += exchange(machine, FP32 * rows, ranks) if rows else 0
-    compute = flops(pair, step) / machine.rate / machine.efficiency
-    count, crowding = step.micro_batches * machine.crowding(ranks), machine.crowding(ranks)
-    return Times(count * compute, count * gather, count * reduce, count * sums / machine.memory,
-                 crowding * update / machine.memory)  # fmt: skip
-
-
-def kept(model: Model) -> list[int]:
-    """Elements that each layer keeps of a row for the backward."""
-    norms = (8 if model.per_layer else 6) * model.hidden + 3 * model.inner + 3 * model.per_layer
-    return [
-        norms + 3 * queries + (projections + 2 if projections else 0) * keys
-        for _, queries, keys, projections in model.layers()
-    ]
-
-
-def activations(pair: Pair, step: Step) -> float:
-    """Bytes. With recomputation a layer's inputs, and all of the one that is run again."""
-    base, drafter = kept(pair.base), kept(pair.drafter)
-    if step.recompute:
-        again = max(base + drafter)
-        base, drafter = [pair.base.hidden] * len(base) + [again], [pair.drafter.hidden] * len(drafter)
-    of_round = sum(drafter) + 2 * pair.drafter.hidden + 3 * pair.base.hidden
-    return step.dtype * step.length * (sum(base) + 2 * pair.base.packed + 2 * pair.base.hidden + pair.rounds * of_round)
-
-
-def memory(pair: Pair, step: Step, ranks: int) -> tuple[float, float]:
-    """Bytes of a rank's shards (weights, two moments, the sums of gradients), and of the rest at its peak."""
-    (base_table, *base), (drafter_table, *drafter) = base_units(pair.base), drafter_units(pair)
-    sums = 2 if step.micro_batches * (1 if step.reduction == "fast" else ranks) > GROUP else 1
-    shards = (3 + sums) * FP32 * sum(unit.shard(ranks) for unit in units(pair))
-    table, layer = base_table.elements, max(unit.elements for unit in base if unit.dense)
-    of_drafter = drafter_table.elements + sum(unit.elements for unit in drafter)
-    gathered = 0 if ranks == 1 else step.dtype
-    received = 0 if ranks == 1 or step.reduction == "fast" else FP32
-    kept_bytes, both_tables = activations(pair, step), table + drafter_table.elements
-    end_of_forward = kept_bytes + gathered * (table + of_drafter) + FP32 * both_tables
-    in_backward = kept_bytes + FP32 * table + (gathered + FP32 + received) * layer
-    end_of_backward = (FP32 + received) * table
-    return shards, max(end_of_forward, in_backward, end_of_backward)
+MEASURED_RANKS = (1, 2, 4)
+MICROSECOND = 1e-6
 
 
 def table(name: str, step: Step, machine: Machine) -> str:
-    """Markdown. Efficiency is that of the time that the FLOPs alone would take."""
-    lines = [f"| GPUs | {name}: compute, s | gathers | reduction, ordered | node first | fast | step, ordered | node first "
-             "| fast | fast, overlapped | efficiency, ordered | fast | memory, GB |", "|" + " --- |" * 13]  # fmt: skip
+    """Markdown. Efficiency is the share of compute in the step."""
+    columns = ["GPUs", f"{name}: compute, s", "gathers", "reduction: ordered", "node first", "fast"]
+    columns += ["step: ordered", "node first", "fast", "fast, overlapped", "efficiency: ordered", "fast", "memory, GB"]
+    lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
     for ranks in RANKS:
         by = {kind: times(PAIRS[name], replace(step, reduction=kind), machine, ranks) for kind in KINDS}
         ordered, first, fast = by.values()
@@ -294,9 +37,6 @@ def table(name: str, step: Step, machine: Machine) -> str:
         size = sum(memory(PAIRS[name], step, ranks)) / 1e9
         lines.append(f"| {ranks} | {' | '.join(numbers)} | {size:.0f} |")
     return "\n".join(lines)
-
-
-KINDS = ("ordered", "node-first", "fast")
 
 
 def draw(step: Step, machine: Machine, out: Path) -> None:
@@ -337,37 +77,48 @@ def benchmark(programs: Path, ranks: int, program: str, *options: str) -> dict[s
         return {run["name"].removesuffix("/manual_time"): run for run in json.loads(out.read_text())["benchmarks"]}
 
 
-def calibrated(programs: Path, pair: Pair, step: Step, first: dict) -> Machine:
-    """This machine: rates from the floors, the efficiency of compute from the step on one rank (`first`)."""
+def calibrated(programs: Path, pair: Pair, step: Step, seconds: float) -> Machine:
+    """This machine: rates from the floors, the efficiency of compute from the seconds of a step on one rank."""
     operations = benchmark(programs, 1, "mtp-bench-ops", "--benchmark_filter=^floor/")
-    collectives = benchmark(programs, 2, "mtp-bench-comm", "--max-bytes", "16777216", "--benchmark_filter=^(gather|exchange)/")
-    rate = max(r["flops"] / r["fastest"] for name, r in operations.items() if name.startswith("floor/matrix"))
-    copies = operations["floor/update/134217728"]
-    size = 4194304
-    bus = {kind: size / 2 / collectives[f"{kind}/{size}"]["fastest"] for kind in ("gather", "exchange")}
+    filters = "--benchmark_filter=^(gather|exchange)/"
+    collectives = benchmark(programs, 2, "mtp-bench-comm", "--max-bytes", "16777216", filters)
+    rate = max(run["flops"] / run["fastest"] for name, run in operations.items() if name.startswith("floor/matrix"))
+    updates, size = operations["floor/update/134217728"], 4194304
     latency = collectives["exchange/4096"]["fastest"]
-    machine = Machine(rate, 1, copies["bytes"] / copies["fastest"], bus["gather"], bus["exchange"], 1, 1 << 20, latency,
-                      latency, cores=len(os.sched_getaffinity(0)))  # fmt: skip
+    machine = Machine(
+        rate=rate,
+        efficiency=1,
+        memory=updates["bytes"] / updates["fastest"],
+        gather=size / 2 / collectives[f"gather/{size}"]["fastest"],
+        exchange=size / 2 / collectives[f"exchange/{size}"]["fastest"],
+        between=math.inf,
+        ranks_per_node=max(MEASURED_RANKS),
+        latency=latency,
+        message=latency,
+        cores=len(os.sched_getaffinity(0)),
+    )
     ideal = times(pair, step, machine, 1)
-    seconds = first["fastest"] - ideal.sums - ideal.optimizer
-    return replace(machine, efficiency=ideal.compute / seconds)
+    return replace(machine, efficiency=ideal.compute / (seconds - ideal.sums - ideal.optimizer))
 
 
 def measure(programs: Path, name: str, repeats: int) -> None:
-    """Ranks take turns, and the fastest of their steps counts: other work on the machine slows some."""
+    """Ranks take turns, and the fastest of their steps counts. What the model predicts is compared with the processor
+    time of a rank, times the ranks that share a core, and with the clock, which other work on the machine slows."""
     pair, step = PAIRS[name], Step(length=512, micro_batches=2, dtype=FP32)
-    best: dict[int, dict] = {}
+    runs: dict[int, list[dict]] = {ranks: [] for ranks in MEASURED_RANKS}
     for _ in range(repeats):
-        for ranks in (1, 2, 4):
-            (run,) = benchmark(programs, ranks, "mtp-bench-step", "--preset", name).values()
-            best[ranks] = min(best.get(ranks, run), run, key=lambda r: r["fastest"])
-    machine = calibrated(programs, pair, step, best[1])
-    print(f"{machine}\n\n| ranks | predicted, s | measured, s | predicted / measured | memory, predicted / measured |")
-    print("| --- | --- | --- | --- | --- |")
-    for ranks, run in best.items():
-        time, size = times(pair, step, machine, ranks).total, sum(memory(pair, step, ranks))
-        ratios = f"{time / run['fastest']:.2f} | {size / run['memory_peak']:.2f}"
-        print(f"| {ranks} | {time:.2f} | {run['fastest']:.2f} | {ratios} |")
+        for ranks in runs:
+            runs[ranks] += benchmark(programs, ranks, "mtp-bench-step", "--preset", name).values()
+    processor = {ranks: min(run["cpu_time"] for run in of) * MICROSECOND for ranks, of in runs.items()}
+    machine = calibrated(programs, pair, step, processor[1])
+    print(f"{machine}\n\n| ranks | predicted, s | processor, s | ratio | clock, s | ratio | memory, MB | its ratio |")
+    print("|" + " --- |" * 8)
+    for ranks, of in runs.items():
+        predicted, size = times(pair, step, machine, ranks).total, sum(memory(pair, step, ranks))
+        seconds, clock = processor[ranks] * machine.crowding(ranks), min(run["fastest"] for run in of)
+        peak = of[0]["memory_peak"]
+        print(f"| {ranks} | {predicted:.3f} | {seconds:.3f} | {predicted / seconds:.2f} "
+              f"| {clock:.3f} | {predicted / clock:.2f} | {peak / 1e6:.0f} | {size / peak:.2f} |")  # fmt: skip
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""scripts/scaling_model.py counts what the program does: cases worked out by hand, and numbers the programs print.
+"""scripts/scaling_costs.py counts what the program does: cases worked out by hand, and numbers the programs print.
 
     .venv/bin/python tests/scripts/scaling_model_test.py
 """
@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-import scaling_model as scaling
+import scaling_costs as scaling
 
 # Two nodes of two ranks; 100 bytes/s inside a node, 10 between.
 MACHINE = scaling.Machine(
