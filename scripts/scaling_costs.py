@@ -269,7 +269,7 @@ def memory(pair: Pair, step: Step, ranks: int) -> tuple[float, float]:
     shards = (3 + sums) * FP32 * sum(unit.shard(ranks) for unit in units(pair))
     table, layer = base_table.elements, max(unit.elements for unit in base if unit.dense)
     of_drafter = drafter_table.elements + sum(unit.elements for unit in drafter)
-    gathered = 0 if ranks == 1 else step.dtype
+    gathered = 0 if ranks == 1 and step.dtype == FP32 else step.dtype  # the shard itself is the whole
     received = 0 if ranks == 1 or step.reduction == "fast" else FP32
     kept_bytes, both_tables = activations(pair, step), table + drafter_table.elements
     end_of_forward = kept_bytes + gathered * (table + of_drafter) + FP32 * both_tables

@@ -9,8 +9,10 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "scripts"))
 import scaling_costs as scaling
+import scaling_model
 
 # Two nodes of two ranks; 100 bytes/s inside a node, 10 between.
 MACHINE = scaling.Machine(
@@ -70,6 +72,11 @@ class ScalingModel(unittest.TestCase):
         for ranks in (1, 2, 4):
             shards, _ = scaling.memory(scaling.PAIR_17M, step, ranks)
             self.assertAlmostEqual(shards / (16 * elements / ranks), 1, delta=0.01)  # weight, two moments, one sum
+
+    def test_the_document_has_the_tables_of_the_script(self) -> None:
+        text = (REPOSITORY / "docs" / "scaling.md").read_text()
+        for name in ("e4b", "31b"):
+            self.assertIn(scaling_model.table(name, scaling.Step(), scaling.H100), text)
 
 
 if __name__ == "__main__":
