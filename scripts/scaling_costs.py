@@ -1,0 +1,278 @@
+"""The bytes, FLOPs and memory of a joint training step, and the time they take on a machine: see docs/scaling.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+FP32, BF16 = 4, 2  # bytes
+BLOCK = 4096  # elements that a shard is a multiple of, in whole rows where the unit is a table
+GROUP = 8  # consecutive micro-batches that are summed before their sum is added to the total
+KINDS = ("ordered", "node-first", "fast")  # of reduction
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder: `repeats` times `sliding` sliding layers and a full one."""
+
+    vocabulary: int
+    hidden: int
+    inner: int
+    heads: int
+    head_dim: int  # of sliding layers; of full ones twice as many
+    kv_heads: int
+    window: int
+    repeats: int
+    sliding: int = 5
+    sharing: int = 0  # so many last layers have no keys and values of their own
+    per_layer: int = 0  # width of per-layer inputs
+    full_kv_heads: int = 0  # 0: as many as kv_heads, and values of their own; else keys are the values of full layers
+
+    def layers(self) -> Iterator[tuple[bool, int, int, int]]:
+        """Of each layer: whether it slides, columns of the queries, of the keys, and projections of keys and values."""
+        count = self.repeats * (self.sliding + 1)
+        for i in range(count):
+            slides = (i + 1) % (self.sliding + 1) != 0
+            head_dim = self.head_dim if slides else 2 * self.head_dim
+            key_is_value = self.full_kv_heads > 0 and not slides
+            kv_heads = self.full_kv_heads if key_is_value else self.kv_heads
+            projections = 0 if i >= count - self.sharing else 1 if key_is_value else 2
+            yield slides, self.heads * head_dim, kv_heads * head_dim, projections
+
+    def layer_weights(self, queries: int, keys: int, projections: int) -> int:
+        """Elements of a layer's matrices; its norms are too small to count."""
+        columns = 2 * queries + projections * keys + 3 * self.inner + 2 * self.per_layer
+        return self.hidden * columns
+
+    @property
+    def packed(self) -> int:
+        return self.repeats * (self.sliding + 1) * self.per_layer
+
+
+@dataclass(frozen=True)
+class Pair:
+    base: Model
+    drafter: Model
+    rounds: int = 4
+
+
+E4B = Pair(
+    Model(262144, 2560, 10240, 8, 256, 2, 512, repeats=7, sharing=18, per_layer=256),
+    Model(262144, 256, 2048, 4, 256, 2, 512, repeats=1, sliding=3, sharing=4),
+)
+DENSE_31B = Pair(
+    Model(262144, 5376, 21504, 32, 256, 16, 1024, repeats=10, full_kv_heads=4),
+    Model(262144, 1024, 8192, 16, 256, 16, 1024, repeats=1, sliding=3, sharing=4, full_kv_heads=4),
+)
+PAIR_17M = Pair(
+    Model(8192, 256, 1024, 4, 64, 2, 128, repeats=2, sharing=5, per_layer=32),
+    Model(8192, 128, 512, 4, 64, 2, 128, repeats=1, sliding=3, sharing=4),
+)
+SMALL = Pair(
+    Model(4096, 192, 512, 4, 32, 2, 64, repeats=4, sliding=1, sharing=4, per_layer=16),
+    Model(4096, 96, 256, 4, 32, 2, 64, repeats=1, sliding=3, sharing=4),
+)
+PAIRS = {"e4b": E4B, "31b": DENSE_31B, "17m": PAIR_17M, "small": SMALL}
+
+
+@dataclass(frozen=True)
+class Unit:
+    elements: int
+    gathers: int  # a micro-batch: in the forward, and in the backward again
+    row: int = 0  # elements of a row, where rows are looked up
+    dense: bool = True  # the gradient is that of the whole unit, not of rows alone
+
+    def shard(self, ranks: int) -> int:
+        block = -(-BLOCK // self.row) * self.row if self.row else BLOCK
+        return -(-(-(-self.elements // block)) // ranks) * block
+
+
+def base_units(base: Model) -> list[Unit]:
+    """What is gathered and released together, the table first."""
+    found = [Unit(base.vocabulary * base.hidden, 1, row=base.hidden)]
+    if base.packed:
+        found.append(Unit(base.vocabulary * base.packed, 0, row=base.packed, dense=False))
+        found.append(Unit(base.packed * base.hidden, 2))
+    return found + [Unit(base.layer_weights(*layer[1:]), 2) for layer in base.layers()]
+
+
+def drafter_units(pair: Pair) -> list[Unit]:
+    """The table first. Centroids are left out."""
+    drafter = pair.drafter
+    layers = [Unit(drafter.layer_weights(*layer[1:]), 2) for layer in drafter.layers()]
+    projections = Unit(3 * pair.base.hidden * drafter.hidden, 2)
+    return [Unit(drafter.vocabulary * drafter.hidden, 1), *layers, projections]
+
+
+def units(pair: Pair) -> list[Unit]:
+    return base_units(pair.base) + drafter_units(pair)
+
+
+@dataclass(frozen=True)
+class Step:
+    length: int = 2048  # positions of a sequence, one sequence a micro-batch
+    micro_batches: int = 4  # of each rank
+    dtype: int = BF16  # bytes of an element that is computed with
+    reduction: str = "ordered"  # or "fast"; "node-first" is ordered, with groups summed inside a node, and not built
+    recompute: bool = False
+
+
+def forward_flops(model: Model, length: int, offset: int) -> tuple[float, float]:
+    """Of the layers' weights, and of attention over the keys that are seen (a query stands `offset` after its row)."""
+    weights = attention = 0.0
+    for slides, queries, keys, projections in model.layers():
+        window = model.window if slides else length + offset
+        seen = sum(min(t + 1, max(window - offset, 0)) for t in range(length))
+        weights += 2 * length * model.layer_weights(queries, keys, projections)
+        attention += 4 * seen * queries
+    return weights, attention
+
+
+def flops(pair: Pair, step: Step) -> float:
+    """Of a micro-batch's forward and backward, as bench/step/flops.cpp counts them: three products for each weight, six
+    for attention. With recomputation the layers' forward counts twice."""
+    base, drafter, length = pair.base, pair.drafter, step.length
+    layers = [forward_flops(base, length, 0)] + [forward_flops(drafter, length, 1)] * pair.rounds
+    rest = length * base.hidden * (base.packed + base.vocabulary)
+    for k in range(pair.rounds):
+        rest += length * 2 * base.hidden * drafter.hidden + (length - k - 1) * drafter.hidden * drafter.vocabulary
+        rest += length * drafter.hidden * base.hidden if k + 1 < pair.rounds else 0
+    again = 1 if step.recompute else 0
+    return sum((3 + again) * (weights + attention) for weights, attention in layers) + 3 * 2 * rest
+
+
+@dataclass(frozen=True)
+class Machine:
+    rate: float  # FLOP/s of a rank's matrix products at their best
+    efficiency: float  # of that, what a step's compute reaches
+    memory: float  # bytes/s of a rank's memory
+    gather: float  # bytes/s of a rank's link inside a node, gathering; exchanging
+    exchange: float
+    between: float  # bytes/s between nodes, a rank
+    ranks_per_node: int
+    latency: float  # seconds of a collective, for each doubling of the ranks
+    message: float  # seconds for each message of an exchange
+    cores: float = math.inf  # of a node, of which each rank needs one; infinite: each has its own device
+
+    def crowding(self, ranks: int) -> float:
+        """How many times longer all takes where ranks share cores."""
+        return max(1.0, min(ranks, self.ranks_per_node) / self.cores)
+
+
+H100 = Machine(989e12, 0.4, 0.8 * 3.35e12, 450e9, 450e9, 50e9, 8, 10e-6, 1e-6)
+
+
+def ring(machine: Machine, size: float, ranks: int) -> float:
+    """Gathering `size` bytes, or the sum and scattering of as many: each node's links carry the rest once, together."""
+    n = min(ranks, machine.ranks_per_node)
+    inside = size * (ranks - 1) / ranks / machine.gather
+    between = size * (1 - n / ranks) / n / machine.between
+    return max(inside, between) + machine.latency * math.log2(ranks)
+
+
+def exchange(machine: Machine, size: float, ranks: int) -> float:
+    """Of `size` bytes each rank keeps its part and sends every other rank one."""
+    n = min(ranks, machine.ranks_per_node)
+    inside, between = size * (n - 1) / ranks / machine.exchange, size * (1 - n / ranks) / machine.between
+    return max(inside, between) + machine.latency * math.log2(ranks) + machine.message * (ranks - 1)
+
+
+def reduction(machine: Machine, step: Step, size: float, ranks: int) -> float:
+    """Seconds on the links for one unit's gradients of `size` bytes."""
+    if step.reduction == "fast":
+        return ring(machine, size, ranks)
+    n = min(ranks, machine.ranks_per_node)
+    if step.reduction == "ordered" or ranks == n:
+        return exchange(machine, size, ranks)
+    slices = size / n / machine.between * (1 - n / ranks) + machine.message * (ranks / n - 1)
+    return exchange(machine, size, n) + slices + machine.latency * math.log2(ranks / n)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of a step. The program does one after the other; `hidden` is what overlap could make of it."""
+
+    compute: float
+    gather: float
+    reduce: float
+    sums: float  # reading and adding gradients
+    optimizer: float
+
+    @property
+    def total(self) -> float:
+        return self.compute + self.gather + self.reduce + self.sums + self.optimizer
+
+    @property
+    def hidden(self) -> float:
+        return max(self.compute + self.sums, self.gather + self.reduce) + self.optimizer
+
+
+def memory_traffic(pair: Pair, step: Step, ranks: int) -> tuple[float, float]:
+    """Bytes of a micro-batch's gradient sums, and of the norm and AdamW after the last one."""
+    shards = sum(unit.shard(ranks) for unit in units(pair))
+    sums = 0.0
+    for unit in units(pair):
+        if unit.dense:  # set to 0; then, of every slice, two numbers are read and one is written
+            slices = 1 if step.reduction == "fast" else ranks
+            sums += (FP32 + 3 * FP32 * slices / ranks) * unit.elements
+        else:  # a group's sum is set to 0, and added to the total
+            sums += 4 * FP32 * unit.shard(ranks) / GROUP
+    return sums, 8 * FP32 * shards  # the norm and AdamW read a gradient, AdamW reads and writes weight and moments
+
+
+def times(pair: Pair, step: Step, machine: Machine, ranks: int) -> Times:
+    sums, update = memory_traffic(pair, step, ranks)
+    gather = reduce = 0.0
+    if ranks > 1:
+        for unit in units(pair):
+            rows = step.length * unit.row
+            gather += unit.gathers * ring(machine, step.dtype * unit.elements, ranks)
+            gather += exchange(machine, step.dtype * rows, ranks) if rows else 0
+            reduce += reduction(machine, step, FP32 * unit.elements, ranks) if unit.dense else 0
+            reduce += exchange(machine, FP32 * rows, ranks) if rows else 0
+    compute = flops(pair, step) / machine.rate / machine.efficiency
+    crowding = machine.crowding(ranks)
+    count = step.micro_batches * crowding
+    return Times(
+        compute=count * compute,
+        gather=count * gather,
+        reduce=count * reduce,
+        sums=count * sums / machine.memory,
+        optimizer=crowding * update / machine.memory,
+    )
+
+
+def kept(model: Model) -> list[int]:
+    """Elements that each layer keeps of a row for the backward."""
+    norms = (8 if model.per_layer else 6) * model.hidden + 3 * model.inner + 3 * model.per_layer
+    return [
+        norms + 3 * queries + (projections + 2 if projections else 0) * keys
+        for _, queries, keys, projections in model.layers()
+    ]
+
+
+def activations(pair: Pair, step: Step) -> float:
+    """Bytes. With recomputation a layer's inputs, and all of the one that is run again."""
+    base, drafter = kept(pair.base), kept(pair.drafter)
+    if step.recompute:
+        again = max(base + drafter)
+        base, drafter = [pair.base.hidden] * len(base) + [again], [pair.drafter.hidden] * len(drafter)
+    of_round = sum(drafter) + 2 * pair.drafter.hidden + 3 * pair.base.hidden
+    return step.dtype * step.length * (sum(base) + 2 * pair.base.packed + 2 * pair.base.hidden + pair.rounds * of_round)
+
+
+def memory(pair: Pair, step: Step, ranks: int) -> tuple[float, float]:
+    """Bytes of a rank's shards (weights, two moments, the sums of gradients), and of the rest at its peak."""
+    (base_table, *base), (drafter_table, *drafter) = base_units(pair.base), drafter_units(pair)
+    sums = 2 if step.micro_batches * (1 if step.reduction == "fast" else ranks) > GROUP else 1
+    shards = (3 + sums) * FP32 * sum(unit.shard(ranks) for unit in units(pair))
+    table, layer = base_table.elements, max(unit.elements for unit in base if unit.dense)
+    of_drafter = drafter_table.elements + sum(unit.elements for unit in drafter)
+    gathered = 0 if ranks == 1 and step.dtype == FP32 else step.dtype  # the shard itself is the whole
+    received = 0 if ranks == 1 or step.reduction == "fast" else FP32
+    kept_bytes, both_tables = activations(pair, step), table + drafter_table.elements
+    end_of_forward = kept_bytes + gathered * (table + of_drafter) + FP32 * both_tables
+    in_backward = kept_bytes + FP32 * table + (gathered + FP32 + received) * layer
+    end_of_backward = (FP32 + received) * table
+    return shards, max(end_of_forward, in_backward, end_of_backward)
