@@ -89,7 +89,7 @@ def plot_accepted_length(axes: Axes, validation: Records) -> None:
     decoding = [r["tokens_per_step"] for r in validation]
     axes.plot(steps, decoding, "--", color=BASE_COLOUR, linewidth=1.2, label="over steps of decoding")
     for i in {0, len(validation) - 1}:
-        place = {"textcoords": "offset points", "xytext": (0, -14), "ha": "center"}
+        place = {"textcoords": "offset points", "xytext": (0, 8), "ha": "center"}
         axes.annotate(f"{lengths[i]:.2f}", (steps[i], lengths[i]), **place)
     axes.set(title="Accepted length: tokens per base forward", ylim=(0.8, max(2, max(lengths) * 1.1)))
     axes.legend(frameon=False)
