@@ -9,6 +9,7 @@
    logits must be so close that rounding decides.
 2. Drafts: a speculative loop on Hugging Face's modules, with the keys, positions and head that serve, must draft and
    accept as often as ours, prompt by prompt and place by place.
+3. Logits (`--logits FILE` for both): the base's after each prompt.
 
 Hugging Face's own assisted decoding (transformers 5.22.2) gives the same tokens in other steps: its drafter also sees
 the keys of the first rejected draft, at the position of the token that came in its stead (and, once the text is longer
@@ -28,6 +29,7 @@ from pathlib import Path
 
 import h5py
 import torch
+from safetensors.torch import load_file
 from transformers import Gemma4AssistantForCausalLM, Gemma4ForConditionalGeneration, PreTrainedModel
 from transformers.utils import logging
 
@@ -245,7 +247,9 @@ class Outcome:
 
 
 @torch.no_grad()
-def check(base_dir: Path, drafter_dir: Path, prompts_file: Path, decoded_file: Path) -> Outcome:
+def check(
+    base_dir: Path, drafter_dir: Path, prompts_file: Path, decoded_file: Path, logits_file: Path | None = None
+) -> Outcome:
     """Prints what agrees and what does not."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -276,6 +280,11 @@ def check(base_dir: Path, drafter_dir: Path, prompts_file: Path, decoded_file: P
             )
             totals["ours"] += record["target_forwards"]
             totals["Hugging Face's"] += theirs.forwards
+    if logits_file:
+        for number, (name, ours) in enumerate(sorted(load_file(logits_file).items(), key=lambda item: int(item[0]))):
+            theirs = base(torch.tensor([prompts[number].ids])).logits[0, -1]
+            difference = float((ours - theirs).abs().max())
+            report.line(difference <= TIE, f"prompt {name}: the logits after it differ by {difference:.1e} at most")
     print("target forwards in all:", ", ".join(f"{who} {forwards}" for who, forwards in totals.items()))
     length = speculation.accepted_length(prompts) if "drafted" in decoded else None
     return Outcome(report.failures, length)
@@ -287,11 +296,12 @@ def main() -> int:
     parser.add_argument("--drafter", type=Path, required=True, metavar="DIR")
     parser.add_argument("--prompts", type=Path, required=True, metavar="FILE", help="the prompts that were decoded")
     parser.add_argument("--decoded", type=Path, required=True, metavar="JSON", help="what mtp-bench-decode wrote")
+    parser.add_argument("--logits", type=Path, metavar="FILE", help="what mtp-bench-decode --logits wrote")
     parser.add_argument("--threads", type=int, help="of PyTorch; small models are faster with 1")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    outcome = check(args.base, args.drafter, args.prompts, args.decoded)
+    outcome = check(args.base, args.drafter, args.prompts, args.decoded, args.logits)
     if outcome.accepted_length is not None:
         print(f"accepted length over all positions, as validation takes it: {outcome.accepted_length:.4f}")
     print(f"{outcome.failures} failures")

@@ -47,7 +47,7 @@ class Case:
         self.programs, self.folder = programs, folder
         self.call("mtp-make-pair", "--preset", "tiny", "--out", folder / "pair")
         self.base, self.drafter = folder / "pair/base", folder / "pair/drafter"
-        self.data, self.prompts = folder / "train.h5", folder / "prompts.h5"
+        self.data, self.prompts, self.logits = folder / "train.h5", folder / "prompts.h5", folder / "logits.safetensors"
         make_data(SYMBOLS, 256, 64, self.data, seed=0)
         with h5py.File(self.data, "r+") as file:
             file.attrs["vocab_size"] = VOCAB
@@ -86,13 +86,13 @@ class Case:
         decoded = self.folder / "decoded.json"
         self.call(
             "mtp-bench-decode", "--base", self.base, "--drafter", self.drafter, "--prompts", self.prompts,
-            "--json", decoded, "--max-new-tokens", most, *options,
+            "--json", decoded, "--logits", self.logits, "--max-new-tokens", most, *options,
         )  # fmt: skip
         return decoded
 
     def compare(self, decoded: Path) -> tuple[check_hf_decode.Outcome, str]:
         with contextlib.redirect_stdout(io.StringIO()) as text:
-            outcome = check_hf_decode.check(self.base, self.drafter, self.prompts, decoded)
+            outcome = check_hf_decode.check(self.base, self.drafter, self.prompts, decoded, self.logits)
         return outcome, text.getvalue()
 
     def expect_agreement(self, decoded: Path) -> check_hf_decode.Outcome:

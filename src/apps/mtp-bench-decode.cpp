@@ -9,6 +9,7 @@
 #include "mtp/data/prompts_file.h"
 #include "mtp/decode/report.h"
 #include "mtp/hf/end_tokens.h"
+#include "mtp/hf/safetensors.h"
 #include "parallel_program.h"
 #include "program.h"
 
@@ -18,7 +19,7 @@ namespace po = boost::program_options;
 using namespace mtp;
 
 struct CommandLine {
-  std::filesystem::path base, drafter, prompts, json;
+  std::filesystem::path base, drafter, prompts, json, logits;
   std::int64_t drafts = 4, max_new_tokens = 256, position_offset = 1, threads = 0;
   std::string mode = "both", device = "auto", ignore_eos = "false";
 
@@ -53,7 +54,8 @@ std::optional<CommandLine> parse(int argc, char** argv) {
       "ignore-eos", word(&line.ignore_eos), "true: go on after an end token; true or false")(
       "device", word(&line.device), "auto or cpu (cuda is not offered yet)")(
       "threads", number(&line.threads), "0: OMP_NUM_THREADS, else all cores")("json", po::value(&line.json),
-                                                                              "file for the results");
+                                                                              "file for the results")(
+      "logits", po::value(&line.logits), "safetensors file for the base's logits after each prompt");
   if (!apps::parse(argc, argv, options)) return std::nullopt;
   check_range("drafts", line.drafts, 1, 64);
   check_range("max-new-tokens", line.max_new_tokens, 1, 1 << 30);
@@ -100,11 +102,24 @@ std::vector<std::vector<std::int64_t>> read_prompts(const CommandLine& line, con
 }
 
 /// Fails before the decoding, not after it.
-void check_json(const std::filesystem::path& path) {
+void check_file(const char* option, const std::filesystem::path& path) {
   if (path.empty()) return;
   const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
   if (std::filesystem::is_directory(path) || !std::filesystem::is_directory(folder))
-    throw UsageError("option --json: {} cannot be written: name a file in a folder that exists", path.string());
+    throw UsageError("option --{}: {} cannot be written: name a file in a folder that exists", option, path.string());
+}
+
+/// Tensors "0", "1", … [V], one for each prompt.
+void write_logits(const std::filesystem::path& path, const decode::Decoder& decoder,
+                  const std::vector<std::vector<std::int64_t>>& prompts, std::int64_t vocab_size) {
+  std::vector<hf::TensorEntry> entries;
+  for (std::size_t i = 0; i < prompts.size(); ++i) entries.push_back({std::to_string(i), "F32", {vocab_size}});
+  hf::SafetensorsWriter writer(path, entries);
+  for (const auto& prompt : prompts) {
+    const std::vector<float> logits = decoder.logits_after(prompt);
+    writer.append(std::as_bytes(std::span(logits)));
+  }
+  writer.finish();
 }
 
 Json to_json(const CommandLine& line, int threads) {
@@ -129,7 +144,8 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
   const std::optional<CommandLine> line = parse(argc, argv);
   if (!line) return 0;
   const Settings settings = settings_of(*line);
-  check_json(line->json);
+  check_file("json", line->json);
+  check_file("logits", line->logits);
   hf::Pair pair(settings);
   pair.table.freeze();
   const auto prompts = read_prompts(*line, pair);
@@ -157,6 +173,7 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
 
   std::cout << decode::to_table(line->plain() ? &plain : nullptr, line->drafted() ? &drafted : nullptr,
                                 decoder.bytes_per_forward());
+  if (!line->logits.empty()) write_logits(line->logits, decoder, prompts, pair.base_config.text.vocab_size);
   if (line->json.empty()) return 0;
   Json json{{"settings", to_json(*line, device.threads().threads())}};
   if (line->plain()) json["plain"] = decode::to_json(plain, false);

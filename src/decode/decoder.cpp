@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <numeric>
 
 #include "mtp/ops/choice.h"
@@ -104,6 +105,20 @@ Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_dra
   }
   completion.decode_time = seconds_since(start) - completion.prefill_time;
   return completion;
+}
+
+std::vector<float> Decoder::logits_after(std::span<const std::int64_t> prompt) const {
+  const auto positions = static_cast<std::int64_t>(prompt.size());
+  Text text(Cache(device_, config_, positions, 1));
+  forward(text, prompt);
+  Graph g(device_, {.recording = false, .recompute = false, .rowwise = true});
+  const Graph::Scope table = g.scope(*base_.embedding().group);
+  const Value last_1H = g.constant(row_of(text.base.hidden_TH.data, positions - 1));
+  std::vector<float> logits(static_cast<std::size_t>(config_.vocab_size));
+  device_.to_host(g.linear(last_1H, base_.embedding()).data, logits);
+  if (const float cap = config_.final_logit_softcapping.value_or(0); cap > 0)
+    for (float& logit : logits) logit = cap * std::tanh(logit / cap);
+  return logits;
 }
 
 /// The base's choices after each of some tokens that come next; of a whole prompt, after the last one only.

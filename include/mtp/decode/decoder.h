@@ -49,6 +49,9 @@ class Decoder {
   /// `with_drafter`: or the base alone. Throws Error where the base's logits are no numbers.
   Completion complete(std::span<const std::int64_t> prompt, bool with_drafter) const;
 
+  /// The base's logits after a prompt, soft-capped where it has a cap.   [V]
+  std::vector<float> logits_after(std::span<const std::int64_t> prompt) const;
+
   /// The bytes of parameters that a forward of the base reads.
   std::int64_t bytes_per_forward() const { return bytes_per_forward_; }
 
