@@ -260,7 +260,7 @@ def a_disk_that_becomes_read_only(job: Job) -> None:
     try:
         wait_until(lambda: subprocess.run(remount, capture_output=True).returncode == 0, "a moment without a save")
         wait_until(lambda: "Read-only file system" in log(), "the warning of a read-only disk")
-        assert re.search(r"warning: step \d+ is not saved: .*Read-only file system; the run goes on", log()), log()
+        assert re.search(r"warning: step \d+ is not saved: .*Read-only file system.*; the run goes on", log()), log()
         stop(job, process, 1, r"checkpoint of step \d+: .*Read-only file system")
     finally:
         kill_job(process)
