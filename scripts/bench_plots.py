@@ -129,8 +129,8 @@ def median_rate(collectives: list[Result], size: int, plain: bool = False) -> fl
     return float(np.median(rates))
 
 
-def scaling_plot(steps: list[Result]) -> Plot:
-    """Tokens a second over ranks, and what as many times the ranks would do without any cost of being many."""
+def scaling_plot(steps: list[Result], predicted: dict[str, dict[int, float]]) -> Plot:
+    """Tokens a second over ranks; what the model says, from its seconds by name and ranks; and proportion to ranks."""
 
     def draw(axes: Axes) -> None:
         for colour, name in enumerate(dict.fromkeys(r.name for r in steps)):
@@ -139,9 +139,13 @@ def scaling_plot(steps: list[Result]) -> Plot:
             rates = [float(np.median([tokens_per_second(r) for r in of_name if r.ranks == n])) for n in ranks]
             axes.plot(ranks, rates, "o-", color=COLOURS(colour), label=name.removeprefix("joint_step/"))
             axes.plot(ranks, [rates[0] * n / ranks[0] for n in ranks], ":", color=COLOURS(colour), linewidth=1)
+            if name in predicted:
+                tokens = of_name[0].counters["tokens"] / of_name[0].ranks
+                modelled = [n * tokens / predicted[name][n] for n in ranks]
+                axes.plot(ranks, modelled, "--", color=COLOURS(colour), linewidth=1.2)
         axes.set_xscale("log", base=2)
         axes.set(yscale="log", xlabel="ranks", ylabel="tokens/s")
-        axes.set_title("Training step; dotted: in proportion to the ranks")
+        axes.set_title("Training step; dashed: the model; dotted: in proportion to the ranks")
         ticks = sorted({r.ranks for r in steps})
         axes.set_xticks(ticks, ticks)
         axes.legend(frameon=False)

@@ -4,8 +4,8 @@ that jobs/bench_cluster.slurm fills.
 
     scripts/bench_report.py RESULTS… --out report.html [--against OLD…] [--fail-below 0.9]
 
-Ends with 1 where a benchmark's result was wrong or, with --fail-below, where one is slower than that share of its speed
-in OLD.
+Ends with 1 where a benchmark's result is wrong or missing or, with --fail-below, where one is slower than that share of
+its speed in OLD.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 from statistics import geometric_mean
 
+from bench_model import predictions
 from bench_page import Section, Share, Table, bytes_text, html, markdown, seconds_text
 from bench_plots import bandwidth_plot, node_plot, picture, scaling_plot, share_plot, size_of
 from bench_results import Change, Outlier, Result, Results, changes, node_speeds, outliers, read
@@ -37,10 +38,11 @@ def rate_text(bytes_per_second: float | None) -> str:
 def findings(results: Results, found: list[Outlier], below: float) -> Section:
     rows = [[f"slow {o.kind}", o.name, o.what] for o in found]
     rows += [["wrong result", f"{r.program} {r.name} on {where(r)}", r.error] for r in results.wrong]
+    rows += [["no result", *message.split(": ", 1)] for message in results.unreadable]
     if not rows:
         return Section("Findings", f"Nothing is below {below} of the speed of its like, and no result is wrong.")
     table = Table(["what", "where", "how"], rows)
-    return Section("Findings", f"Below {below} of the speed of its like, or wrong.", [table])
+    return Section("Findings", f"Below {below} of the speed of its like, wrong or missing.", [table])
 
 
 def floors(results: Results) -> Section:
@@ -97,16 +99,30 @@ def communication(results: Results) -> Section:
 
 def training(results: Results) -> Section:
     steps = of_program(results, "mtp-bench-step")
+    names = dict.fromkeys(r.name for r in steps)
+    models = {name: predictions(results, [r for r in steps if r.name == name]) for name in names}
+    models = {name: model for name, model in models.items() if model}
     phases = ["compute", "communication", "optimizer"]
-    table = Table(["step", "where", "ranks", "time", "tokens/s", "FLOPs utilisation", *phases, "peak memory"], [])
+    header = ["step", "where", "ranks", "time", "model", "tokens/s", "FLOPs utilisation", *phases, "peak memory"]
+    table = Table(header, [])
     for r in sorted(steps, key=lambda r: (r.name, r.ranks)):
         counters = r.counters
         rates = [f"{counters['tokens_per_second']:.0f}", Share(min(counters["flops_utilisation"], 1))]
         shares = [Share(counters[f"share_of_{phase}"]) for phase in phases]
-        cells = [seconds_text(r.fastest), *rates, *shares, bytes_text(counters["memory_peak"])]
+        modelled = seconds_text(models[r.name][r.ranks]) if r.name in models else ""
+        cells = [seconds_text(r.fastest), modelled, *rates, *shares, bytes_text(counters["memory_peak"])]
         table.rows.append([r.name.removeprefix("joint_step/"), where(r), r.ranks, *cells])
-    text = "Communication is what is not hidden behind compute. Every rank has as many sequences, however many ranks."
-    return Section("Training step", text, [table], plot=scaling_plot(steps))
+    text = "Communication is what is not hidden behind compute. Every rank has as many sequences, however many ranks. The "
+    text += "model (docs/scaling.md) knows the rates above, and from the fewest ranks how much of them a step reaches."
+    return Section("Training step", text, [table], plot=scaling_plot(steps, models))
+
+
+def checkpoints(results: Results) -> Section:
+    table = Table(["benchmark", "where", "ranks", "fastest", "bandwidth", "share of plain writing, copying, reading"], [])
+    for r in of_program(results, "mtp-bench-checkpoint"):
+        share = "" if r.share is None else Share(r.share)
+        table.rows.append([r.name, where(r), r.ranks, seconds_text(r.fastest), rate_text(r.bandwidth * r.ranks), share])
+    return Section("Checkpoints", "Of all ranks together, every node at the same time.", [table])
 
 
 def comparison(found: list[Change], threshold: float) -> Section:
@@ -130,6 +146,7 @@ def sections(results: Results, found: list[Outlier], below: float) -> list[Secti
         nodes(results, below),
     ]
     programs = {"mtp-bench-ops": operations, "mtp-bench-comm": communication, "mtp-bench-step": training}
+    programs |= {"mtp-bench-checkpoint": checkpoints}
     return parts + [section(results) for program, section in programs.items() if of_program(results, program)]
 
 
@@ -164,11 +181,13 @@ def main(words: list[str] | None = None) -> int:
         print(f"slow {outlier.kind}: {outlier.name}: {outlier.what}")
     for result in results.wrong:
         print(f"wrong result: {result.program} {result.name} on {where(result)}: {result.error}")
+    for message in results.unreadable:
+        print(f"no result: {message}")
     slower = [change for change in changed if change.speed < (args.fail_below or 0)]
     for change in slower:
         print(f"slower: {change.name}: {change.speed:.2f} of its speed before")
     print(f"The report: {args.out}")
-    return 1 if results.wrong or slower else 0
+    return 1 if results.wrong or results.unreadable or slower else 0
 
 
 if __name__ == "__main__":

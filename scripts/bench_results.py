@@ -20,6 +20,10 @@ BETWEEN = re.compile(r"ping_pong/(\d+)/between/(\d+)-(\d+)")
 DD_LINE = re.compile(r"^(\d+) bytes .*copied, ([\d.e-]+) s", re.MULTILINE)
 
 
+class Unreadable(Exception):
+    """A file without the results that it should hold; says which and why."""
+
+
 @dataclass(frozen=True)
 class Result:
     """A benchmark of one run of a program."""
@@ -76,6 +80,16 @@ class Results:
     context: dict = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
     disks: list[Disk] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)  # files of programs that did not come to their end
+
+    def add(self, file: Path) -> None:
+        if disk := DISK_FILE.fullmatch(file.name):
+            self.disks.append(read_disk(file, disk[1]))
+        elif file.suffix == ".json":
+            context, results = read_file(file)
+            self.results += results
+            if int(context["ranks"]) >= int(self.context.get("ranks", 0)):
+                self.context = context
 
     @property
     def sound(self) -> list[Result]:
@@ -110,7 +124,7 @@ def read_file(path: Path) -> tuple[dict, list[Result]]:
                 runs[benchmark["run_name"].removesuffix("/manual_time")].append(benchmark)
         return context, [result_of(context["program"], name, hosts, repeated) for name, repeated in runs.items()]
     except (OSError, KeyError, AttributeError, json.JSONDecodeError) as error:
-        raise SystemExit(f"{path}: not the JSON of a benchmark program of mtp: {error!r}") from None
+        raise Unreadable(f"{path}: not the JSON of a benchmark program of mtp: {error!r}") from None
 
 
 def result_of(program: str, name: str, hosts: tuple[str, ...], repeated: list[dict]) -> Result:
@@ -133,7 +147,7 @@ def read_disk(path: Path, node: str) -> Disk:
     """What dd said, once or several times."""
     found = DD_LINE.findall(path.read_text())
     if not found:
-        raise SystemExit(f"{path}: no line of dd with bytes and seconds")
+        raise Unreadable(f"{path}: no line of dd with bytes and seconds")
     sizes, seconds = zip(*found, strict=True)
     return Disk(node, sum(map(int, sizes)) / sum(map(float, seconds)))
 
@@ -143,15 +157,12 @@ def read(paths: Iterable[Path]) -> Results:
     files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     found = Results()
     for file in files:
-        if disk := DISK_FILE.fullmatch(file.name):
-            found.disks.append(read_disk(file, disk[1]))
-        elif file.suffix == ".json":
-            context, results = read_file(file)
-            found.results += results
-            if int(context["ranks"]) >= int(found.context.get("ranks", 0)):
-                found.context = context
+        try:
+            found.add(file)
+        except Unreadable as error:
+            found.unreadable.append(str(error))
     if not found.results and not found.disks:
-        raise SystemExit(f"{', '.join(map(str, paths))}: no results")
+        raise SystemExit("\n".join(found.unreadable) or f"{', '.join(map(str, paths))}: no results")
     return found
 
 
@@ -162,7 +173,12 @@ def relative_to_others(values: dict[str, float]) -> dict[str, float]:
     return {name: value / median(v for n, v in values.items() if n != name) for name, value in values.items()}
 
 
-KINDS = {"mtp-bench-ops": "operations", "mtp-bench-comm": "communication", "mtp-bench-step": "training step"}
+KINDS = {
+    "mtp-bench-ops": "operations",
+    "mtp-bench-comm": "communication",
+    "mtp-bench-step": "training step",
+    "mtp-bench-checkpoint": "checkpoints",
+}
 FLOOR_KINDS = {"copy": "memory", "update": "memory", "matrix": "matrix products"}
 
 

@@ -127,6 +127,15 @@ class BenchReport(unittest.TestCase):
         self.assertIn("| slow node | n2 | memory 0.50", (self.folder / "report.md").read_text())
         self.assertTrue((self.folder / "plots.png").read_bytes().startswith(b"\x89PNG"))
 
+    def test_a_file_that_ends_too_early_is_named_and_the_rest_reported(self) -> None:
+        self.write_nodes("run")
+        (self.folder / "run" / "node-n3-ops.json").write_text('{"context": {')
+        (self.folder / "run" / "disk-n1.txt").write_text("dd: failed to open '.bench-n1': Permission denied\n")
+        said = self.report(self.folder / "run", code=1)
+        self.assertEqual([line.split(":")[0] for line in said], ["no result"] * 2)
+        self.assertIn("disk-n1.txt: no line of dd", said[0])
+        self.assertIn("node-n3-ops.json: not the JSON", said[1])
+
     def test_other_files_are_refused_in_one_line(self) -> None:
         path = self.folder / "other.json"
         path.write_text("{}")
