@@ -47,7 +47,7 @@ class Run {
     saver_.emplace(checkpoint::Run{settings, {}, "cpu", communicator.size()}, units_, device, communicator);
   }
 
-  void save() { saver_->save(++step_, 0, 0, 0); }
+  void save() { saver_->save(++step_, 0, 0, 0, false); }
   void wait() { saver_->finish(); }
   void restore() {
     const auto state = checkpoint::open(checkpoint::complete_checkpoints(dir_).back().directory, communicator_);

@@ -39,7 +39,7 @@ Saver::Saver(Run run, const dist::Units& units, const Device& device, const dist
     if (entry.is_regular_file()) source_.add_file(run_dir(), entry.path());
 }
 
-void Saver::save(std::int64_t step, std::int64_t epoch, std::int64_t position, double next_lr) {
+void Saver::save(std::int64_t step, std::int64_t epoch, std::int64_t position, double next_lr, bool run_ends) {
   wait();
   begin_ = std::chrono::steady_clock::now();
   state_.step = step;
@@ -48,9 +48,13 @@ void Saver::save(std::int64_t step, std::int64_t epoch, std::int64_t position, d
   state_.lr = next_lr;
   failure_ = agreed_failure(prepare());
   if (!failure_.empty()) return fail(failure_);
-  snapshot_.take(device_);
+  const bool goes_on = state_.run.settings.checkpoint.background && !run_ends;
+  if (goes_on)
+    snapshot_.take(device_);
+  else
+    snapshot_.take_unchanging(device_);
   start(Stage::writing, [this](const std::stop_token& stop) { return write(stop).dump(); });
-  if (!state_.run.settings.checkpoint.background) wait();
+  if (!goes_on) wait();
 }
 
 void Saver::advance() {

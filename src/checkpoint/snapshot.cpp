@@ -32,20 +32,30 @@ std::vector<StateTensor> state_tensors(const dist::Units& units, int ranks) {
 
 Snapshot::Snapshot(const dist::Units& units) {
   for_each_shard(units, [&](const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard) {
-    shards_.push_back(shard);
-    const std::vector<float>& copy = copies_.emplace_back(shard.elements());
     for (const dist::ShardedUnit::Piece& piece : unit.pieces())
-      parts_.push_back({kind + unit.layout().members()[piece.member].name, piece.begin,
-                        std::span(copy).subspan(piece.position, piece.elements)});
+      parts_.push_back({kind + unit.layout().members()[piece.member].name, piece.begin, shards_.size(), piece.position,
+                        piece.elements});
+    shards_.push_back(shard);
   });
+  copies_.resize(shards_.size());
+  values_.resize(shards_.size());
 }
 
 void Snapshot::take(const Device& device) {
-  for (std::size_t i = 0; i < shards_.size(); ++i) device.to_host(shards_[i], copies_[i]);
+  for (std::size_t i = 0; i < shards_.size(); ++i) {
+    copies_[i].resize(shards_[i].elements());
+    device.to_host(shards_[i], copies_[i]);
+    values_[i] = copies_[i];
+  }
+}
+
+void Snapshot::take_unchanging(const Device& device) {
+  if (device.kind() != Device::Kind::cpu) return take(device);
+  for (std::size_t i = 0; i < shards_.size(); ++i) values_[i] = std::span(shards_[i].f32(), shards_[i].elements());
 }
 
 std::int64_t Snapshot::bytes() const {
-  const auto add = [](std::int64_t sum, const Part& part) { return sum + std::ssize(part.values); };
+  const auto add = [](std::int64_t sum, const Part& part) { return sum + part.elements; };
   return std::accumulate(parts_.begin(), parts_.end(), std::int64_t{0}, add) * std::int64_t{sizeof(float)};
 }
 
@@ -56,10 +66,9 @@ Json Snapshot::write(const fs::path& path, const std::stop_token& stop) const {
   Ranges ranges;
   auto [hdf5_file, layout] = hdf5::File::create_in_memory();
   for (const Part& part : parts_) {
-    const std::int64_t elements = std::ssize(part.values);
-    const std::int64_t position = hdf5_file.reserve_dataset<float>(part.name, {elements}).position_in_file();
-    parts[part.name] = {.begin = part.begin, .elements = elements, .position = position, .checksums = {}};
-    ranges[position] = elements * std::int64_t{sizeof(float)};
+    const std::int64_t position = hdf5_file.reserve_dataset<float>(part.name, {part.elements}).position_in_file();
+    parts[part.name] = {.begin = part.begin, .elements = part.elements, .position = position, .checksums = {}};
+    ranges[position] = part.elements * std::int64_t{sizeof(float)};
   }
   hdf5_file.close();
 
@@ -70,7 +79,7 @@ Json Snapshot::write(const fs::path& path, const std::stop_token& stop) const {
     for (std::int64_t begin = 0; begin < written.elements; begin += checksum_block) {
       if (stop.stop_requested()) throw Error("{}: given up, the program ends", path.string());
       const std::int64_t elements = std::min(checksum_block, written.elements - begin);
-      const auto block = std::as_bytes(part.values.subspan(begin, elements));
+      const auto block = std::as_bytes(values_[part.shard].subspan(part.position + begin, elements));
       written.checksums.push_back(checksum_of(block));
       const std::int64_t position = written.position + begin * std::int64_t{sizeof(float)};
       file.write(position, block);

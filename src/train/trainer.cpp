@@ -199,9 +199,10 @@ Trainer::End Trainer::train() {
     const bool is_last = metrics.step == plan_.steps;
     // A signal may have reached any one rank: all stop after the same step.
     const bool stops = communicator_.max(signals.received(), "stop signals") > 0;
-    if (is_last || stops || (every > 0 && metrics.step % every == 0)) save(metrics.step);
-    if (is_last || stops) saver_->finish();
-    if ((is_last || stops) && metrics_file) metrics_file->finish();
+    const bool ends = is_last || stops;
+    if (ends || (every > 0 && metrics.step % every == 0)) save(metrics.step, ends);
+    if (ends) saver_->finish();
+    if (ends && metrics_file) metrics_file->finish();
     if (stops && !is_last) {
       spdlog::info("stopped by a signal after step {}; go on by mtp-resume --from {}", metrics.step,
                    settings.run.dir.string());
@@ -214,9 +215,9 @@ Trainer::End Trainer::train() {
   return End::done;
 }
 
-void Trainer::save(std::int64_t step) {
+void Trainer::save(std::int64_t step, bool run_ends) {
   const std::int64_t next = step * plan_.settings.train.global_batch;  // item of the stream of samples
-  saver_->save(step, order_->epoch(step), next % data_->samples(), plan_.schedule.rate(step));
+  saver_->save(step, order_->epoch(step), next % data_->samples(), plan_.schedule.rate(step), run_ends);
 }
 
 StepMetrics Trainer::step(std::int64_t step) {

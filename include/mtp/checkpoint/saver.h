@@ -18,7 +18,7 @@ namespace mtp::checkpoint {
 /// Saves a run while it goes on. A save goes through these stages, and the ranks agree, through the thread that trains,
 /// before the next one begins:
 ///
-///   copying     every rank copies its shards; nothing else stops the run
+///   copying     every rank copies its shards, if the run goes on; nothing else stops it
 ///   writing     every rank writes its file, rank 0 state.h5 too, on a thread of its own
 ///   completing  rank 0 writes the list of checksums, renames the folder and removes old checkpoints, on that thread
 ///
@@ -31,8 +31,9 @@ class Saver {
   /// Gives up what is being written.
   ~Saver() = default;
 
-  /// Begins to save; waits for the save before it. Without `checkpoint.background` returns when all is done.
-  void save(std::int64_t step, std::int64_t epoch, std::int64_t position, double next_lr);
+  /// Begins to save; waits for the save before it. Returns when all is done, and needs no copy of shards on the host,
+  /// where the run does not go on meanwhile: it ends, or is without `checkpoint.background`.
+  void save(std::int64_t step, std::int64_t epoch, std::int64_t position, double next_lr, bool run_ends);
   /// Lets a save that is under way go on to its next stage, once all ranks are ready. To be called after every step.
   void advance();
   /// Waits for the end of the save under way, good or bad.

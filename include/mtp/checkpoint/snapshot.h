@@ -23,30 +23,33 @@ struct StateTensor {
 /// Every tensor of the state, as so many ranks hold it: moments of trained parameters only.
 std::vector<StateTensor> state_tensors(const dist::Units& units, int ranks);
 
-/// A copy of a rank's shards, on the host.
+/// A rank's shards as they are at one moment, on the host.
 class Snapshot {
  public:
-  /// Sets the memory aside.
   explicit Snapshot(const dist::Units& units);
 
-  /// Copies the shards as they are now.
+  /// Copies the shards as they are now. The memory of the copy is kept for the next one.
   void take(const Device& device);
+  /// The same of shards that do not change until `write` has ended: what lies on the host is not copied.
+  void take_unchanging(const Device& device);
   std::int64_t bytes() const;
 
   /// Writes a rank's file of a checkpoint, puts it on the disk and returns what a manifest says of it
-  /// (`Manifest::add_rank`). Stops early, with an Error, where asked to. Uses nothing but the copy: a thread of its own
-  /// may call it while training goes on.
+  /// (`Manifest::add_rank`). Stops early, with an Error, where asked to. Uses nothing but what was taken: a thread of
+  /// its own may call it while training goes on.
   Json write(const std::filesystem::path& path, const std::stop_token& stop) const;
 
  private:
-  /// A part of a tensor, within the copy of a shard.
+  /// A part of a tensor, within a shard.
   struct Part {
     std::string name;  // "KIND/NAME"
     std::int64_t begin = 0;
-    std::span<const float> values;
+    std::size_t shard = 0;
+    std::int64_t position = 0, elements = 0;
   };
   std::vector<Tensor> shards_;
-  std::vector<std::vector<float>> copies_;
+  std::vector<std::vector<float>> copies_;      // [shards]; empty until the first copy
+  std::vector<std::span<const float>> values_;  // [shards] what was taken
   std::vector<Part> parts_;
 };
 

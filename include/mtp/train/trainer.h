@@ -65,7 +65,7 @@ class Trainer {
   void take_run_directory();
   void load(const std::optional<Resumption>& from);
   void fill_run_directory(const std::optional<Resumption>& from);
-  void save(std::int64_t step);
+  void save(std::int64_t step, bool run_ends);
   End train();
   StepMetrics step(std::int64_t step);
   void dump_gradients() const;
