@@ -10,6 +10,7 @@
 #include "mtp/decode/report.h"
 #include "mtp/hf/end_tokens.h"
 #include "mtp/hf/safetensors.h"
+#include "mtp/tensor/cuda_devices.h"
 #include "parallel_program.h"
 #include "program.h"
 
@@ -21,7 +22,7 @@ using namespace mtp;
 struct CommandLine {
   std::filesystem::path base, drafter, prompts, json, logits;
   std::int64_t drafts = 4, max_new_tokens = 256, position_offset = 1, threads = 0;
-  std::string mode = "both", device = "auto", ignore_eos = "false";
+  std::string mode = "both", device = "auto", compute_dtype, ignore_eos = "false";
 
   bool plain() const { return mode != "drafted"; }
   bool drafted() const { return mode != "plain"; }
@@ -52,7 +53,9 @@ std::optional<CommandLine> parse(int argc, char** argv) {
       "position-offset", number(&line.position_offset),
       "distance of the drafter's query from its state: 1 (Hugging Face) or 0 (vLLM, SGLang)")(
       "ignore-eos", word(&line.ignore_eos), "true: go on after an end token; true or false")(
-      "device", word(&line.device), "auto or cpu (cuda is not offered yet)")(
+      "device", word(&line.device), "auto (a GPU where there is one), cpu or cuda")(
+      "compute-dtype", po::value(&line.compute_dtype),
+      "type of weights, keys and values: fp32 or bf16; by default fp32 on a CPU and bf16 on a GPU")(
       "threads", number(&line.threads), "0: OMP_NUM_THREADS, else all cores")("json", po::value(&line.json),
                                                                               "file for the results")(
       "logits", po::value(&line.logits), "safetensors file for the base's logits after each prompt");
@@ -63,9 +66,22 @@ std::optional<CommandLine> parse(int argc, char** argv) {
   check_range("threads", line.threads, 0, 1024);
   check_choice("mode", line.mode, {"both", "plain", "drafted"});
   check_choice("ignore-eos", line.ignore_eos, {"true", "false"});
-  if (line.device == "cuda") throw UsageError("option --device: cuda has decoded on no GPU yet, use cpu");
-  check_choice("device", line.device, {"auto", "cpu"});
+  check_choice("device", line.device, {"auto", "cpu", "cuda"});
+  if (!line.compute_dtype.empty()) check_choice("compute-dtype", line.compute_dtype, {"fp32", "bf16"});
   return line;
+}
+
+Device make_device(const CommandLine& line, int threads) {
+  const CudaDevices found = find_cuda_devices();
+  if (line.device == "cuda" && found.count == 0)
+    throw UsageError("option --device: there is no CUDA device: {}; use cpu", found.remark);
+  if (line.device == "cpu" || found.count == 0) return Device(threads);
+  return Device::cuda(0);
+}
+
+DType compute_dtype_of(const CommandLine& line, const Device& device) {
+  if (line.compute_dtype.empty()) return device.kind() == Device::Kind::cpu ? DType::f32 : DType::bf16;
+  return line.compute_dtype == "bf16" ? DType::bf16 : DType::f32;
 }
 
 Settings settings_of(const CommandLine& line) {
@@ -122,7 +138,7 @@ void write_logits(const std::filesystem::path& path, const decode::Decoder& deco
   writer.finish();
 }
 
-Json to_json(const CommandLine& line, int threads) {
+Json to_json(const CommandLine& line, const Device& device, DType dtype) {
   return {{"base", line.base.string()},
           {"drafter", line.drafter.string()},
           {"prompts", line.prompts.string()},
@@ -131,9 +147,9 @@ Json to_json(const CommandLine& line, int threads) {
           {"mode", line.mode},
           {"position_offset", line.position_offset},
           {"ignore_eos", line.ignore_eos == "true"},
-          {"device", "cpu"},
-          {"dtype", "fp32"},
-          {"threads", threads}};
+          {"device", device.kind() == Device::Kind::cpu ? "cpu" : "cuda"},
+          {"compute_dtype", to_string(dtype)},
+          {"threads", device.threads().threads()}};
 }
 
 int run(int argc, char** argv, const dist::Communicator& communicator) {
@@ -155,8 +171,10 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
                           .end_tokens = {}};
   if (line->ignore_eos == "false") options.end_tokens = hf::read_end_tokens(line->base);
 
-  Device device(apps::threads_of(settings, communicator));
-  dist::Sharding sharding{device, communicator};
+  Device device = make_device(*line, apps::threads_of(settings, communicator));
+  const DType dtype = compute_dtype_of(*line, device);
+  // Nothing is trained: the weights are there once.
+  dist::Sharding sharding{.device = device, .communicator = communicator, .compute_dtype = dtype, .master_dtype = dtype};
   model::Parameters parameters(pair.table, sharding);
   parameters.load(pair, device);
   const decode::Decoder decoder(device, pair, parameters, options);
@@ -175,7 +193,7 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
                                 decoder.bytes_per_forward());
   if (!line->logits.empty()) write_logits(line->logits, decoder, prompts, pair.base_config.text.vocab_size);
   if (line->json.empty()) return 0;
-  Json json{{"settings", to_json(*line, device.threads().threads())}};
+  Json json{{"settings", to_json(*line, device, dtype)}};
   if (line->plain()) json["plain"] = decode::to_json(plain, false);
   if (line->drafted()) json["drafted"] = decode::to_json(drafted, true);
   write_json(line->json, json);

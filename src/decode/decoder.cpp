@@ -5,8 +5,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "mtp/ops/choice.h"
 #include "mtp/ops/rowwise.h"
+#include "steps.h"
 
 namespace mtp::decode {
 
@@ -16,12 +16,6 @@ using Clock = std::chrono::steady_clock;
 using Ids = std::vector<std::int64_t>;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-Ids to_host(const Device& device, const Tensor& ids) {
-  Ids values(static_cast<std::size_t>(ids.elements()));
-  device.to_host(ids, values);
-  return values;
-}
 
 Settings::Drafter serving(const Options& options) {
   Settings::Drafter settings;
@@ -36,25 +30,16 @@ std::int64_t bytes_of_base(const model::Parameters& parameters) {
   for (const dist::ShardedUnit* unit : parameters.units_of("base."))
     for (const auto& member : unit->layout().members())
       if (member.name != model::base_per_layer_embedding)
-        bytes += member.elements() * static_cast<std::int64_t>(size_of(unit->master().dtype()));
+        bytes += member.elements() * static_cast<std::int64_t>(size_of(unit->compute_dtype()));
   return bytes;
 }
 
-/// Row `row` of a matrix, as one of one row.
-Tensor row_of(const Tensor& x, std::int64_t row) { return x.slice(row * x.size(1), {1, x.size(1)}); }
+void check(std::span<const std::int64_t> choices) {
+  if (std::find(choices.begin(), choices.end(), -1) != choices.end())
+    throw Error("the base's logits are not numbers; check its weights");
+}
 
 }  // namespace
-
-/// How far a text is. Its last token has no keys and values yet: they come with the next forward.
-struct Decoder::Text {
-  explicit Text(Cache made) : cache(std::move(made)) {}
-
-  Cache cache;
-  std::int64_t positions = 0;  // computed and accepted
-  std::int64_t token = -1;     // the last one
-  model::BaseOutput base;      // of the last forward
-  Tensor state_1H;             // the base's hidden state at the last position
-};
 
 std::int64_t Completion::accepted() const {
   return std::accumulate(accepted_at.begin(), accepted_at.end(), std::int64_t{0});
@@ -65,41 +50,45 @@ Decoder::Decoder(Device& device, const hf::Pair& pair, const model::Parameters& 
       options_(std::move(options)),
       config_(pair.base_config.text),
       special_ids_(pair.base_config.special_ids),
+      dtype_(parameters.units().front()->compute_dtype()),
       bytes_per_forward_(bytes_of_base(parameters)),
       base_(pair.base_config.text, pair.base_layer_scalars, parameters),
       drafter_(pair.drafter_config, serving(options_), pair.drafter_layer_scalars, model::token_ordering(device, pair),
                parameters) {}
 
+Decoder::~Decoder() = default;
+
 Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_drafter) const {
   const auto start = Clock::now();
   const std::int64_t most = options_.max_new_tokens, most_drafts = with_drafter ? options_.drafts : 0;
   MTP_ASSERT(!prompt.empty() && most > 0);
-  Text text(Cache(device_, config_, static_cast<std::int64_t>(prompt.size()) + most, most_drafts + 1));
+  auto positions = static_cast<std::int64_t>(prompt.size());  // computed and accepted
+  Steps& steps = this->steps(positions + most);
   Completion completion;
   completion.accepted_at.resize(static_cast<std::size_t>(most_drafts));
+  Ids& output = completion.output_ids;
 
-  const auto take = [&](std::span<const std::int64_t> tokens) {
-    ++completion.target_forwards;
-    completion.output_ids.insert(completion.output_ids.end(), tokens.begin(), tokens.end());
-    text.token = tokens.back();
-  };
-  const Ids first = forward(text, prompt);
-  text.positions = static_cast<std::int64_t>(prompt.size());
-  text.state_1H = row_of(text.base.hidden_TH.data, text.positions - 1);
-  take(std::span(first).last(1));
+  steps.read(as_read(prompt));
+  output = {steps.choice()};  // the last token has no keys and values yet: they come with the next forward
+  check(output);
+  completion.target_forwards = 1;
   completion.prefill_time = seconds_since(start);
 
-  while (!is_end(text.token)) {
-    const std::int64_t remaining = most - static_cast<std::int64_t>(completion.output_ids.size());
+  for (std::int64_t row = 0; !is_end(output.back());) {
+    const std::int64_t remaining = most - static_cast<std::int64_t>(output.size());
     if (remaining == 0) break;
-    const Ids drafts = draft(text, std::min(most_drafts, remaining - 1));
-    Ids ids{text.token};
+    const std::int64_t count = std::min(most_drafts, remaining - 1);
+    const Ids drafts = count == 0 ? Ids() : until_end(steps.draft(positions - 1, row, output.back(), count));
+    Ids ids{output.back()};
     ids.insert(ids.end(), drafts.begin(), drafts.end());
-    const Ids tokens = given(drafts, forward(text, ids));
+    const Ids choices = steps.verify(positions, as_read(ids));
+    check(choices);
+    const Ids tokens = given(drafts, choices);
     const auto accepted = static_cast<std::int64_t>(tokens.size()) - 1;
-    text.positions += accepted + 1;
-    text.state_1H = row_of(text.base.hidden_TH.data, accepted);
-    take(tokens);
+    row = accepted;
+    positions += accepted + 1;
+    output.insert(output.end(), tokens.begin(), tokens.end());
+    ++completion.target_forwards;
     completion.drafted += static_cast<std::int64_t>(drafts.size());
     for (std::int64_t place = 0; place < accepted; ++place) ++completion.accepted_at[place];
   }
@@ -108,51 +97,41 @@ Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_dra
 }
 
 std::vector<float> Decoder::logits_after(std::span<const std::int64_t> prompt) const {
-  const auto positions = static_cast<std::int64_t>(prompt.size());
-  Text text(Cache(device_, config_, positions, 1));
-  forward(text, prompt);
+  const Tensor last_1H = steps(static_cast<std::int64_t>(prompt.size())).read(as_read(prompt));
   Graph g(device_, {.recording = false, .recompute = false, .rowwise = true});
   const Graph::Scope table = g.scope(*base_.embedding().group);
-  const Value last_1H = g.constant(row_of(text.base.hidden_TH.data, positions - 1));
+  const Tensor all = device_.empty({1, config_.vocab_size});
+  ops::rowwise_linear(device_, last_1H, {base_.embedding().value()}, {all});
   std::vector<float> logits(static_cast<std::size_t>(config_.vocab_size));
-  device_.to_host(g.linear(last_1H, base_.embedding()).data, logits);
+  device_.to_host(all, logits);
   if (const float cap = config_.final_logit_softcapping.value_or(0); cap > 0)
     for (float& logit : logits) logit = cap * std::tanh(logit / cap);
   return logits;
 }
 
-/// The base's choices after each of some tokens that come next; of a whole prompt, after the last one only.
-Ids Decoder::forward(Text& text, std::span<const std::int64_t> ids) const {
-  const bool is_prefill = text.positions == 0;
-  const auto rows = static_cast<std::int64_t>(ids.size());
-  Graph g(device_, {.recording = false, .recompute = false, .rowwise = !is_prefill});
-  const ops::Sequences sequences = ops::Sequences::continuing(text.positions, rows);
-  const Graph::Scope table = g.scope(*base_.embedding().group);
-  // As in training, the base reads the token of an image, a video or a sound as pad.
+Steps& Decoder::steps(std::int64_t positions) const {
+  constexpr std::int64_t granularity = 256;  // so that texts of similar lengths share replays
+  if (steps_ == nullptr || steps_->positions() < positions) {
+    steps_ = nullptr;
+    steps_ = std::make_unique<Steps>(device_, config_, base_, drafter_, dtype_,
+                                     (positions + granularity - 1) / granularity * granularity, options_.drafts + 1);
+  }
+  return *steps_;
+}
+
+/// As in training, the base reads the token of an image, a video or a sound as pad.
+Ids Decoder::as_read(std::span<const std::int64_t> ids) const {
   Ids read(ids.begin(), ids.end());
   for (std::int64_t& id : read)
     if (std::find(special_ids_.begin(), special_ids_.end(), id) != special_ids_.end()) id = config_.pad_token_id;
-  text.base = base_.forward(g, sequences, read, &text.cache);
-  const Tensor& hidden_TH = text.base.hidden_TH.data;
-  return base_choices(is_prefill ? row_of(hidden_TH, rows - 1) : hidden_TH);
+  return read;
 }
 
-/// Up to `count` tokens that the drafter expects, none after an end token.
-Ids Decoder::draft(const Text& text, std::int64_t count) const {
-  Ids drafts;
-  if (count == 0) return drafts;
-  Graph g(device_, {.recording = false, .recompute = false, .rowwise = true});
-  const ops::Sequences last_position = ops::Sequences::continuing(text.positions - 1, 1);
-  const std::vector<Graph::Scope> opened = drafter_.open(g);
-  Value state_1H = g.constant(text.state_1H);
-  for (std::int64_t token = text.token;;) {
-    const Value token_1H = base_.embed(g, {&token, 1}).rows;
-    const Value hidden_1D = drafter_.round(g, last_position, token_1H, state_1H, text.base);
-    token = drafter_choice(hidden_1D.data);
-    drafts.push_back(token);
-    if (is_end(token) || static_cast<std::int64_t>(drafts.size()) == count) return drafts;
-    state_1H = drafter_.next_state(g, hidden_1D);
-  }
+/// Nothing is verified after a drafted end token.
+Ids Decoder::until_end(Ids drafts) const {
+  const auto end = std::find_if(drafts.begin(), drafts.end(), [this](std::int64_t token) { return is_end(token); });
+  if (end != drafts.end()) drafts.erase(end + 1, drafts.end());
+  return drafts;
 }
 
 /// The tokens that a forward gives: the drafts that it would have chosen, and its own choice after them. Nothing comes
@@ -163,27 +142,6 @@ Ids Decoder::given(std::span<const std::int64_t> drafts, std::span<const std::in
     tokens.push_back(choices[i]);
     if (is_end(choices[i]) || i == drafts.size() || drafts[i] != choices[i]) break;
   }
-  return tokens;
-}
-
-std::int64_t Decoder::drafter_choice(const Tensor& hidden_1D) const {
-  const Tensor choice = device_.empty({1}, DType::i64), head = drafter_.embedding().value();
-  if (drafter_.serving_head() == Head::dense) {
-    ops::rowwise_choice(device_, hidden_1D, head, choice);
-  } else {
-    constexpr std::int64_t any_label = 0;
-    ops::masked_choice(device_, drafter_.masked_head(), hidden_1D, head, device_.from_host({&any_label, 1}), choice);
-  }
-  // A drafter may be broken without a harm to the text.
-  return std::max<std::int64_t>(0, to_host(device_, choice)[0]);
-}
-
-Ids Decoder::base_choices(const Tensor& hidden_TH) const {
-  const Tensor choices = device_.empty({hidden_TH.size(0)}, DType::i64);
-  ops::rowwise_choice(device_, hidden_TH, base_.embedding().value(), choices);
-  const Ids tokens = to_host(device_, choices);
-  if (std::find(tokens.begin(), tokens.end(), -1) != tokens.end())
-    throw Error("the base's logits are not numbers; check its weights");
   return tokens;
 }
 

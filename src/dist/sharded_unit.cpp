@@ -38,7 +38,8 @@ UnitLayout::UnitLayout(std::string name, bool trained, std::vector<Member> membe
 
 ShardedUnit::ShardedUnit(UnitLayout layout, Sharding& sharding) : layout_(std::move(layout)), sharding_(sharding) {
   const Shape shape{layout_.shard_elements(sharding_.communicator.size())};
-  master_ = sharding_.device.zeros(shape);
+  MTP_ASSERT(!trained() || sharding_.master_dtype == DType::f32);
+  master_ = sharding_.device.zeros(shape, sharding_.master_dtype);
   if (!trained()) return;
   moment1_ = sharding_.device.zeros(shape);
   moment2_ = sharding_.device.zeros(shape);

@@ -48,7 +48,7 @@ std::vector<Value> Graph::segment(std::vector<Value> inputs, Segment run) {
   const auto detach = [](const std::vector<Value>& values) {
     std::vector<Value> leaves;
     for (const Value& value : values)
-      leaves.push_back({value.data, value.needs_gradient() ? std::make_shared<GradientSum>() : nullptr});
+      leaves.push_back({value.data, value.needs_gradient() ? std::make_shared<GradientSum>() : nullptr, value.pending});
     return leaves;
   };
 
@@ -64,7 +64,10 @@ std::vector<Value> Graph::segment(std::vector<Value> inputs, Segment run) {
   first->outputs = run(first->graph, first->inputs);
 
   std::vector<Value> outputs;
-  for (const Value& inner : first->outputs) outputs.push_back(output(inner.data, inner.needs_gradient()));
+  for (const Value& inner : first->outputs) {
+    outputs.push_back(output(inner.data, inner.needs_gradient()));
+    outputs.back().pending = inner.pending;
+  }
   const bool needs_gradient =
       std::any_of(outputs.begin(), outputs.end(), [](const Value& value) { return value.needs_gradient(); });
   if (!options_.recording || !needs_gradient) return outputs;

@@ -16,8 +16,11 @@ Tensor Graph::empty_like(const Tensor& x) { return device_.empty(x.shape(), x.dt
 
 Value Graph::linear(const Value& x, const Parameter& w) {
   Value y = output(device_.empty({x.data.size(0), w.shape[0]}, x.data.dtype()), x.needs_gradient() || w.trained());
-  const auto multiply = options_.rowwise ? ops::rowwise_linear : ops::linear_forward;
-  multiply(device_, x.data, w.value(), y.data);
+  if (options_.rowwise) {
+    ops::rowwise_linear(device_, data_of(x), {w.value()}, {y.data});
+    return y;
+  }
+  ops::linear_forward(device_, x.data, w.value(), y.data);
   on_backward(y, [this, w, dx_sum = x.gradient, shape = x.data.shape(),
                   x_data = w.trained() ? x.data : Tensor()](const Tensor& dy) {
     if (w.trained()) ops::linear_backward_weight(device_, dy, x_data, w.gradient());
@@ -41,7 +44,17 @@ Value Graph::rms_norm(const Value* residual, const Value& x, const Parameter* w,
   const auto weight_value = [weight] { return weight.group != nullptr ? weight.value() : Tensor(); };
   const auto residual_sum = residual != nullptr ? residual->gradient : nullptr;
   Value y = output(empty_like(x.data), with_norm || residual_sum != nullptr);
+  if (options_.rowwise && residual != nullptr) {
+    ops::RowwiseInput sum(y.data);
+    sum.residual = data_of(*residual);
+    sum.branch = data_of(x);
+    sum.branch_weight = weight_value();
+    sum.norm = {eps};
+    y.pending = std::make_shared<std::optional<ops::RowwiseInput>>(std::move(sum));
+    return y;
+  }
   const Tensor rrms = device_.empty({x.data.elements() / x.data.size(-1)});
+  data_of(x);
   if (residual != nullptr)
     ops::add_rms_norm_forward(device_, {eps}, residual->data, x.data, weight_value(), y.data, rrms);
   else
@@ -80,6 +93,13 @@ Value Graph::add_scaled(const Value& a, const Value& b, float factor) {
 
 Value Graph::scale(const Value& x, float factor) {
   if (factor == 1.0f) return x;
+  if (x.pending != nullptr && x.pending->has_value()) {
+    Value y = constant(empty_like(x.data));
+    y.pending = std::make_shared<std::optional<ops::RowwiseInput>>(*x.pending);
+    (*y.pending)->x = y.data;
+    (*y.pending)->factor *= factor;
+    return y;
+  }
   Value y = output(empty_like(x.data), x.needs_gradient());
   ops::scale(device_, x.data, factor, y.data);
   on_backward(y, [this, factor, dx_sum = x.gradient](const Tensor& dy) {
@@ -105,6 +125,7 @@ Value Graph::concat_columns(const Value& a, const Value& b) {
 }
 
 Value Graph::columns(const Value& x, std::int64_t begin, std::int64_t count) {
+  if (options_.rowwise && x.data.size(0) == 1) return constant(x.data.slice(begin, {1, count}));
   Value y = output(device_.empty({x.data.size(0), count}, x.data.dtype()), x.needs_gradient());
   ops::copy_columns(device_, x.data, begin, y.data);
   on_backward(y, [this, begin, width = x.data.size(1), dx_sum = x.gradient](const Tensor& dy) {
@@ -124,6 +145,85 @@ Value Graph::gated_gelu(const Value& gate, const Value& up) {
     if (up.needs_gradient()) up.gradient->add(device_, dup);
   });
   return y;
+}
+
+std::vector<Value> Graph::norm_linear(const Value& x, const Parameter& norm, float eps,
+                                      const std::vector<Parameter>& w) {
+  std::vector<Value> products;
+  if (!options_.rowwise) {
+    const Value normed = rms_norm(x, norm, eps);
+    for (const Parameter& each : w) products.push_back(linear(normed, each));
+    return products;
+  }
+  std::vector<Tensor> weights, results;
+  for (const Parameter& each : w) {
+    weights.push_back(each.value());
+    results.push_back(products.emplace_back(empty_rows(x, each.shape[0])).data);
+  }
+  ops::rowwise_linear(device_, input_of(x, &norm, eps), weights, results);
+  return products;
+}
+
+Value Graph::norm_gated_linear(const Value& x, const Parameter& norm, float eps, const Parameter& gate,
+                               const Parameter& up) {
+  if (!options_.rowwise) {
+    const Value normed = rms_norm(x, norm, eps);
+    return gated_gelu(linear(normed, gate), linear(normed, up));
+  }
+  const Value y = empty_rows(x, gate.shape[0]);
+  ops::rowwise_gated_linear(device_, input_of(x, &norm, eps), gate.value(), up.value(), y.data);
+  return y;
+}
+
+Value Graph::gate(const Value& x, const Parameter& w, const Value& factors) {
+  if (!options_.rowwise) return gated_gelu(linear(x, w), factors);
+  const Value y = empty_rows(x, w.shape[0]);
+  ops::rowwise_gate(device_, input_of(x, nullptr, 0), w.value(), factors.data, y.data);
+  return y;
+}
+
+const Tensor& Graph::data_of(const Value& x) {
+  if (x.pending == nullptr || !x.pending->has_value()) return x.data;
+  const ops::RowwiseInput in = *std::exchange(*x.pending, std::nullopt);
+  ops::add_rms_norm_forward(device_, in.norm, in.residual, in.branch, in.branch_weight, in.x,
+                            device_.empty({in.x.size(0)}));
+  if (in.factor != 1.0f) ops::scale(device_, in.x, in.factor, in.x);
+  return x.data;
+}
+
+ops::RowwiseInput Graph::input_of(const Value& x, const Parameter* norm, float eps) {
+  ops::RowwiseInput in(x.data);
+  if (x.pending != nullptr && x.pending->has_value()) in = *std::exchange(*x.pending, std::nullopt);
+  if (norm == nullptr) return in;
+  MTP_ASSERT(in.branch.empty() || in.norm.eps == eps);
+  in.weight = norm->value();
+  in.norm = {eps};
+  return in;
+}
+
+Value Graph::empty_rows(const Value& x, std::int64_t width) {
+  return constant(device_.empty({x.data.size(0), width}, x.data.dtype()));
+}
+
+std::vector<Value> Graph::heads(const std::vector<Heads>& heads, float eps, const ops::Rope& rope,
+                                const ops::Sequences& sequences) {
+  std::vector<Value> results;
+  if (options_.rowwise) {
+    std::vector<ops::Heads> jobs;
+    for (const Heads& each : heads) {
+      const bool is_ring = !each.ring.empty();
+      results.push_back(constant(is_ring ? each.ring : empty_like(each.x.data)));
+      jobs.push_back({each.x.data, each.norm != nullptr ? each.norm->value() : Tensor(), each.is_rotated,
+                      results.back().data, is_ring});
+    }
+    ops::rowwise_heads(device_, {eps}, rope, sequences.first(), jobs);
+    return results;
+  }
+  for (const Heads& each : heads) {
+    const Value normed = each.norm != nullptr ? rms_norm(each.x, *each.norm, eps) : rms_norm(each.x, eps);
+    results.push_back(each.is_rotated ? this->rope(normed, rope, sequences) : normed);
+  }
+  return results;
 }
 
 Value Graph::rope(const Value& x, const ops::Rope& rope, const ops::Sequences& sequences) {
@@ -173,6 +273,13 @@ Graph::Lookup Graph::lookup(const Parameter& table, std::span<const std::int64_t
     table.group->add_row_gradients({.ids = asked, .gradients = dy, .factor = factor, .skip = skip});
   });
   return {y, rows.slice(count * width, {1, width})};
+}
+
+Value Graph::lookup(const Parameter& table, const Tensor& ids, float factor) {
+  MTP_ASSERT(!options_.recording);
+  const Tensor rows = table.group->rows(ids);
+  ops::scale(device_, rows, rounded_to(rows.dtype(), factor), rows);
+  return constant(rows);
 }
 
 Value Graph::shift_rows(const Value& x, const Tensor& fill, std::int64_t by, const ops::Sequences& sequences) {

@@ -28,36 +28,50 @@ BaseModel::BaseModel(const hf::TextConfig& config, const std::vector<float>& lay
   }
 }
 
-Value BaseModel::per_layer_inputs(Graph& g, const Value& embeddings_TH, std::span<const std::int64_t> ids) const {
-  const std::int64_t rows = static_cast<std::int64_t>(ids.size()), width = config_.hidden_size_per_layer_input;
+Value BaseModel::per_layer_inputs(Graph& g, const Value& embeddings_TH, const Lookup& lookup) const {
+  const std::int64_t count = embeddings_TH.data.size(0), width = config_.hidden_size_per_layer_input;
   const std::int64_t packed = config_.num_hidden_layers * width;
   const auto projection_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.hidden_size)));
   const auto table_scale = static_cast<float>(std::sqrt(static_cast<double>(width)));
 
   Value context = g.scale(g.linear(embeddings_TH, *per_layer_model_projection_), projection_scale);
-  context = g.rms_norm(g.view(context, {rows * config_.num_hidden_layers, width}), *per_layer_projection_norm_,
+  context = g.rms_norm(g.view(context, {count * config_.num_hidden_layers, width}), *per_layer_projection_norm_,
                        config_.rms_norm_eps);
   const Graph::Scope table = g.scope(*per_layer_embedding_->group, Graph::Use::rows);
-  const Value identity = g.lookup(*per_layer_embedding_, ids, table_scale, config_.pad_token_id).rows;
-  return g.add_scaled(g.view(context, {rows, packed}), identity, static_cast<float>(std::sqrt(0.5)));
+  const Value identity = lookup(*per_layer_embedding_, table_scale);
+  return g.add_scaled(g.view(context, {count, packed}), identity, static_cast<float>(std::sqrt(0.5)));
 }
 
-Graph::Lookup BaseModel::embed(Graph& g, std::span<const std::int64_t> ids) const {
-  const auto scale = static_cast<float>(std::sqrt(static_cast<double>(config_.hidden_size)));
-  return g.lookup(embedding_, ids, scale, config_.pad_token_id);
+float BaseModel::embedding_scale() const {
+  return static_cast<float>(std::sqrt(static_cast<double>(config_.hidden_size)));
 }
 
-BaseOutput BaseModel::forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids,
-                              KeyValueCache* cache) const {
-  const auto [embeddings_TH, pad_row_1H] = embed(g, ids);
+Value BaseModel::embed(Graph& g, const Tensor& ids) const { return g.lookup(embedding_, ids, embedding_scale()); }
 
+BaseOutput BaseModel::forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids) const {
+  const auto [embeddings_TH, pad_row_1H] = g.lookup(embedding_, ids, embedding_scale(), config_.pad_token_id);
+  const auto lookup = [&](const Parameter& table, float factor) {
+    return g.lookup(table, ids, factor, config_.pad_token_id).rows;
+  };
+  BaseOutput out = run(g, sequences, embeddings_TH, lookup, nullptr);
+  out.pad_row_1H = pad_row_1H;
+  return out;
+}
+
+BaseOutput BaseModel::forward(Graph& g, const ops::Sequences& sequences, const Tensor& ids,
+                              KeyValueCache& cache) const {
+  const auto lookup = [&](const Parameter& table, float factor) { return g.lookup(table, ids, factor); };
+  return run(g, sequences, embed(g, ids), lookup, &cache);
+}
+
+BaseOutput BaseModel::run(Graph& g, const ops::Sequences& sequences, const Value& embeddings_TH, const Lookup& lookup,
+                          KeyValueCache* cache) const {
   BaseOutput out;
   out.embeddings_TH = embeddings_TH;
-  out.pad_row_1H = pad_row_1H;
 
   const Graph::Scope head = g.scope(*final_norm_.group);
   std::optional<Value> per_layer;
-  if (per_layer_embedding_) per_layer = per_layer_inputs(g, out.embeddings_TH, ids);
+  if (per_layer_embedding_) per_layer = per_layer_inputs(g, embeddings_TH, lookup);
 
   Value x_TH = out.embeddings_TH;
   for (int i = 0; i < config_.num_hidden_layers; ++i) {

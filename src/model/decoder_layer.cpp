@@ -35,27 +35,40 @@ DecoderLayer::DecoderLayer(const hf::TextConfig& config, int index, const std::s
   }
 }
 
-KeyValue DecoderLayer::key_value(Graph& g, const Value& x_TH, const ops::Sequences& sequences) const {
-  const Shape heads{x_TH.data.size(0), shape_.kv_heads, shape_.head_dim};
-  const Value k = g.view(g.linear(x_TH, *k_proj_), heads);
-  const Value v = v_proj_ ? g.view(g.linear(x_TH, *v_proj_), heads) : k;
-  return {g.rope(g.rms_norm(k, *k_norm_, eps_), type_.rope, sequences), g.rms_norm(v, eps_)};
-}
-
-Value DecoderLayer::attention(Graph& g, const Value& x_TH, const ops::Sequences& sequences, const KeyValue& kv) const {
+DecoderLayer::Attended DecoderLayer::attention(Graph& g, const Value& x_TH, const ops::Sequences& sequences,
+                                               const std::optional<KeyValue>& shared, KeyValueCache* cache) const {
   const std::int64_t rows = x_TH.data.size(0);
-  Value q = g.view(g.linear(x_TH, q_proj_), {rows, heads_, shape_.head_dim});
-  q = g.rope(g.rms_norm(q, q_norm_, eps_), type_.rope, sequences);
-  const Value mixed = g.attention(q, kv.key, kv.value, type_.mask, sequences);
-  return g.linear(g.view(mixed, {rows, heads_ * shape_.head_dim}), o_proj_);
+  const Shape kv_heads{rows, shape_.kv_heads, shape_.head_dim};
+  std::vector<Parameter> weights;
+  if (k_proj_) weights.push_back(*k_proj_);
+  if (v_proj_) weights.push_back(*v_proj_);
+  weights.push_back(q_proj_);
+  const std::vector<Value> projected = g.norm_linear(x_TH, input_norm_, eps_, weights);
+
+  std::vector<Graph::Heads> heads;
+  if (k_proj_) {
+    const Value k = g.view(projected[0], kv_heads), v = v_proj_ ? g.view(projected[1], kv_heads) : k;
+    heads = {{k, &*k_norm_, true}, {v, nullptr, false}};
+    if (sequences.continues() && cache != nullptr) {
+      heads[0].ring = cache->ring(index_).key.data;
+      heads[1].ring = cache->ring(index_).value.data;
+    }
+  }
+  heads.push_back({g.view(projected.back(), {rows, heads_, shape_.head_dim}), &q_norm_, true});
+  const std::vector<Value> ready = g.heads(heads, eps_, type_.rope, sequences);
+  const KeyValue kv = shared ? *shared : KeyValue{ready[0], ready[1]};
+  if (cache != nullptr && !shared && !sequences.continues()) cache->keep(index_, kv);
+
+  const Value mixed = g.attention(ready.back(), kv.key, kv.value, type_.mask, sequences);
+  return {kv, g.linear(g.view(mixed, {rows, heads_ * shape_.head_dim}), o_proj_)};
 }
 
 Value DecoderLayer::mlp(Graph& g, const Value& x_TH) const {
-  return g.linear(g.gated_gelu(g.linear(x_TH, gate_proj_), g.linear(x_TH, up_proj_)), down_proj_);
+  return g.linear(g.norm_gated_linear(x_TH, pre_feedforward_norm_, eps_, gate_proj_, up_proj_), down_proj_);
 }
 
 Value DecoderLayer::per_layer(Graph& g, const Value& x_TH, const Value& per_layer_input_TP) const {
-  return g.linear(g.gated_gelu(g.linear(x_TH, *per_layer_gate_), per_layer_input_TP), *per_layer_projection_);
+  return g.linear(g.gate(x_TH, *per_layer_gate_, per_layer_input_TP), *per_layer_projection_);
 }
 
 DecoderLayer::Outputs DecoderLayer::forward(Graph& graph, const Value& x_TH, const Inputs& in, bool store) const {
@@ -68,11 +81,10 @@ DecoderLayer::Outputs DecoderLayer::forward(Graph& graph, const Value& x_TH, con
   const auto run = [this, shares, has_per_layer_input, store, &sequences, cache = in.cache](
                        Graph& g, std::span<const Value> values) {
     Value x = values[0];
-    const Value normed = g.rms_norm(x, input_norm_, eps_);
-    KeyValue kv = shares ? KeyValue{values[1], values[2]} : key_value(g, normed, sequences);
-    if (cache != nullptr && !shares) kv = cache->extend(index_, kv, sequences);
-    x = g.add_rms_norm(x, attention(g, normed, sequences, kv), post_attention_norm_, eps_);
-    x = g.add_rms_norm(x, mlp(g, g.rms_norm(x, pre_feedforward_norm_, eps_)), post_feedforward_norm_, eps_);
+    const auto given = shares ? std::optional(KeyValue{values[1], values[2]}) : std::nullopt;
+    const auto [kv, attended] = attention(g, x, sequences, given, cache);
+    x = g.add_rms_norm(x, attended, post_attention_norm_, eps_);
+    x = g.add_rms_norm(x, mlp(g, x), post_feedforward_norm_, eps_);
     if (has_per_layer_input) x = g.add_rms_norm(x, per_layer(g, x, values.back()), *post_per_layer_norm_, eps_);
     x = g.scale(x, rounded_to(x.data.dtype(), layer_scalar_));
     return store ? std::vector<Value>{x, kv.key, kv.value} : std::vector<Value>{x};

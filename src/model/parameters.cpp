@@ -51,12 +51,17 @@ std::vector<dist::ShardedUnit*> Parameters::units_of(const std::string& prefix) 
 }
 
 void Parameters::load(const hf::Pair& pair, Device& device) {
+  constexpr std::int64_t most = std::int64_t{1} << 24;  // elements that are in memory twice
   for (const auto& unit : units_)
     for (const dist::ShardedUnit::Piece& piece : unit->pieces()) {
-      std::vector<float> values(piece.elements);
       const auto [files, name] = pair.source_of(unit->layout().members()[piece.member].name);
-      files->read(name, piece.begin, values);
-      device.copy(device.from_host(values, {piece.elements}), unit->master().slice(piece.position, {piece.elements}));
+      const Tensor& master = unit->master();
+      for (std::int64_t done = 0; done < piece.elements; done += most) {
+        const Shape count{std::min(most, piece.elements - done)};
+        std::vector<float> values(static_cast<std::size_t>(count[0]));
+        files->read(name, piece.begin + done, values);
+        device.copy(device.from_host(values, count, master.dtype()), master.slice(piece.position + done, count));
+      }
     }
 }
 

@@ -49,7 +49,12 @@
   decltype(ops::rope_forward) rope_forward;                       \
   decltype(ops::rope_backward) rope_backward;                     \
   decltype(ops::rowwise_linear) rowwise_linear;                   \
+  decltype(ops::rowwise_gated_linear) rowwise_gated_linear;       \
+  decltype(ops::rowwise_gate) rowwise_gate;                       \
   decltype(ops::rowwise_choice) rowwise_choice;                   \
+  decltype(ops::rowwise_masked_choice) rowwise_masked_choice;     \
+  decltype(ops::rowwise_heads) rowwise_heads;                     \
+  decltype(ops::put_in_ring) put_in_ring;                         \
   decltype(ops::rowwise_attention) rowwise_attention;             \
   }
 
@@ -213,15 +218,38 @@ void rope_backward(Device& device, const Rope& rope, const Sequences& sequences,
   MTP_FORWARD(rope_backward, rope, sequences, dy, dx);
 }
 
-void rowwise_linear(Device& device, const Tensor& x, const Tensor& w, const Tensor& y) {
+void rowwise_linear(Device& device, const RowwiseInput& x, const std::vector<Tensor>& w, const std::vector<Tensor>& y) {
   MTP_FORWARD(rowwise_linear, x, w, y);
 }
 
-void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, const Tensor& choices) {
-  MTP_FORWARD(rowwise_choice, x, w, choices);
+void rowwise_gated_linear(Device& device, const RowwiseInput& x, const Tensor& gate, const Tensor& up,
+                          const Tensor& y) {
+  MTP_FORWARD(rowwise_gated_linear, x, gate, up, y);
 }
 
-void rowwise_attention(Device& device, const AttentionMask& mask, std::int64_t first, const Tensor& q, const Tensor& k,
+void rowwise_gate(Device& device, const RowwiseInput& x, const Tensor& gate, const Tensor& factors, const Tensor& y) {
+  MTP_FORWARD(rowwise_gate, x, gate, factors, y);
+}
+
+void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, std::int64_t none, const Tensor& choices) {
+  MTP_FORWARD(rowwise_choice, x, w, none, choices);
+}
+
+void rowwise_masked_choice(Device& device, const MaskedHead& head, const Tensor& x, const Tensor& w,
+                           const Tensor& choices) {
+  MTP_FORWARD(rowwise_masked_choice, head, x, w, choices);
+}
+
+void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const Tensor& first,
+                   const std::vector<Heads>& heads) {
+  MTP_FORWARD(rowwise_heads, norm, rope, first, heads);
+}
+
+void put_in_ring(Device& device, const Tensor& first, const Tensor& rows, const Tensor& ring) {
+  MTP_FORWARD(put_in_ring, first, rows, ring);
+}
+
+void rowwise_attention(Device& device, const AttentionMask& mask, const Tensor& first, const Tensor& q, const Tensor& k,
                        const Tensor& v, const Tensor& out) {
   MTP_FORWARD(rowwise_attention, mask, first, q, k, v, out);
 }

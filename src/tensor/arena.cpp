@@ -56,6 +56,12 @@ void Arena::give_back(std::byte* block, std::size_t size) {
   unused_[size].push_back(block);
 }
 
+void Arena::keep_for_recorded() {
+  const std::lock_guard lock(mutex_);
+  for (auto& [size, blocks] : unused_)
+    for (std::byte* block : blocks) ASAN_UNPOISON_MEMORY_REGION(block, size);
+}
+
 void Arena::free_unused() {
   for (auto& [size, blocks] : unused_)
     for (std::byte* block : blocks) {

@@ -22,8 +22,13 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::shared_ptr<std::byte> allocate(std::size_t bytes);
 
   Memory& memory() const { return *memory_; }
+  const std::shared_ptr<Memory>& shared_memory() const { return memory_; }
   std::int64_t in_use() const { return in_use_; }
   std::int64_t peak() const { return peak_; }
+
+  /// Recorded operations go on to use the blocks that are free now: no block goes back to the system before the end of
+  /// the arena, and none is out of bounds of a tensor to the address sanitizer.
+  void keep_for_recorded();
 
  private:
   std::byte* take(std::size_t size);

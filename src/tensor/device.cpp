@@ -84,6 +84,11 @@ void Device::to_host(const Tensor& tensor, std::span<std::int64_t> values) const
   read(*arena_, tensor, values);
 }
 
+void Device::write(std::span<const std::int64_t> values, const Tensor& to) const {
+  MTP_ASSERT(to.dtype() == DType::i64 && bytes_of(to) == values.size_bytes());
+  arena_->memory().copy_from_host(values.data(), to.data<std::byte>(), values.size_bytes());
+}
+
 void Device::copy(const Tensor& from, const Tensor& to) const {
   MTP_ASSERT(from.dtype() == to.dtype() && from.elements() == to.elements());
   arena_->memory().copy(from.data<std::byte>(), to.data<std::byte>(), bytes_of(from));

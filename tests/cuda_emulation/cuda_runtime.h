@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <utility>
 
 #define MTP_CUDA_EMULATION
 #define __global__
@@ -32,10 +33,18 @@ struct alignas(16) float4 {
 
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation, cudaErrorInvalidValue };
+enum cudaError_t {
+  cudaSuccess,
+  cudaErrorMemoryAllocation,
+  cudaErrorInvalidValue,
+  cudaErrorStreamCaptureUnsupported,
+  cudaErrorStreamCaptureInvalidated
+};
 inline const char* cudaGetErrorString(cudaError_t) { return "emulated CUDA"; }
 inline const char* cudaGetErrorName(cudaError_t) { return "emulated CUDA"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+
+#include "graphs.h"
 
 namespace emulation {
 
@@ -76,23 +85,33 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = &emulation::streams[emulation::current_device];
   return cudaSuccess;
 }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  return emulation::capture.forbids() ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+}
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 
 /// Fresh memory is full of NaN.
 inline cudaError_t cudaMalloc(void** block, std::size_t bytes) {
+  if (emulation::capture.forbids()) return cudaErrorStreamCaptureUnsupported;
   *block = std::aligned_alloc(64, bytes);
   if (*block == nullptr) return cudaErrorMemoryAllocation;
   std::memset(*block, 0xFF, bytes);
   return cudaSuccess;
 }
-inline cudaError_t cudaFree(void* block) { return std::free(block), cudaSuccess; }
+inline cudaError_t cudaFree(void* block) {
+  if (emulation::capture.forbids()) return cudaErrorStreamCaptureUnsupported;
+  return std::free(block), cudaSuccess;
+}
 inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
-  return std::memset(to, value, bytes), cudaSuccess;
+  emulation::capture.queue([=] { std::memset(to, value, bytes); });
+  return cudaSuccess;
 }
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  return std::memcpy(to, from, bytes), cudaSuccess;
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  // The host's memory is never pinned.
+  if (kind != cudaMemcpyDeviceToDevice && emulation::capture.forbids()) return cudaErrorStreamCaptureUnsupported;
+  emulation::capture.queue([=] { std::memcpy(to, from, bytes); });
+  return cudaSuccess;
 }
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
@@ -111,7 +130,9 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                                Arguments&&... arguments) {
   const dim3 block = config->blockDim, grid = config->gridDim;
   if (block.x * block.y * block.z > 1024 || grid.y > 65535 || grid.z > 65535) return cudaErrorInvalidValue;
-  emulation::run(grid, block, config->dynamicSmemBytes, config->stream->order, [&] { kernel(arguments...); });
+  emulation::capture.queue([=, shared = config->dynamicSmemBytes, order = config->stream->order] {
+    emulation::run(grid, block, shared, order, [&] { kernel(arguments...); });
+  });
   return cudaSuccess;
 }
 

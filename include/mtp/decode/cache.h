@@ -15,11 +15,13 @@ namespace mtp::decode {
 class Cache final : public model::KeyValueCache {
  public:
   /// `positions`: of the whole text; `most_rows`: of any forward but the first.
-  Cache(Device& device, const hf::TextConfig& config, std::int64_t positions, std::int64_t most_rows);
+  Cache(Device& device, const hf::TextConfig& config, std::int64_t positions, std::int64_t most_rows, DType dtype);
 
-  /// The first forward's rows attend to each other and get back their own; later ones get the ring.
-  model::KeyValue extend(int layer, const model::KeyValue& rows, const ops::Sequences& sequences) override;
+  void keep(int layer, const model::KeyValue& rows) override;
+  model::KeyValue ring(int layer) const override;
 
+  /// Positions that full layers have room for.
+  std::int64_t positions() const { return positions_; }
   std::int64_t bytes() const;
 
  private:
@@ -28,6 +30,8 @@ class Cache final : public model::KeyValueCache {
   };
 
   Device& device_;
+  std::int64_t positions_;
+  Tensor start_;  // the first position
   std::vector<Layer> layers_;
 };
 

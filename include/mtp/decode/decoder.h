@@ -1,17 +1,19 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
-#include "mtp/decode/cache.h"
 #include "mtp/hf/pair.h"
 #include "mtp/model/base_model.h"
 #include "mtp/model/drafter.h"
 #include "mtp/model/parameters.h"
 
 namespace mtp::decode {
+
+class Steps;
 
 struct Options {
   std::int64_t drafts = 4;
@@ -43,6 +45,7 @@ class Decoder {
  public:
   /// `parameters`: of the pair, loaded, all on this process.
   Decoder(Device& device, const hf::Pair& pair, const model::Parameters& parameters, Options options);
+  ~Decoder();
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
@@ -56,22 +59,22 @@ class Decoder {
   std::int64_t bytes_per_forward() const { return bytes_per_forward_; }
 
  private:
-  struct Text;
-
-  std::vector<std::int64_t> forward(Text& text, std::span<const std::int64_t> ids) const;
-  std::vector<std::int64_t> draft(const Text& text, std::int64_t count) const;
+  /// The device's part, with room for so many positions of a text.
+  Steps& steps(std::int64_t positions) const;
+  std::vector<std::int64_t> as_read(std::span<const std::int64_t> ids) const;
+  std::vector<std::int64_t> until_end(std::vector<std::int64_t> drafts) const;
   std::vector<std::int64_t> given(std::span<const std::int64_t> drafts, std::span<const std::int64_t> choices) const;
-  std::int64_t drafter_choice(const Tensor& hidden_1D) const;
-  std::vector<std::int64_t> base_choices(const Tensor& hidden_TH) const;
   bool is_end(std::int64_t token) const;
 
   Device& device_;
   Options options_;
   hf::TextConfig config_;
   std::vector<std::int64_t> special_ids_;
+  DType dtype_;
   std::int64_t bytes_per_forward_;
   model::BaseModel base_;
   model::Drafter drafter_;
+  mutable std::unique_ptr<Steps> steps_;  // of the last text, for the next
 };
 
 }  // namespace mtp::decode

@@ -53,9 +53,10 @@ struct Sharding {
   std::int64_t micro_batches = 1;      // of a step, over all ranks
   std::int64_t first_micro_batch = 0;  // of the `communicator.size()` consecutive ones that the ranks work on now
   DType compute_dtype = DType::f32;    // of gathered values and rows
+  DType master_dtype = DType::f32;     // of the weights that ranks own; only frozen ones may have another type
 };
 
-/// A unit's parameters as one flat fp32 buffer of which each rank owns a shard, with the moments of the optimizer.
+/// A unit's parameters as one flat buffer of which each rank owns a shard, with the moments of the optimizer.
 /// `acquire` gathers the buffer in the type that is computed with; gradients are fp32. `reduce_gradients` hands the
 /// owners their slices, which they add up in the order of the micro-batches. Both are collective.
 class ShardedUnit final : public ParameterGroup {
@@ -63,6 +64,7 @@ class ShardedUnit final : public ParameterGroup {
   ShardedUnit(UnitLayout layout, Sharding& sharding);
 
   const UnitLayout& layout() const { return layout_; }
+  DType compute_dtype() const { return sharding_.compute_dtype; }
 
   bool trained() const override { return layout_.trained(); }
   void acquire() override;

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "mtp/ops/attention.h"
 #include "mtp/ops/cross_entropy.h"
 #include "mtp/ops/rope.h"
+#include "mtp/ops/rowwise.h"
 #include "mtp/tensor/device.h"
 
 namespace mtp {
@@ -30,7 +32,9 @@ class GradientSum {
 /// A tensor in a graph. Copies refer to the same value.
 struct Value {
   Tensor data;
-  std::shared_ptr<GradientSum> gradient;  // null: no gradient flows here
+  std::shared_ptr<GradientSum> gradient = nullptr;  // null: no gradient flows here
+  /// In a rowwise graph: what `data` will be, which its first user computes along with its own result.
+  std::shared_ptr<std::optional<ops::RowwiseInput>> pending = nullptr;
 
   bool needs_gradient() const { return gradient != nullptr; }
 };
@@ -42,7 +46,8 @@ class Graph {
  public:
   /// What is kept for the backward. `recompute`: of a segment only its inputs, and it is run again.
   /// `rowwise`: for decoding, without a backward; a row's bits depend on this row alone, and keys and values may be a
-  /// ring with those of earlier rows. See ops/rowwise.h.
+  /// ring with those of earlier rows. See ops/rowwise.h. What comes between the products is computed within their
+  /// kernels as far as can be.
   struct Options {
     bool recording = true;
     bool recompute = false;
@@ -61,6 +66,12 @@ class Graph {
 
   /// x wᵀ.   x [T, in], w [out, in]
   Value linear(const Value& x, const Parameter& w);
+  /// norm(x) w_iᵀ of up to three weights.
+  std::vector<Value> norm_linear(const Value& x, const Parameter& norm, float eps, const std::vector<Parameter>& w);
+  /// gelu(n gateᵀ) · (n upᵀ) with n = norm(x).
+  Value norm_gated_linear(const Value& x, const Parameter& norm, float eps, const Parameter& gate, const Parameter& up);
+  /// gelu(x wᵀ) · factors
+  Value gate(const Value& x, const Parameter& w, const Value& factors);
   /// Norm over the last dimension with scale.
   Value rms_norm(const Value& x, const Parameter& w, float eps);
   /// residual + norm over the last dimension with scale.
@@ -76,6 +87,16 @@ class Graph {
   /// gelu(gate) · up
   Value gated_gelu(const Value& gate, const Value& up);
   Value rope(const Value& x, const ops::Rope& rope, const ops::Sequences& sequences);
+  /// A projection on its way to attention: rope(norm(x)).   x [T, heads, d]
+  struct Heads {
+    Value x;
+    const Parameter* norm;  // null: without scale
+    bool is_rotated;
+    Tensor ring = {};  // of a rowwise graph: where the rows go, and what the result is
+  };
+  /// Of up to three projections.
+  std::vector<Value> heads(const std::vector<Heads>& heads, float eps, const ops::Rope& rope,
+                           const ops::Sequences& sequences);
   Value attention(const Value& q, const Value& k, const Value& v, const ops::AttentionMask& mask,
                   const ops::Sequences& sequences);
   /// Rows of a table, which need not be acquired. As in Hugging Face's models, `factor` is rounded to their type.
@@ -85,6 +106,8 @@ class Graph {
   };
   /// Rows of id `skip` give the table no gradient. At most once a micro-batch and table.
   Lookup lookup(const Parameter& table, std::span<const std::int64_t> ids, float factor, std::int64_t skip);
+  /// The same for a graph that records nothing, of ids [n] int64 on the device.
+  Value lookup(const Parameter& table, const Tensor& ids, float factor);
   Value shift_rows(const Value& x, const Tensor& fill, std::int64_t by, const ops::Sequences& sequences);
   Value view(const Value& x, Shape shape);
 
@@ -143,6 +166,11 @@ class Graph {
   using LossOperation = std::function<void(const Tensor& loss, const Tensor& dx, const Tensor& dw)>;
 
   Tensor empty_like(const Tensor& x);
+  /// The value's data, computed now if it was put off.
+  const Tensor& data_of(const Value& x);
+  /// In a rowwise graph: x as a product takes it, with what it computes before.
+  ops::RowwiseInput input_of(const Value& x, const Parameter* norm, float eps);
+  Value empty_rows(const Value& x, std::int64_t width);
   /// An output of an operation whose inputs are `needs_gradient`.
   Value output(Tensor data, bool needs_gradient) const;
   /// Calls `step(dy)` in the backward if a gradient came to `y`.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -11,7 +12,7 @@ namespace mtp::model {
 /// What the drafter uses of one base forward.
 struct BaseOutput {
   Value embeddings_TH;                    // scaled token embeddings of the inputs
-  Tensor pad_row_1H;                      // the scaled embedding of the pad token
+  Tensor pad_row_1H;                      // the scaled embedding of the pad token; not with a cache
   Value hidden_TH;                        // after the final norm
   std::optional<KeyValue> full, sliding;  // of the two store layers
 };
@@ -28,15 +29,22 @@ class BaseModel {
   /// The token table, tied to the output projection. Its group's scope must be open.
   const Parameter& embedding() const { return embedding_; }
 
-  /// Scaled token embeddings, and that of the pad token.
-  Graph::Lookup embed(Graph& g, std::span<const std::int64_t> ids) const;
+  BaseOutput forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids) const;
 
-  /// `cache`: for decoding; the output's keys and values are then what it gives.
-  BaseOutput forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids,
-                     KeyValueCache* cache = nullptr) const;
+  // For decoding, with ids [T] int64 on the device:
+  /// Scaled token embeddings.
+  Value embed(Graph& g, const Tensor& ids) const;
+  /// Rows that begin or continue the text of the cache.
+  BaseOutput forward(Graph& g, const ops::Sequences& sequences, const Tensor& ids, KeyValueCache& cache) const;
 
  private:
-  Value per_layer_inputs(Graph& g, const Value& embeddings_TH, std::span<const std::int64_t> ids) const;
+  /// Rows of a table for the tokens of a forward, times a factor.
+  using Lookup = std::function<Value(const Parameter& table, float factor)>;
+
+  float embedding_scale() const;
+  BaseOutput run(Graph& g, const ops::Sequences& sequences, const Value& embeddings_TH, const Lookup& lookup,
+                 KeyValueCache* cache) const;
+  Value per_layer_inputs(Graph& g, const Value& embeddings_TH, const Lookup& lookup) const;
 
   hf::TextConfig config_;
   AttentionTypes types_;

@@ -16,13 +16,14 @@ struct KeyValue {
   Value key, value;
 };
 
-/// Takes keys and values as layers compute them, and gives what the rows attend to: while decoding, those of the rows
-/// before as well, which a `rowwise` graph finds in a ring.
+/// Keys and values of the rows so far, in rings: those of a layer that has its own.
 class KeyValueCache {
  public:
   virtual ~KeyValueCache() = default;
-  /// `layer`: a layer with keys and values of its own; `rows`: those of the rows of `sequences`.
-  virtual KeyValue extend(int layer, const KeyValue& rows, const ops::Sequences& sequences) = 0;
+  /// Keeps those of a sequence's first rows.
+  virtual void keep(int layer, const KeyValue& rows) = 0;
+  /// What later rows, in a `rowwise` graph, attend to and put theirs in.
+  virtual KeyValue ring(int layer) const = 0;
 };
 
 /// What the layers of one attention type have in common.
@@ -63,8 +64,13 @@ class DecoderLayer {
   Outputs forward(Graph& graph, const Value& x_TH, const Inputs& inputs, bool store = false) const;
 
  private:
-  Value attention(Graph& g, const Value& x_TH, const ops::Sequences& sequences, const KeyValue& kv) const;
-  KeyValue key_value(Graph& g, const Value& x_TH, const ops::Sequences& sequences) const;
+  /// What the layer's rows attend to, and the attention's output.
+  struct Attended {
+    KeyValue kv;
+    Value output_TH;
+  };
+  Attended attention(Graph& g, const Value& x_TH, const ops::Sequences& sequences,
+                     const std::optional<KeyValue>& shared, KeyValueCache* cache) const;
   Value mlp(Graph& g, const Value& x_TH) const;
   Value per_layer(Graph& g, const Value& x_TH, const Value& per_layer_input_TP) const;
 

@@ -3,12 +3,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "mtp/core/error.h"
+#include "mtp/tensor/tensor.h"
 
 namespace mtp::ops {
 
 /// The sequences of a micro-batch, packed one after another into T rows without padding: sequence b has rows
-/// begin(b) … end(b) - 1. The first of them has position `first`: 0 but for rows that continue a sequence.
+/// begin(b) … end(b) - 1. The first row of each has position 0, but for rows that continue a sequence.
 class Sequences {
  public:
   explicit Sequences(const std::vector<std::int64_t>& lengths) {
@@ -17,13 +17,15 @@ class Sequences {
       offsets_.push_back(offsets_.back() + n);
     }
   }
-  /// `rows` more rows of one sequence, `first` of which have been computed before.
-  static Sequences continuing(std::int64_t first, std::int64_t rows) {
+  /// `rows` more rows of one sequence, the first of which has the position that the device finds in `first`, one int64:
+  /// an operation that is run again (tensor/replay.h) may find another one.
+  static Sequences continuing(Tensor first, std::int64_t rows) {
     Sequences sequences({rows});
-    sequences.first_ = first;
+    sequences.first_ = std::move(first);
     return sequences;
   }
-  std::int64_t first() const { return first_; }
+  bool continues() const { return !first_.empty(); }
+  const Tensor& first() const { return first_; }
   std::int64_t count() const { return static_cast<std::int64_t>(offsets_.size()) - 1; }
   std::int64_t rows() const { return offsets_.back(); }
   std::int64_t begin(std::int64_t b) const { return offsets_[b]; }
@@ -32,7 +34,7 @@ class Sequences {
 
  private:
   std::vector<std::int64_t> offsets_{0};
-  std::int64_t first_ = 0;
+  Tensor first_;
 };
 
 }  // namespace mtp::ops

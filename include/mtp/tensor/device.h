@@ -11,6 +11,7 @@ namespace mtp {
 
 class Arena;
 class CudaContext;
+class Replay;
 
 /// Where tensors live and operations run. Operations take it by reference; nothing is global.
 /// On the CPU they run on a pool of threads and have finished when they return. On a GPU they are queued in the order
@@ -44,6 +45,8 @@ class Device {
   void to_host(const Tensor& tensor, std::span<float> values) const;
   void to_host(const Tensor& tensor, std::span<double> values) const;
   void to_host(const Tensor& tensor, std::span<std::int64_t> values) const;
+  /// Into a tensor of int64.
+  void write(std::span<const std::int64_t> values, const Tensor& to) const;
   /// Both of one type and size.
   void copy(const Tensor& from, const Tensor& to) const;
 
@@ -52,6 +55,8 @@ class Device {
   std::int64_t memory_peak() const;
 
  private:
+  friend class Replay;  // whose operations have an arena of their own
+
   explicit Device(std::shared_ptr<CudaContext> context);
 
   ThreadPool threads_;

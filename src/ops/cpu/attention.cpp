@@ -202,7 +202,7 @@ void sum_groups(const Device& device, const Tensor& x, const Tensor& y) {
 void check_shapes(const Sequences& sequences, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& lse) {
   MTP_ASSERT(q.shape().size() == 3 && k.shape().size() == 3 && v.shape() == k.shape());
   MTP_ASSERT(q.size(0) == sequences.rows() && k.size(0) == sequences.rows() && k.size(2) == q.size(2));
-  MTP_ASSERT(sequences.first() == 0);
+  MTP_ASSERT(!sequences.continues());
   MTP_ASSERT(q.size(1) % k.size(1) == 0 && lse.elements() == q.size(0) * q.size(1));
 }
 

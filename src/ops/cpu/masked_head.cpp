@@ -6,6 +6,7 @@
 #include "mtp/ops/choice.h"
 #include "mtp/ops/cross_entropy.h"
 #include "mtp/ops/matmul.h"
+#include "mtp/ops/rowwise.h"
 
 namespace mtp::ops::cpu {
 
@@ -281,6 +282,14 @@ void masked_distillation(Device& device, const CrossEntropy& ce, const MaskedHea
       return distillation_loss(ce.gradient_scale, z, scores, row);
     };
   });
+}
+
+void rowwise_masked_choice(Device& device, const MaskedHead& head, const Tensor& x, const Tensor& w,
+                           const Tensor& choices) {
+  MTP_ASSERT(x.size(1) == w.size(1) && choices.elements() == x.size(0));
+  for (std::int64_t row = 0; row < x.size(0); ++row)
+    choices.data<std::int64_t>()[row] =
+        MaskedScores(device, head, cpu::gather_rows(device, x, {&row, 1}), w).best_token(0);
 }
 
 void masked_choice(Device& device, const MaskedHead& head, const Tensor& x, const Tensor& w, const Tensor& labels,

@@ -37,11 +37,12 @@ void rotate(const Device& device, const Rope& rope, const Sequences& sequences, 
   const std::int64_t heads = x.size(1), width = heads * x.size(2);
   MTP_ASSERT(x.size(2) == 2 * static_cast<std::int64_t>(rope.inverse_frequencies.size()));
   MTP_ASSERT(x.size(0) == sequences.rows() && y.elements() == x.elements());
+  const std::int64_t first = sequences.continues() ? *sequences.first().data<std::int64_t>() : 0;
   cpu::with_type_of(y, [&]<typename T>(T) {
     for (std::int64_t b = 0; b < sequences.count(); ++b)
       cpu::parallel_for(device, sequences.length(b), [&](std::int64_t t) {
         const std::int64_t at = (sequences.begin(b) + t) * width;
-        rotate_row(rope, sequences.first() + t + rope.position_offset, sign, heads, cpu::elements_of<T>(x) + at,
+        rotate_row(rope, first + t + rope.position_offset, sign, heads, cpu::elements_of<T>(x) + at,
                    cpu::elements_of<T>(y) + at);
       });
   });

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include "element_type.h"
+#include "mtp/ops/elementwise.h"
 #include "parallel.h"
 #include "vector_math.h"
 
@@ -29,9 +31,10 @@ constexpr std::int64_t outputs_beside(std::int64_t rows) {
 /// Elements that are worth a task of their own: waking a thread takes about as long as reading these.
 constexpr std::int64_t elements_per_task = 1 << 15;
 
-/// Rows of a matrix, `stride` elements apart.
+/// Rows of a matrix of fp32 or bf16, `stride` elements apart.
+template <typename T>
 struct Rows {
-  const float* data;
+  const T* data;
   std::int64_t stride;
   Rows from(std::int64_t row) const { return {data + row * stride, stride}; }
 };
@@ -44,14 +47,14 @@ inline float sum_of_lanes(const float* sum) {
 
 /// y[r · y_stride + o] = x's row r · w's row o, over `width` elements. Each is summed in the same order whatever `rows`
 /// and `outputs` are: in lanes with fused multiply-adds, then the lanes.
-template <std::int64_t rows, std::int64_t outputs>
-void multiply_block(Rows x, Rows w, std::int64_t width, float* y, std::int64_t y_stride) {
+template <std::int64_t rows, std::int64_t outputs, typename T>
+void multiply_block(Rows<float> x, Rows<T> w, std::int64_t width, float* y, std::int64_t y_stride) {
   float sums[rows][outputs][lanes] = {};
   std::int64_t k = 0;
   for (; k + lanes <= width; k += lanes) {
 #pragma GCC unroll 8
     for (std::int64_t o = 0; o < outputs; ++o) {
-      const float* b = w.data + o * w.stride + k;
+      const T* b = w.data + o * w.stride + k;
       // Few streams at a time are too few to keep the memory busy: the next outputs are on their way meanwhile.
       if constexpr (rows > 1) __builtin_prefetch(b + outputs * w.stride, 0, 2);
 #pragma GCC unroll 8
@@ -59,7 +62,7 @@ void multiply_block(Rows x, Rows w, std::int64_t width, float* y, std::int64_t y
         const float* a = x.data + r * x.stride + k;
 #pragma omp simd
         for (std::int64_t lane = 0; lane < lanes; ++lane)
-          sums[r][o][lane] = std::fma(a[lane], b[lane], sums[r][o][lane]);
+          sums[r][o][lane] = std::fma(a[lane], static_cast<float>(b[lane]), sums[r][o][lane]);
       }
     }
   }
@@ -67,13 +70,15 @@ void multiply_block(Rows x, Rows w, std::int64_t width, float* y, std::int64_t y
     for (std::int64_t o = 0; o < outputs; ++o) {
       float* sum = sums[r][o];
       for (std::int64_t rest = k; rest < width; ++rest)
-        sum[rest - k] = std::fma(x.data[r * x.stride + rest], w.data[o * w.stride + rest], sum[rest - k]);
+        sum[rest - k] =
+            std::fma(x.data[r * x.stride + rest], static_cast<float>(w.data[o * w.stride + rest]), sum[rest - k]);
       y[r * y_stride + o] = sum_of_lanes(sum);
     }
 }
 
-template <std::int64_t rows>
-void multiply_rows(Rows x, Rows w, std::int64_t outputs, std::int64_t width, float* y, std::int64_t y_stride) {
+template <std::int64_t rows, typename T>
+void multiply_rows(Rows<float> x, Rows<T> w, std::int64_t outputs, std::int64_t width, float* y,
+                   std::int64_t y_stride) {
   constexpr std::int64_t together = outputs_beside(rows);
   std::int64_t o = 0;
   for (; o + together <= outputs; o += together) multiply_block<rows, together>(x, w.from(o), width, y + o, y_stride);
@@ -81,16 +86,20 @@ void multiply_rows(Rows x, Rows w, std::int64_t outputs, std::int64_t width, flo
 }
 
 /// The same for any number of rows.
-void multiply(Rows x, std::int64_t rows, Rows w, std::int64_t outputs, std::int64_t width, float* y,
+template <typename T>
+void multiply(Rows<float> x, std::int64_t rows, Rows<T> w, std::int64_t outputs, std::int64_t width, float* y,
               std::int64_t y_stride) {
-  using Kernel = decltype(&multiply_rows<1>);
-  constexpr Kernel kernels[most_rows] = {multiply_rows<1>, multiply_rows<2>, multiply_rows<3>,
-                                         multiply_rows<4>, multiply_rows<5>, multiply_rows<6>};
+  using Kernel = decltype(&multiply_rows<1, T>);
+  constexpr Kernel kernels[most_rows] = {multiply_rows<1, T>, multiply_rows<2, T>, multiply_rows<3, T>,
+                                         multiply_rows<4, T>, multiply_rows<5, T>, multiply_rows<6, T>};
   for (std::int64_t r = 0; r < rows; r += most_rows)
     kernels[std::min(most_rows, rows - r) - 1](x.from(r), w, outputs, width, y + r * y_stride, y_stride);
 }
 
-Rows rows_of(const Tensor& matrix) { return {matrix.f32(), matrix.size(-1)}; }
+template <typename T>
+Rows<T> rows_of(const Tensor& matrix) {
+  return {cpu::elements_of<T>(matrix), matrix.size(-1)};
+}
 
 /// body(begin, end) in parallel for parts of `n` things that read `elements` each.
 template <typename Body>
@@ -111,11 +120,12 @@ void for_each_run(std::int64_t begin, std::int64_t end, std::int64_t n, const Bo
 }
 
 /// One head of the keys or values.
+template <typename T>
 struct Ring {
   Ring(const Tensor& x, std::int64_t head)
-      : rows{x.f32() + head * x.size(2), x.size(1) * x.size(2)}, n(x.size(0)), width(x.size(2)) {}
+      : rows{cpu::elements_of<T>(x) + head * x.size(2), x.size(1) * x.size(2)}, n(x.size(0)), width(x.size(2)) {}
 
-  Rows rows;
+  Rows<T> rows;
   std::int64_t n, width;
 };
 
@@ -133,61 +143,134 @@ float exponentials(std::vector<float>& scores) {
 }
 
 /// One query over the keys begin … end - 1.
-void attend(const float* q, const Ring& k, const Ring& v, std::int64_t begin, std::int64_t end, float* out) {
+template <typename T>
+void attend(const float* q, const Ring<T>& k, const Ring<T>& v, std::int64_t begin, std::int64_t end, float* out) {
   thread_local std::vector<float> scores;
   scores.resize(static_cast<std::size_t>(end - begin));
   for_each_run(begin, end, k.n, [&](std::int64_t j, std::int64_t row, std::int64_t count) {
-    multiply({q, k.width}, 1, k.rows.from(row), count, k.width, scores.data() + (j - begin), count);
+    multiply(Rows<float>{q, k.width}, 1, k.rows.from(row), count, k.width, scores.data() + (j - begin), count);
   });
   const float factor = 1.0f / exponentials(scores);
   std::fill_n(out, v.width, 0.0f);
   for_each_run(begin, end, v.n, [&](std::int64_t j, std::int64_t row, std::int64_t count) {
     for (std::int64_t i = 0; i < count; ++i) {
-      const float *value = v.rows.from(row + i).data, probability = scores[j - begin + i] * factor;
+      const T* value = v.rows.from(row + i).data;
+      const float probability = scores[j - begin + i] * factor;
 #pragma omp simd
-      for (std::int64_t c = 0; c < v.width; ++c) out[c] = std::fma(probability, value[c], out[c]);
+      for (std::int64_t c = 0; c < v.width; ++c) out[c] = std::fma(probability, static_cast<float>(value[c]), out[c]);
     }
   });
 }
 
-}  // namespace
+/// What is multiplied, and what is written before it.
+Tensor prepared(Device& device, const RowwiseInput& in) {
+  const Shape rows{in.x.size(0)};
+  if (!in.branch.empty()) {
+    add_rms_norm_forward(device, in.norm, in.residual, in.branch, in.branch_weight, in.x, device.empty(rows));
+    if (in.factor != 1.0f) scale(device, in.x, in.factor, in.x);
+  }
+  if (in.weight.empty()) return in.x;
+  Tensor normed = device.empty(in.x.shape(), in.x.dtype());
+  rms_norm_forward(device, in.norm, in.x, in.weight, normed, device.empty(rows));
+  return normed;
+}
 
-void rowwise_linear(Device& device, const Tensor& x, const Tensor& w, const Tensor& y) {
+/// y = x wᵀ, x and y in fp32.
+void multiply(const Device& device, const Tensor& x, const Tensor& w, const Tensor& y) {
   const std::int64_t rows = x.size(0), in = x.size(1), out = w.size(0);
   MTP_ASSERT(w.size(1) == in && y.size(0) == rows && y.size(1) == out);
-  for_parts(device, out, in, [&](std::int64_t begin, std::int64_t end) {
-    multiply(rows_of(x), rows, rows_of(w).from(begin), end - begin, in, y.f32() + begin, out);
+  cpu::with_type_of(w, [&]<typename T>(T) {
+    for_parts(device, out, in, [&](std::int64_t begin, std::int64_t end) {
+      multiply(rows_of<float>(x), rows, rows_of<T>(w).from(begin), end - begin, in, y.f32() + begin, out);
+    });
   });
 }
 
-void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, const Tensor& choices) {
-  const std::int64_t rows = x.size(0), width = x.size(1), vocabulary = w.size(0);
-  MTP_ASSERT(w.size(1) == width && choices.elements() == rows && choices.dtype() == DType::i64);
+void linear(Device& device, const Tensor& x, const Tensor& w, const Tensor& y) {
+  const Tensor sums = cpu::fp32_for(device, y);
+  multiply(device, cpu::as_fp32(device, x), w, sums);
+  cpu::store(device, sums, y);
+}
+
+void gate(Device& device, const Tensor& x, const Tensor& w, const Tensor& factors, const Tensor& y) {
+  const Tensor gates = device.empty(y.shape(), y.dtype());
+  linear(device, x, w, gates);
+  gated_gelu_forward(device, gates, factors, y);
+}
+
+}  // namespace
+
+void rowwise_linear(Device& device, const RowwiseInput& x, const std::vector<Tensor>& w, const std::vector<Tensor>& y) {
+  MTP_ASSERT(w.size() == y.size());
+  const Tensor in = prepared(device, x);
+  for (std::size_t i = 0; i < w.size(); ++i) linear(device, in, w[i], y[i]);
+}
+
+void rowwise_gated_linear(Device& device, const RowwiseInput& x, const Tensor& gate, const Tensor& up,
+                          const Tensor& y) {
+  const Tensor in = prepared(device, x), factors = device.empty(y.shape(), y.dtype());
+  linear(device, in, up, factors);
+  cpu::gate(device, in, gate, factors, y);
+}
+
+void rowwise_gate(Device& device, const RowwiseInput& x, const Tensor& gate, const Tensor& factors, const Tensor& y) {
+  cpu::gate(device, prepared(device, x), gate, factors, y);
+}
+
+void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, std::int64_t none, const Tensor& choices) {
+  const std::int64_t rows = x.size(0), vocabulary = w.size(0);
+  MTP_ASSERT(w.size(1) == x.size(1) && choices.elements() == rows && choices.dtype() == DType::i64);
   const Tensor logits = device.empty({rows, vocabulary});
-  rowwise_linear(device, x, w, logits);
+  multiply(device, cpu::as_fp32(device, x), w, logits);
   cpu::parallel_for(device, rows, [&](std::int64_t row) {
     const float* z = logits.f32() + row * vocabulary;
     std::int64_t best = -1;
     for (std::int64_t token = 0; token < vocabulary; ++token)
       if (best < 0 ? !std::isnan(z[token]) : z[token] > z[best]) best = token;
-    choices.data<std::int64_t>()[row] = best;
+    choices.data<std::int64_t>()[row] = best < 0 ? none : best;
   });
 }
 
-void rowwise_attention(Device& device, const AttentionMask& mask, std::int64_t first, const Tensor& q, const Tensor& k,
+void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const Tensor& first,
+                   const std::vector<Heads>& heads) {
+  for (const Heads& each : heads) {
+    const Tensor& x = each.x;
+    const Tensor y = each.is_ring ? device.empty(x.shape(), x.dtype()) : each.y;
+    rms_norm_forward(device, norm, x, each.weight, y, device.empty({x.elements() / x.size(-1)}));
+    if (each.is_rotated) rope_forward(device, rope, Sequences::continuing(first, x.size(0)), y, y);
+    if (each.is_ring) put_in_ring(device, first, y, each.y);
+  }
+}
+
+void put_in_ring(Device& device, const Tensor& first, const Tensor& rows, const Tensor& ring) {
+  const std::int64_t n = ring.size(0), width = ring.size(1) * ring.size(2), position = *first.data<std::int64_t>();
+  MTP_ASSERT(rows.size(1) * rows.size(2) == width);
+  for (std::int64_t i = std::max<std::int64_t>(0, rows.size(0) - n); i < rows.size(0);) {
+    const std::int64_t row = (position + i) % n, count = std::min(n - row, rows.size(0) - i);
+    device.copy(rows.slice(i * width, {count, width}), ring.slice(row * width, {count, width}));
+    i += count;
+  }
+}
+
+void rowwise_attention(Device& device, const AttentionMask& mask, const Tensor& first, const Tensor& q, const Tensor& k,
                        const Tensor& v, const Tensor& out) {
   MTP_ASSERT(mask.kind == AttentionMask::Kind::causal && q.shape() == out.shape() && k.shape() == v.shape());
   MTP_ASSERT(q.size(2) == k.size(2) && q.size(1) % k.size(1) == 0);
   const std::int64_t rows = q.size(0), heads = q.size(1), width = q.size(2), per_group = heads / k.size(1);
-  const std::int64_t seen = mask.end(first, 0) - mask.begin(first, 0);
+  const std::int64_t position = *first.data<std::int64_t>(), seen = mask.end(position, 0) - mask.begin(position, 0);
   MTP_ASSERT(seen > 0 && seen <= k.size(0));
   const std::int64_t queries = std::max<std::int64_t>(1, elements_per_task / (2 * seen * width));
-  cpu::parallel_pieces(device, rows * heads, queries, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t t = first + i / heads, group = i % heads / per_group;
-      attend(q.f32() + i * width, {k, group}, {v, group}, mask.begin(t, 0), mask.end(t, 0), out.f32() + i * width);
-    }
+  const Tensor q_fp32 = cpu::as_fp32(device, q), out_fp32 = cpu::fp32_for(device, out);
+  cpu::with_type_of(k, [&]<typename T>(T) {
+    cpu::parallel_pieces(device, rows * heads, queries, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int64_t t = position + i / heads, group = i % heads / per_group;
+        attend<T>(q_fp32.f32() + i * width, {k, group}, {v, group}, mask.begin(t, 0), mask.end(t, 0),
+                  out_fp32.f32() + i * width);
+      }
+    });
   });
+  cpu::store(device, out_fp32, out);
 }
 
 }  // namespace mtp::ops::cpu
