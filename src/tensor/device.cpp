@@ -53,7 +53,7 @@ Tensor Device::empty(Shape shape, DType dtype) {
 
 Tensor Device::zeros(Shape shape, DType dtype) {
   Tensor tensor = empty(std::move(shape), dtype);
-  arena_->memory().set_zero(tensor.data<std::byte>(), bytes_of(tensor));
+  set_zero(tensor);
   return tensor;
 }
 
@@ -87,6 +87,10 @@ void Device::to_host(const Tensor& tensor, std::span<std::int64_t> values) const
 void Device::write(std::span<const std::int64_t> values, const Tensor& to) const {
   MTP_ASSERT(to.dtype() == DType::i64 && bytes_of(to) == values.size_bytes());
   arena_->memory().copy_from_host(values.data(), to.data<std::byte>(), values.size_bytes());
+}
+
+void Device::set_zero(const Tensor& tensor) const {
+  arena_->memory().set_zero(tensor.data<std::byte>(), bytes_of(tensor));
 }
 
 void Device::copy(const Tensor& from, const Tensor& to) const {
