@@ -30,7 +30,7 @@ Work linear(Device& device, const Sizes& s) {
       expect_close("y", found, expected);
     }
   };
-  return {.run = [=, &device] { ops::rowwise_linear(device, x, w, y); },
+  return {.run = [=, &device] { ops::rowwise_linear(device, x, {w}, {y}); },
           .check = check,
           .bytes = bytes_of({x, w, y}),
           .flops = product_flops(x, w)};
@@ -48,7 +48,7 @@ Work choice(Device& device, const Sizes& s) {
     for (std::int64_t token = 1; token < w.size(0); ++token) best = std::max(best, dot(first, row(device, w, token)));
     expect_close("logit of the choice", {dot(first, row(device, w, chosen[0]))}, {best});
   };
-  return {.run = [=, &device] { ops::rowwise_choice(device, x, w, choices); },
+  return {.run = [=, &device] { ops::rowwise_choice(device, x, w, -1, choices); },
           .check = check,
           .bytes = bytes_of({x, w, choices}),
           .flops = product_flops(x, w)};
@@ -61,7 +61,8 @@ Work attention(Device& device, const Sizes& s) {
   const Shape queries{rows, heads, layer.head_dim}, keys{s.length, layer.kv_heads, layer.head_dim};
   const float scale = 2 / std::sqrt(std::sqrt(static_cast<float>(layer.head_dim)));  // scores of order one
   const Tensor q = random_tensor(device, queries, 1, scale), k = random_tensor(device, keys, 2, scale),
-               v = random_tensor(device, keys, 3), out = device.empty(queries);
+               v = random_tensor(device, keys, 3), out = device.empty(queries),
+               position = device.from_host({&first, 1});
   const auto check = [=, &device] {
     expect_rows(device, "out", out, [&](std::int64_t index) {
       const std::int64_t group = index % heads * layer.kv_heads / heads;
@@ -77,7 +78,7 @@ Work attention(Device& device, const Sizes& s) {
       return sum;
     });
   };
-  return {.run = [=, &device] { ops::rowwise_attention(device, {}, first, q, k, v, out); },
+  return {.run = [=, &device] { ops::rowwise_attention(device, {}, position, q, k, v, out); },
           .check = check,
           .bytes = bytes_of({q, k, v, out}),
           .flops = 4.0 * static_cast<double>(q.elements()) * static_cast<double>(s.length)};

@@ -174,7 +174,8 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
   Device device = make_device(*line, apps::threads_of(settings, communicator));
   const DType dtype = compute_dtype_of(*line, device);
   // Nothing is trained: the weights are there once.
-  dist::Sharding sharding{.device = device, .communicator = communicator, .compute_dtype = dtype, .master_dtype = dtype};
+  dist::Sharding sharding{
+      .device = device, .communicator = communicator, .compute_dtype = dtype, .master_dtype = dtype};
   model::Parameters parameters(pair.table, sharding);
   parameters.load(pair, device);
   const decode::Decoder decoder(device, pair, parameters, options);

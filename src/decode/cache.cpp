@@ -6,8 +6,7 @@
 
 namespace mtp::decode {
 
-Cache::Cache(Device& device, const hf::TextConfig& config, std::int64_t positions, std::int64_t most_rows,
-             DType dtype)
+Cache::Cache(Device& device, const hf::TextConfig& config, std::int64_t positions, std::int64_t most_rows, DType dtype)
     : device_(device), positions_(positions), start_(device.zeros({1}, DType::i64)) {
   for (const hf::LayerShape& shape : config.layers) {
     Layer& layer = layers_.emplace_back();

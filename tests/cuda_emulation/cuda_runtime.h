@@ -30,7 +30,7 @@ struct alignas(16) float4 {
   float x, y, z, w;
 };
 
-inline dim3 threadIdx, blockIdx, blockDim;
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 enum cudaError_t {
   cudaSuccess,
@@ -80,6 +80,8 @@ inline cudaError_t cudaSetDevice(int device) {
   emulation::current_device = device;
   return cudaSuccess;
 }
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 2, cudaSuccess; }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = &emulation::streams[emulation::current_device];
   return cudaSuccess;
@@ -152,6 +154,10 @@ inline unsigned __ballot_sync(unsigned, bool value) {
   unsigned bits = 0;
   for (int lane = 0; lane < 32; ++lane) bits |= static_cast<unsigned>(all[lane]) << lane;
   return bits;
+}
+template <typename T>
+T __ldcs(const T* from) {
+  return *from;
 }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 

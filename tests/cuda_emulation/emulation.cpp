@@ -144,6 +144,7 @@ void run_block(std::size_t threads, dim3 block, const std::vector<std::size_t>& 
 void run(dim3 grid, dim3 block, std::size_t shared_bytes, Order order, const std::function<void()>& thread) {
   const std::size_t threads = std::size_t{block.x} * block.y * block.z;
   const std::vector<std::size_t> thread_order = order_of(threads, order);
+  gridDim = grid;
   blockDim = block;
   shared.assign(shared_bytes, {});
   shared.shrink_to_fit();

@@ -1,7 +1,7 @@
 #pragma once
 
-// Graphs: while a stream is captured, what is queued on it is kept as closures, with the arguments that it has then, and
-// not run. As in CUDA, what cannot be captured fails and ends the capture without a graph.
+// Graphs: while a stream is captured, what is queued on it is kept as closures, with the arguments that it has then,
+// and not run. As in CUDA, what cannot be captured fails and ends the capture without a graph.
 
 #include <functional>
 #include <memory>

@@ -52,6 +52,8 @@ class RowwiseTest : public DeviceTest {
 };
 INSTANTIATE_TEST_SUITE_P(Devices, RowwiseTest, testing::ValuesIn(device_kinds()), device_name);
 
+Tensor position(Device& device, std::int64_t first) { return device.from_host({&first, 1}); }
+
 struct Size {
   std::int64_t in, out;
 };
@@ -72,7 +74,7 @@ TEST_P(RowwiseTest, ProductsAreThoseOfThePlainSum) {
     for (const std::int64_t rows : {1, 2, 3, 4, 5, 6, 7, 13}) {
       const Array x = random_array({rows, size.in}, 1), w = random_array({size.out, size.in}, 2);
       const Tensor y = to_write(device, {rows, size.out});
-      rowwise_linear(device, to_device(device, x), to_device(device, w), y);
+      rowwise_linear(device, to_device(device, x), {to_device(device, w)}, {y});
       expect_close(fmt::format("{} rows, {} to {}", rows, size.in, size.out), to_host(device, y), product(x, w));
     }
 }
@@ -84,7 +86,7 @@ TEST_P(RowwiseTest, ProductsHaveTheSameBitsOnAnyNumberOfRows) {
     const Tensor w = to_device(device, random_array({size.out, size.in}, 2));
     expect_rowwise("product", [&](std::int64_t first, std::int64_t rows) {
       const Tensor y = device.empty({rows, size.out});
-      rowwise_linear(device, rows_of(x, first, rows), w, y);
+      rowwise_linear(device, rows_of(x, first, rows), {w}, {y});
       return y;
     });
   }
@@ -93,16 +95,16 @@ TEST_P(RowwiseTest, ProductsHaveTheSameBitsOnAnyNumberOfRows) {
 TEST_P(RowwiseTest, ProductsHaveTheSameBitsOnAnyThreads) {
   expect_same_bits_on_any_threads(GetParam(), [](Device& any) {
     const Tensor y = any.empty({5, 500});
-    rowwise_linear(any, to_device(any, random_array({5, 600}, 1)), to_device(any, random_array({500, 600}, 2)), y);
+    rowwise_linear(any, to_device(any, random_array({5, 600}, 1)), {to_device(any, random_array({500, 600}, 2))}, {y});
     return std::vector{y};
   });
 }
 
 TEST_P(RowwiseTest, ChoicesAreTheLargestAndOfEqualOnesTheLowest) {
   Device& device = *made;
-  const auto choices_of = [&](const Array& x, const Array& w) {
+  const auto choices_of = [&](const Array& x, const Array& w, std::int64_t none = -1) {
     const Tensor choices = device.empty({x.size(0)}, DType::i64);
-    rowwise_choice(device, to_device(device, x), to_device(device, w), choices);
+    rowwise_choice(device, to_device(device, x), to_device(device, w), none, choices);
     std::vector<std::int64_t> values(static_cast<std::size_t>(x.size(0)));
     device.to_host(choices, values);
     return values;
@@ -118,6 +120,11 @@ TEST_P(RowwiseTest, ChoicesAreTheLargestAndOfEqualOnesTheLowest) {
   const double nan = std::nan("");
   EXPECT_EQ(choices_of(Array({1, 1}, {1}), Array({3, 1}, {nan, -3, -2})), std::vector<std::int64_t>{2});
   EXPECT_EQ(choices_of(Array({1, 1}, {nan}), Array({3, 1}, {1, 2, 3})), std::vector<std::int64_t>{-1});
+  EXPECT_EQ(choices_of(Array({1, 1}, {nan}), Array({3, 1}, {1, 2, 3}), 0), std::vector<std::int64_t>{0});
+  // Equal ones in several parts of a large vocabulary.
+  Array many({10000, 1});
+  many(4097, 0) = many(9000, 0) = many(4100, 0) = 3;
+  EXPECT_EQ(choices_of(Array({1, 1}, {1}), many), std::vector<std::int64_t>{4097});
 }
 
 /// One text's attention, with keys and values in a ring.
@@ -168,7 +175,7 @@ TEST_P(RowwiseTest, AttentionIsThatOfThePlainSumOverARing) {
     const Array k = random_array({positions, a.kv_heads, a.width}, 2),
                 v = random_array({positions, a.kv_heads, a.width}, 3);
     const Tensor out = to_write(device, q.shape);
-    rowwise_attention(device, a.mask, a.first, to_device(device, q), to_device(device, in_ring(k, positions, a.ring)),
+    rowwise_attention(device, a.mask, position(device, a.first), to_device(device, q), to_device(device, in_ring(k, positions, a.ring)),
                       to_device(device, in_ring(v, positions, a.ring)), out);
     expect_close(fmt::format("window {}, offset {}", a.mask.window, a.mask.offset), to_host(device, out),
                  plain_attention(a, q, k, v));
@@ -185,7 +192,7 @@ TEST_P(RowwiseTest, AttentionHasTheSameBitsOnAnyNumberOfRowsAndInAnyRing) {
     expect_rowwise("attention", [&](std::int64_t first, std::int64_t rows) {
       const std::int64_t ring = a.ring + (rows == 1 ? 0 : rows);  // another place for each position
       const Tensor out = device.empty({rows, a.heads, a.width});
-      rowwise_attention(device, a.mask, a.first + first, rows_of(q, first, rows),
+      rowwise_attention(device, a.mask, position(device, a.first + first), rows_of(q, first, rows),
                         to_device(device, in_ring(k, a.first + first + rows, ring)),
                         to_device(device, in_ring(v, a.first + first + rows, ring)), out);
       return out;
@@ -221,7 +228,7 @@ TEST_P(RowwiseTest, OtherOperationsHaveTheSameBitsOnAnyNumberOfRows) {
     for (std::int64_t i = 0; i < width / 2; ++i) rope.inverse_frequencies[i] = 1.0f / static_cast<float>(1 + i);
     expect_rowwise(fmt::format("rope of width {}", width), [&](std::int64_t first, std::int64_t rows) {
       const Tensor a = rows_of(x, first, rows).view({rows, 1, width}), y = device.empty({rows, 1, width});
-      rope_forward(device, rope, Sequences::continuing(100 + first, rows), a, y);
+      rope_forward(device, rope, Sequences::continuing(position(device, 100 + first), rows), a, y);
       return y;
     });
   }
@@ -233,7 +240,7 @@ TEST_P(RowwiseTest, RowsThatContinueASequenceAreRotatedAsInIt) {
   const Tensor x = to_device(device, random_array({9, 2, 4}, 1)), whole = device.empty(x.shape());
   rope_forward(device, rope, Sequences({9}), x, whole);
   const Tensor rest = device.empty({4, 2, 4});
-  rope_forward(device, rope, Sequences::continuing(5, 4), rows_of(x, 5, 4), rest);
+  rope_forward(device, rope, Sequences::continuing(position(device, 5), 4), rows_of(x, 5, 4), rest);
   EXPECT_EQ(to_host(device, rest).values, to_host(device, rows_of(whole, 5, 4)).values);
 }
 

@@ -51,10 +51,10 @@ void rowwise_masked_choice(Device& device, const MaskedHead& head, const Tensor&
 
 /// Projected rows on their way to attention.
 struct Heads {
-  Tensor x;              // [T, heads, d]
-  Tensor weight;         // [d], or empty for a norm without scale
-  bool is_rotated;       // by the rope
-  Tensor y;              // as x; or a ring [n, heads, d], where row j of the sequence goes to row j mod n
+  Tensor x;         // [T, heads, d]
+  Tensor weight;    // [d], or empty for a norm without scale
+  bool is_rotated;  // by the rope
+  Tensor y;         // as x; or a ring [n, heads, d], where row j of the sequence goes to row j mod n
   bool is_ring = false;
 };
 

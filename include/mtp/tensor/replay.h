@@ -10,7 +10,8 @@ namespace mtp {
 class Recording;
 
 /// Operations that are run again and again. On a GPU the first run is like any other, the second is recorded in a CUDA
-/// graph, and from then on the graph is launched: one call of the host for all of them. On the CPU every run calls them.
+/// graph, and from then on the graph is launched: one call of the host for all of them. On the CPU every run calls
+/// them.
 ///
 /// So the operations must be the same in every run, on the same tensors: what varies is read from tensors that are
 /// written before. They must not wait for the device or read host memory. What they make lives in memory of this

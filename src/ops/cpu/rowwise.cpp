@@ -4,8 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include "../prepared.h"
 #include "element_type.h"
-#include "mtp/ops/elementwise.h"
 #include "parallel.h"
 #include "vector_math.h"
 
@@ -160,19 +160,6 @@ void attend(const float* q, const Ring<T>& k, const Ring<T>& v, std::int64_t beg
       for (std::int64_t c = 0; c < v.width; ++c) out[c] = std::fma(probability, static_cast<float>(value[c]), out[c]);
     }
   });
-}
-
-/// What is multiplied, and what is written before it.
-Tensor prepared(Device& device, const RowwiseInput& in) {
-  const Shape rows{in.x.size(0)};
-  if (!in.branch.empty()) {
-    add_rms_norm_forward(device, in.norm, in.residual, in.branch, in.branch_weight, in.x, device.empty(rows));
-    if (in.factor != 1.0f) scale(device, in.x, in.factor, in.x);
-  }
-  if (in.weight.empty()) return in.x;
-  Tensor normed = device.empty(in.x.shape(), in.x.dtype());
-  rms_norm_forward(device, in.norm, in.x, in.weight, normed, device.empty(rows));
-  return normed;
 }
 
 /// y = x wᵀ, x and y in fp32.

@@ -26,6 +26,10 @@ class Elements {
     MTP_ASSERT(tensor.dtype() == DType::bf16 || tensor.dtype() == DType::f32);
   }
 
+  /// Of a kernel's shared memory, of the type of `like`.
+  __device__ Elements(void* data, const Elements& like) : data_(data), is_bf16_(like.is_bf16_) {}
+
+  __device__ void* data() const { return data_; }
   __device__ bool empty() const { return data_ == nullptr; }
 
   __device__ float operator[](std::int64_t i) const { return is_bf16_ ? from_bf16(bf16()[i]) : fp32()[i]; }

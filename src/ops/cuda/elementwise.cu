@@ -1,6 +1,7 @@
 #include "mtp/ops/elementwise.h"
 
 #include "elements.cuh"
+#include "gelu.cuh"
 
 namespace mtp::ops::cuda {
 
@@ -8,13 +9,6 @@ namespace {
 
 constexpr int threads = 256;
 
-// gelu(x) = x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))
-constexpr float gelu_scale = 0.7978845608028654f;
-constexpr float gelu_cubic = 0.044715f;
-
-/// The hyperbolic tangent that gelu(x) and its derivative are made of.
-__device__ float gelu_tangent(float x) { return tanhf(gelu_scale * (x + gelu_cubic * x * x * x)); }
-__device__ float gelu(float x, float tangent) { return 0.5f * x * (1.0f + tangent); }
 __device__ float gelu_derivative(float x, float tangent) {
   return 0.5f * (1.0f + tangent) +
          0.5f * x * (1.0f - tangent * tangent) * gelu_scale * (1.0f + 3.0f * gelu_cubic * x * x);

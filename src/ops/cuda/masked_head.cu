@@ -1,6 +1,7 @@
 #include "loss.cuh"
 #include "matches.cuh"
 #include "mtp/ops/choice.h"
+#include "mtp/ops/rowwise.h"
 #include "sequence_table.cuh"
 #include "shared_memory.cuh"
 
@@ -175,18 +176,20 @@ __global__ void backward_w_kernel(Selection selection, std::int64_t width, Membe
   }
 }
 
+/// `rows`: where each row's choice goes; null: all rows, in order.
 __global__ void masked_choice_kernel(Selection selection, const std::int64_t* rows, std::int64_t* choices) {
   const float* const z = selection.row(blockIdx.x);
   const std::int64_t best = best_of(
       selection.width(), 0, [&](std::int64_t j) { return z[j]; },
       [&](std::int64_t j) { return selection.token(blockIdx.x, j); });
-  if (threadIdx.x == 0) choices[rows[blockIdx.x]] = best;
+  if (threadIdx.x == 0) choices[rows != nullptr ? rows[blockIdx.x] : blockIdx.x] = best;
 }
 
 /// The scores of rows x [n, H].
 class MaskedScores {
  public:
-  MaskedScores(Device& device, const MaskedHead& head, const Tensor& x, const Tensor& w)
+  /// `logits` [n, C]: of the centroids.
+  MaskedScores(Device& device, const MaskedHead& head, const Tensor& x, const Tensor& w, const Tensor& logits)
       : device_(device), x_(x), w_(w) {
     const std::int64_t n = x.size(0), centroids = head.centroids.size(0), tokens = w.size(0) / centroids;
     MTP_ASSERT(w.size(0) % centroids == 0 && head.ordering.elements() == w.size(0) && x.size(1) == w.size(1));
@@ -195,12 +198,14 @@ class MaskedScores {
     scores_ = device.empty({n, head.top_k * tokens});
     selection_ = {centroids,    head.top_k, tokens, head.ordering.data<std::int64_t>(), chosen_.data<std::int32_t>(),
                   scores_.f32()};
-    const Tensor logits = logits_of(device, x, head.centroids);
     mtp::launch(device.context(), top_k_kernel, blocks(n), row_threads, centroids * sizeof(float), selection_,
                 logits.f32());
     launch(device, score_kernel, dim3(blocks(n), blocks(head.top_k)), row_threads, selection_, x.size(1), Elements(x),
            Elements(w));
   }
+
+  MaskedScores(Device& device, const MaskedHead& head, const Tensor& x, const Tensor& w)
+      : MaskedScores(device, head, x, w, logits_of(device, x, head.centroids)) {}
 
   const Selection& selection() const { return selection_; }
 
@@ -287,6 +292,17 @@ void masked_choice(Device& device, const MaskedHead& head, const Tensor& x, cons
     launch(device, masked_choice_kernel, blocks(rows.elements()), row_threads, scores.selection(),
            rows.data<std::int64_t>(), choices.data<std::int64_t>());
   });
+}
+
+void rowwise_masked_choice(Device& device, const MaskedHead& head, const Tensor& x, const Tensor& w,
+                           const Tensor& choices) {
+  MTP_ASSERT(choices.elements() == x.size(0));
+  const Tensor logits = device.empty({x.size(0), head.centroids.size(0)});
+  ops::rowwise_linear(device, x, {head.centroids}, {logits});
+  const MaskedScores scores(device, head, x, w, logits);
+  const std::int64_t* const all_rows = nullptr;
+  launch(device, masked_choice_kernel, blocks(x.size(0)), row_threads, scores.selection(), all_rows,
+         choices.data<std::int64_t>());
 }
 
 }  // namespace mtp::ops::cuda

@@ -22,6 +22,7 @@ class CudaContext : public Memory {
   CudaContext& operator=(const CudaContext&) = delete;
 
   cudaStream_t stream() const { return stream_; }
+  int multiprocessors() const { return multiprocessors_; }
 
   /// What the library of matrix products keeps for this device; `ops` makes it with its first product.
   std::shared_ptr<void>& products() { return products_; }
@@ -35,6 +36,7 @@ class CudaContext : public Memory {
 
  private:
   cudaStream_t stream_ = nullptr;
+  int multiprocessors_ = 0;
   std::shared_ptr<void> products_;
 };
 

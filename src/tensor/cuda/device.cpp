@@ -30,6 +30,7 @@ void check_cuda(cudaError_t status, std::string_view what) {
 
 CudaContext::CudaContext(int index) {
   check_cuda(cudaSetDevice(index), "to use it");
+  check_cuda(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, index), "its size");
   check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
 }
 
