@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "mtp/hf/make_pair.h"
+#include "mtp/ops/rowwise.h"
 
 namespace mtp::decode {
 namespace {
@@ -26,10 +27,15 @@ class CacheTest : public testing::Test {
     const Shape all{count, shape.kv_heads, shape.head_dim};
     return {{device.from_host(key, all), nullptr}, {device.from_host(value, all), nullptr}};
   }
+  /// Puts rows where a step puts them.
   model::KeyValue extend(std::int64_t layer, std::int64_t first, std::int64_t count, float shift = 0) {
-    return cache.extend(static_cast<int>(layer), rows(layer, first, count, shift),
-                        ops::Sequences::continuing(first, count));
+    const model::KeyValue more = rows(layer, first, count, shift), ring = cache.ring(static_cast<int>(layer));
+    const Tensor position = device.from_host({&first, 1});
+    ops::put_in_ring(device, position, more.key.data, ring.key.data);
+    ops::put_in_ring(device, position, more.value.data, ring.value.data);
+    return ring;
   }
+  void keep(std::int64_t layer, std::int64_t count) { cache.keep(static_cast<int>(layer), rows(layer, 0, count)); }
   /// The key's and the negated value's first element at position j of a ring.
   static std::vector<float> at(const model::KeyValue& ring, std::int64_t j) {
     const Tensor &key = ring.key.data, &value = ring.value.data;
@@ -40,7 +46,7 @@ class CacheTest : public testing::Test {
 
   Device device{1};
   hf::TextConfig config = tiny();
-  Cache cache{device, config, positions, most_rows};
+  Cache cache{device, config, positions, most_rows, DType::f32};
 };
 
 TEST_F(CacheTest, SlidingLayersHoldTheirWindowFullOnesAllAndSharingOnesNone) {
@@ -49,14 +55,13 @@ TEST_F(CacheTest, SlidingLayersHoldTheirWindowFullOnesAllAndSharingOnesNone) {
   EXPECT_EQ(cache.bytes(), 2 * 4 * (window * (elements(0) + elements(1)) + positions * elements(2)));
 }
 
-TEST_F(CacheTest, TheFirstRowsAreGivenBackAsTheyAre) {
-  const model::KeyValue first = rows(0, 0, 30);
-  EXPECT_EQ(cache.extend(0, first, ops::Sequences({30})).key.data.f32(), first.key.data.f32());
+TEST_F(CacheTest, InBf16ItTakesHalfTheMemory) {
+  EXPECT_EQ(2 * Cache(device, config, positions, most_rows, DType::bf16).bytes(), cache.bytes());
 }
 
 TEST_F(CacheTest, EveryRowThatIsSeenIsThereAfterALongPrompt) {
   for (const std::int64_t layer : {0, 2}) {
-    extend(layer, 0, 30);
+    keep(layer, 30);
     const model::KeyValue ring = extend(layer, 30, most_rows);
     const std::int64_t oldest = layer == 0 ? 30 - config.sliding_window + 1 : 0;
     for (std::int64_t j = oldest; j < 30 + most_rows; ++j) EXPECT_EQ(at(ring, j), both(static_cast<float>(j))) << j;
@@ -64,7 +69,7 @@ TEST_F(CacheTest, EveryRowThatIsSeenIsThereAfterALongPrompt) {
 }
 
 TEST_F(CacheTest, RowsComputedAgainTakeThePlaceOfRejectedOnes) {
-  extend(0, 0, 20);
+  keep(0, 20);
   extend(0, 20, most_rows, 0.5f);  // all but the first are rejected
   const model::KeyValue ring = extend(0, 21, 2);
   EXPECT_EQ(at(ring, 20), both(20.5f));

@@ -33,14 +33,31 @@ inline hf::Preset with_small_vocabulary(const std::string& name) {
 /// A random pair, loaded.
 class LoadedPair {
  public:
-  explicit LoadedPair(const hf::Preset& preset, std::uint64_t seed = 0, int threads = 1)
-      : device(threads), pair(make(preset, seed)), parameters(frozen(pair).table, sharding) {
+  struct Place {
+    Device::Kind kind = Device::Kind::cpu;
+    int number = 1;  // of threads, or of the GPU
+    DType dtype = DType::f32;
+  };
+
+  explicit LoadedPair(const hf::Preset& preset, std::uint64_t seed = 0) : LoadedPair(preset, seed, Place()) {}
+  LoadedPair(const hf::Preset& preset, std::uint64_t seed, const Place& place)
+      : device(device_of(place)),
+        sharding{.device = device,
+                 .communicator = communicator_,
+                 .compute_dtype = place.dtype,
+                 .master_dtype = place.dtype},
+        pair(make(preset, seed)),
+        parameters(frozen(pair).table, sharding) {
     parameters.load(pair, device);
   }
 
   Decoder decoder(Options options) { return Decoder(device, pair, parameters, std::move(options)); }
 
  private:
+  static Device device_of(const Place& place) {
+    if (place.kind == Device::Kind::cpu) return Device(place.number);
+    return Device::cuda(place.number);
+  }
   hf::Pair make(const hf::Preset& preset, std::uint64_t seed) {
     hf::make_pair(preset, seed, folder_.path() / "pair");
     Settings settings;
@@ -57,7 +74,7 @@ class LoadedPair {
 
  public:
   Device device;
-  dist::Sharding sharding{device, communicator_};
+  dist::Sharding sharding;
   hf::Pair pair;
   model::Parameters parameters;
 };
