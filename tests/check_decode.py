@@ -112,6 +112,14 @@ def either_mode_alone_says_the_same(bench: Bench) -> None:
         assert ids[0] == ids[1], ids
 
 
+def bf16_decodes_with_the_drafter_as_without(bench: Bench) -> None:
+    results = bench.results("--max-new-tokens", "16", "--device", "cpu", "--compute-dtype", "bf16")
+    assert (results["settings"]["device"], results["settings"]["compute_dtype"]) == ("cpu", "bf16"), results["settings"]
+    ids = [[prompt["output_ids"] for prompt in results[mode]["prompts"]] for mode in ("plain", "drafted")]
+    assert ids[0] == ids[1], ids
+    assert bench.results("--max-new-tokens", "1", "--device", "cpu")["settings"]["compute_dtype"] == "fp32"
+
+
 def an_end_token_ends_a_prompt(bench: Bench) -> None:
     endless = bench.results("--max-new-tokens", "20", "--ignore-eos", "true")["plain"]["prompts"]
     end = endless[1]["output_ids"][5]
@@ -162,7 +170,10 @@ def bad_options_are_refused(bench: Bench) -> None:
     bench.refuses(2, r"--position-offset: 2 is out of range", "--position-offset", "2")
     bench.refuses(2, r"--mode: fast is none of both, plain, drafted", "--mode", "fast")
     bench.refuses(2, r"--ignore-eos: yes is none of true, false", "--ignore-eos", "yes")
-    bench.refuses(2, r"--device: cuda has decoded on no GPU yet", "--device", "cuda")
+    bench.refuses(2, r"--device: gpu is none of auto, cpu, cuda", "--device", "gpu")
+    bench.refuses(2, r"--compute-dtype: fp16 is none of fp32, bf16", "--compute-dtype", "fp16")
+    if not Path("/dev/nvidiactl").exists():
+        bench.refuses(2, r"--device: there is no CUDA device: .+; use cpu", "--device", "cuda")
     bench.refuses(2, r"unrecognised option '--draft'", "--draft", "3")
     bench.refuses(2, r"runs on one process", launcher=mpirun(2))
     bench.json = bench.folder / "none" / "out.json"
@@ -178,6 +189,7 @@ def a_bad_pair_is_refused(bench: Bench) -> None:
 CASES = (
     results_add_up,
     either_mode_alone_says_the_same,
+    bf16_decodes_with_the_drafter_as_without,
     an_end_token_ends_a_prompt,
     the_table_shows_both,
     bad_prompts_are_refused,

@@ -2,11 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
-
 #include "decode/support.h"
 #include "mtp/tensor/cuda_devices.h"
-#include "support/error_of.h"
 
 namespace mtp::decode {
 namespace {
@@ -32,14 +29,15 @@ class Gpu : public testing::TestWithParam<std::string> {
 INSTANTIATE_TEST_SUITE_P(Presets, Gpu, testing::Values("tiny", "31b-mini"),
                          [](const auto& preset) { return preset.param.substr(0, preset.param.find('-')); });
 
-// Windows of 8 to 32 positions: the rings of sliding layers wrap around again and again. The second and third text run
-// on graphs that the first has left, the fourth on new ones.
+// The windows of `tiny` are 8 positions: the rings of its sliding layers wrap around again and again. Its second and
+// third text run on graphs that the first has left, the fourth on new ones.
 TEST_P(Gpu, TheTokensAreThoseOfTheCpuWithAndWithoutDrafter) {
   LoadedPair on_cpu(preset(), seed), on_gpu(preset(), seed, gpu(1));
-  const Options options{.drafts = 3, .max_new_tokens = 24};
+  const bool is_small = GetParam() == "tiny";
+  const Options options{.drafts = 3, .max_new_tokens = is_small ? 24 : 12};
   const Decoder cpu_decoder = on_cpu.decoder(options), gpu_decoder = on_gpu.decoder(options);
   std::int64_t accepted = 0, rejected = 0;
-  for (const std::int64_t length : {3, 40, 1, 250}) {
+  for (const std::int64_t length : is_small ? Ids{3, 40, 1, 240} : Ids{3}) {
     const Completion want = cpu_decoder.complete(prompt(length), true);
     const Completion plain = gpu_decoder.complete(prompt(length), false);
     const Completion drafted = gpu_decoder.complete(prompt(length), true);
@@ -50,16 +48,16 @@ TEST_P(Gpu, TheTokensAreThoseOfTheCpuWithAndWithoutDrafter) {
     accepted += drafted.accepted();
     rejected += drafted.drafted - drafted.accepted();
   }
-  EXPECT_GT(accepted, 5);
-  EXPECT_GT(rejected, 5);
+  EXPECT_GT(accepted, is_small ? 5 : 0);
+  EXPECT_GT(rejected, is_small ? 5 : 0);
 }
 
 TEST_P(Gpu, InBf16TheTokensWithTheDrafterAreThoseWithout) {
   LoadedPair pair(preset(), seed, gpu(2, DType::bf16));
-  const Decoder decoder = pair.decoder({.drafts = 4, .max_new_tokens = 24});
-  const Completion plain = decoder.complete(prompt(20), false), drafted = decoder.complete(prompt(20), true);
+  const Decoder decoder = pair.decoder({.drafts = 4, .max_new_tokens = 12});
+  const Completion plain = decoder.complete(prompt(6), false), drafted = decoder.complete(prompt(6), true);
   EXPECT_EQ(drafted.output_ids, plain.output_ids);
-  EXPECT_EQ(drafted.target_forwards + drafted.accepted(), 24);
+  EXPECT_EQ(drafted.target_forwards + drafted.accepted(), 12);
 }
 
 TEST_P(Gpu, AnEndTokenEndsTheTextAsOnTheCpu) {

@@ -42,10 +42,8 @@ class LoadedPair {
   explicit LoadedPair(const hf::Preset& preset, std::uint64_t seed = 0) : LoadedPair(preset, seed, Place()) {}
   LoadedPair(const hf::Preset& preset, std::uint64_t seed, const Place& place)
       : device(device_of(place)),
-        sharding{.device = device,
-                 .communicator = communicator_,
-                 .compute_dtype = place.dtype,
-                 .master_dtype = place.dtype},
+        sharding{
+            .device = device, .communicator = communicator_, .compute_dtype = place.dtype, .master_dtype = place.dtype},
         pair(make(preset, seed)),
         parameters(frozen(pair).table, sharding) {
     parameters.load(pair, device);

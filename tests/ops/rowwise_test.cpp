@@ -175,7 +175,8 @@ TEST_P(RowwiseTest, AttentionIsThatOfThePlainSumOverARing) {
     const Array k = random_array({positions, a.kv_heads, a.width}, 2),
                 v = random_array({positions, a.kv_heads, a.width}, 3);
     const Tensor out = to_write(device, q.shape);
-    rowwise_attention(device, a.mask, position(device, a.first), to_device(device, q), to_device(device, in_ring(k, positions, a.ring)),
+    rowwise_attention(device, a.mask, position(device, a.first), to_device(device, q),
+                      to_device(device, in_ring(k, positions, a.ring)),
                       to_device(device, in_ring(v, positions, a.ring)), out);
     expect_close(fmt::format("window {}, offset {}", a.mask.window, a.mask.offset), to_host(device, out),
                  plain_attention(a, q, k, v));
@@ -198,6 +199,129 @@ TEST_P(RowwiseTest, AttentionHasTheSameBitsOnAnyNumberOfRowsAndInAnyRing) {
       return out;
     });
   }
+}
+
+// What the fused operations stand for, done one by one. The widths are those of whole vectors, with several chunks, and
+// one of any width; the outputs are few and many, so that sums are split over warps and not.
+TEST_P(RowwiseTest, ProductsWithWhatComesBeforeAndAfterThemAreThoseOfOneByOne) {
+  Device& device = *made;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const Size& size : {Size{512, 2304}, Size{1280, 40}, Size{30, 8}}) {
+      const std::int64_t in = size.in, out = size.out;
+      const auto random = [&](Shape shape, unsigned seed) {
+        return to_device(device, random_array(shape, seed), dtype);
+      };
+      const Tensor w = random({out, in}, 1), up = random({out, in}, 2), factors = random({most_rows, out}, 3);
+      const Tensor residual = random({most_rows, in}, 4), branch = random({most_rows, in}, 5);
+      const Tensor branch_weight = random({in}, 6), weight = random({in}, 7);
+      for (const std::int64_t rows :
+           out > 1000 ? std::vector<std::int64_t>{5} : std::vector<std::int64_t>{1, 3, 5, 9}) {
+        const auto empty = [&](std::int64_t width) { return device.empty({rows, width}, dtype); };
+        const auto close = [&](const char* what, const Tensor& got, const Tensor& want) {
+          expect_close(fmt::format("{} of {} rows, {} to {}, {}", what, rows, in, out, to_string(dtype)),
+                       to_host(device, got), to_host(device, want), dtype == DType::f32 ? 1e-5 : 0.02);
+        };
+        const auto input = [&](const Tensor& x) {
+          RowwiseInput all(x);
+          all.residual = rows_of(residual, 0, rows);
+          all.branch = rows_of(branch, 0, rows);
+          all.branch_weight = branch_weight;
+          all.weight = weight;
+          all.factor = 0.7f;
+          return all;
+        };
+        const Tensor sum = empty(in), normed = empty(in), gate = empty(out), other = empty(out), gated = empty(out);
+        add_rms_norm_forward(device, {}, rows_of(residual, 0, rows), rows_of(branch, 0, rows), branch_weight, sum,
+                             device.empty({rows}));
+        ops::scale(device, sum, 0.7f, sum);
+        rms_norm_forward(device, {}, sum, weight, normed, device.empty({rows}));
+        rowwise_linear(device, normed, {w}, {gate});
+        rowwise_linear(device, normed, {up}, {other});
+
+        const Tensor x = to_write(device, sum), a = to_write(device, gate), b = to_write(device, gate);
+        rowwise_linear(device, input(x), {w, up}, {a, b});
+        close("sum", x, sum);
+        close("first product", a, gate);
+        close("second product", b, other);
+        gated_gelu_forward(device, gate, other, gated);
+        rowwise_gated_linear(device, input(to_write(device, sum)), w, up, a);
+        close("gated product", a, gated);
+        gated_gelu_forward(device, gate, rows_of(factors, 0, rows), gated);
+        rowwise_gate(device, input(to_write(device, sum)), w, rows_of(factors, 0, rows), a);
+        close("gate", a, gated);
+      }
+    }
+}
+
+TEST_P(RowwiseTest, ProductsWithWhatComesBeforeThemHaveTheSameBitsOnAnyNumberOfRows) {
+  Device& device = *made;
+  constexpr std::int64_t in = 768, out = 24;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const auto random = [&](Shape shape, unsigned seed) { return to_device(device, random_array(shape, seed), dtype); };
+    const Tensor w = random({out, in}, 1), up = random({out, in}, 2), residual = random({most_rows, in}, 4),
+                 branch = random({most_rows, in}, 5), branch_weight = random({in}, 6), weight = random({in}, 7);
+    expect_rowwise("gated product", [&](std::int64_t first, std::int64_t rows) {
+      RowwiseInput x(device.empty({rows, in}, dtype));
+      x.residual = rows_of(residual, first, rows);
+      x.branch = rows_of(branch, first, rows);
+      x.branch_weight = branch_weight;
+      x.weight = weight;
+      const Tensor y = device.empty({rows, out}, dtype);
+      rowwise_gated_linear(device, x, w, up, y);
+      return y;
+    });
+  }
+}
+
+TEST_P(RowwiseTest, HeadsAreNormedRotatedAndPutInTheirRing) {
+  Device& device = *made;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    for (const std::int64_t width : {12, 32, 512}) {
+      Rope rope{.inverse_frequencies = std::vector<float>(width / 2), .position_offset = 1};
+      for (std::int64_t i = 0; i < width / 2; ++i) rope.inverse_frequencies[i] = 1.0f / static_cast<float>(1 + i);
+      const std::int64_t first = 6;
+      const Tensor at = position(device, first), weight = to_device(device, random_array({width}, 3), dtype);
+      expect_rowwise("heads", [&](std::int64_t begin, std::int64_t rows) {
+        const Tensor q = to_device(device, random_array({most_rows, 3, width}, 1), dtype),
+                     y = device.empty({rows, 3, width}, dtype);
+        rowwise_heads(device, {}, rope, position(device, first + begin), {{rows_of(q, begin, rows), weight, true, y}});
+        return y;
+      });
+      const Tensor q = to_device(device, random_array({4, 3, width}, 1), dtype),
+                   k = to_device(device, random_array({4, 1, width}, 2), dtype);
+      const Tensor y = device.empty(q.shape(), dtype), ring = device.zeros({7, 1, width}, dtype),
+                   values = device.zeros({9, 1, width}, dtype);
+      rowwise_heads(device, {}, rope, at,
+                    {{k, weight, true, ring, true}, {k, {}, false, values, true}, {q, weight, true, y}});
+
+      const auto normed = [&](const Tensor& x, const Tensor& scale) {
+        const Tensor result = device.empty(x.shape(), dtype);
+        rms_norm_forward(device, {}, x, scale, result, device.empty({x.elements() / width}));
+        return result;
+      };
+      const auto rotated = [&](const Tensor& x) {
+        const Tensor result = device.empty(x.shape(), dtype);
+        rope_forward(device, rope, Sequences::continuing(at, x.size(0)), x, result);
+        return result;
+      };
+      const Tensor want_ring = device.zeros(ring.shape(), dtype), want_values = device.zeros(values.shape(), dtype);
+      put_in_ring(device, at, rotated(normed(k, weight)), want_ring);
+      put_in_ring(device, at, normed(k, {}), want_values);
+      const double tolerance = dtype == DType::f32 ? 1e-5 : 0.02;
+      expect_close("queries", to_host(device, y), to_host(device, rotated(normed(q, weight))), tolerance);
+      expect_close("ring of keys", to_host(device, ring), to_host(device, want_ring), tolerance);
+      expect_close("ring of values", to_host(device, values), to_host(device, want_values), tolerance);
+    }
+}
+
+TEST_P(RowwiseTest, TheLastRowsOfManyAreInTheRing) {
+  Device& device = *made;
+  const Array rows = random_array({11, 2, 3}, 1);
+  const Tensor ring = device.zeros({4, 2, 3});
+  put_in_ring(device, position(device, 5), to_device(device, rows), ring);
+  Array all({16, 2, 3});
+  std::copy(rows.values.begin(), rows.values.end(), all.values.begin() + 5 * 6);
+  EXPECT_EQ(to_host(device, ring).values, in_ring(all, 16, 4).values);
 }
 
 // The rest of what a forward of decoding consists of. The widths leave rows at every alignment.

@@ -67,8 +67,10 @@ TEST_P(ReplayTest, AGraphCannotWaitOrReadTheHost) {
   Device device = make();
   const Tensor tensor = device.from_host(std::vector<std::int64_t>{7});
   const std::int64_t value = 8;
-  for (const std::function<void()>& forbidden : {std::function<void()>([&] { read(device, tensor); }),
-                                                 std::function<void()>([&] { device.write({&value, 1}, tensor); })}) {
+  for (const std::function<void()>& forbidden :
+       {std::function<void()>([&] { read(device, tensor); }), std::function<void()>([&] {
+          device.write({&value, 1}, tensor);
+        })}) {
     Replay replay(device, forbidden);
     replay.run();
     EXPECT_NE(test::error_of([&] { replay.run(); }), "no error");
