@@ -67,15 +67,15 @@ std::optional<CommandLine> parse(int argc, char** argv) {
   check_choice("mode", line.mode, {"both", "plain", "drafted"});
   check_choice("ignore-eos", line.ignore_eos, {"true", "false"});
   check_choice("device", line.device, {"auto", "cpu", "cuda"});
+  if (line.device == "cuda")
+    if (const CudaDevices found = find_cuda_devices(); found.count == 0)
+      throw UsageError("option --device: there is no CUDA device: {}; use cpu", found.remark);
   if (!line.compute_dtype.empty()) check_choice("compute-dtype", line.compute_dtype, {"fp32", "bf16"});
   return line;
 }
 
 Device make_device(const CommandLine& line, int threads) {
-  const CudaDevices found = find_cuda_devices();
-  if (line.device == "cuda" && found.count == 0)
-    throw UsageError("option --device: there is no CUDA device: {}; use cpu", found.remark);
-  if (line.device == "cpu" || found.count == 0) return Device(threads);
+  if (line.device == "cpu" || find_cuda_devices().count == 0) return Device(threads);
   return Device::cuda(0);
 }
 
