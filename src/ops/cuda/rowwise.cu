@@ -220,8 +220,7 @@ __global__ void __launch_bounds__(threads) span_kernel(AttentionMask mask, const
 #pragma unroll
     for (int c = 0; c < columns_of_thread; ++c) {
       const std::int64_t column = threadIdx.x + c * threads;
-      if (column >= width) break;
-      const float value = v.elements[at + column];
+      const float value = column < width ? v.elements[at + column] : 0.0f;
 #pragma unroll
       for (int h = 0; h < most; ++h) sums[c][h] = fmaf(scores[h][j], value, sums[c][h]);
     }
@@ -229,10 +228,10 @@ __global__ void __launch_bounds__(threads) span_kernel(AttentionMask mask, const
 #pragma unroll
   for (int c = 0; c < columns_of_thread; ++c) {
     const std::int64_t column = threadIdx.x + c * threads;
-    if (column >= width) break;
 #pragma unroll
     for (int h = 0; h < most; ++h)
-      if (h < count) spans.values[spans.place(row * heads + first_head + h, blockIdx.x) * width + column] = sums[c][h];
+      if (h < count && column < width)
+        spans.values[spans.place(row * heads + first_head + h, blockIdx.x) * width + column] = sums[c][h];
   }
 }
 

@@ -207,10 +207,17 @@ __device__ void finish(const Work& work, std::int64_t row, std::int64_t begin, c
   }
 }
 
+/// Blocks of a multiprocessor that registers must suffice for, where a thread has so many sums.
+template <typename T>
+constexpr int resident_blocks(int sums) {
+  return sums * sizeof(T) > 40 ? 1 : blocks_per_multiprocessor;
+}
+
 /// `split` warps sum a group of outputs for all rows, each over every split-th chunk of the width; the first adds their
 /// sums in order. Neither depends on the number of rows.
 template <typename T, int rows, int outputs>
-__global__ void __launch_bounds__(threads, blocks_per_multiprocessor) linear_kernel(Input in, Work work, int split) {
+__global__ void __launch_bounds__(threads, resident_blocks<T>(rows* outputs))
+    linear_kernel(const __grid_constant__ Input in, const __grid_constant__ Work work, int split) {
   __shared__ float sums_of_warp[warps][rows * outputs];
   const int lane = static_cast<int>(threadIdx.x % warp_size), warp = static_cast<int>(threadIdx.x / warp_size);
   const int part = warp % split, groups_of_block = warps / split;
