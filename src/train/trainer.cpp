@@ -203,6 +203,7 @@ Trainer::End Trainer::train() {
     if (ends || (every > 0 && metrics.step % every == 0)) save(metrics.step, ends);
     if (ends) saver_->finish();
     if (ends && metrics_file) metrics_file->finish();
+    if (ends && validation_file) validation_file->finish();
     if (stops && !is_last) {
       spdlog::info("stopped by a signal after step {}; go on by mtp-resume --from {}", metrics.step,
                    settings.run.dir.string());
