@@ -4,14 +4,25 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "mtp/core/json.h"
+
 namespace mtp {
+
+namespace {
+
+/// With U+FFFD in place of what is not UTF-8.
+std::string as_utf8(const std::string& text) {
+  return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace)).get<std::string>();
+}
+
+}  // namespace
 
 std::string one_line(std::string message) {
   constexpr std::size_t longest = 2000;
   if (message.size() > longest) message.replace(longest, std::string::npos, " …");
   const auto is_control = [](unsigned char c) { return c < ' ' || c == 127; };
   std::replace_if(message.begin(), message.end(), is_control, ' ');
-  return message;
+  return as_utf8(message);
 }
 
 void assertion_failed(const char* condition, const char* file, int line) {
