@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <filesystem>
-#include <iostream>
 #include <map>
 #include <string>
 #include <vector>

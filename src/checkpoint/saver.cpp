@@ -20,12 +20,6 @@ namespace {
 /// For what HDF5 and the file system keep beside values: per tensor and rank, and once.
 constexpr std::int64_t overhead_per_part = 1024, overhead = std::int64_t{1} << 20;
 
-/// Puts the files of a folder and its folders' lists of names on the disk.
-void sync_all(const fs::path& folder) {
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) sync_to_disk(entry.path());
-  sync_to_disk(folder);
-}
-
 }  // namespace
 
 Saver::Saver(Run run, const dist::Units& units, const Device& device, const dist::Communicator& communicator)
@@ -94,7 +88,7 @@ void Saver::complete(const std::vector<std::string>& reports) const {
   for (const std::string& report : reports) manifest.add_rank(Json::parse(report));
   manifest.add_file(directory(), directory() / "state.h5");
   manifest.write(directory() / "checksums.json");
-  sync_all(directory());
+  sync_folder_to_disk(directory());
   checkpoint::complete(run_dir(), state_.step, state_.run.settings.checkpoint.keep);
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin_;
   spdlog::info("step {} is saved, after {:.1f} s", state_.step, time.count());

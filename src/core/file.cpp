@@ -30,6 +30,11 @@ void sync_to_disk(const fs::path& path) {
   if (!done) throw Error("{}: could not be written to the disk", path.string());
 }
 
+void sync_folder_to_disk(const fs::path& folder) {
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) sync_to_disk(entry.path());
+  sync_to_disk(folder);
+}
+
 void replace_folder(const fs::path& from, const fs::path& to) {
   if (renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) {
     fs::remove_all(from);

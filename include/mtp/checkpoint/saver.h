@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>

@@ -13,6 +13,8 @@ void check_is_file(const std::filesystem::path& path);
 
 /// Waits until a file, or a folder's list of names, is on the disk. Throws Error where it could not be written.
 void sync_to_disk(const std::filesystem::path& path);
+/// The same for everything in a folder, and in those in it.
+void sync_folder_to_disk(const std::filesystem::path& folder);
 
 /// Gives a folder the name of another, which is removed. At no time is there neither: the two change names in one step,
 /// or, where the file system cannot do that, the other waits as TO.replaced until the new one has its name.

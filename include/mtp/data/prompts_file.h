@@ -14,7 +14,6 @@ class PromptsFile {
  public:
   explicit PromptsFile(const std::filesystem::path& path);
 
-  const std::filesystem::path& path() const { return lists_.path(); }
   std::int64_t vocab_size() const { return lists_.vocab_size(); }
   std::int64_t prompts() const { return lists_.count(); }
 
