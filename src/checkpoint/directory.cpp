@@ -59,7 +59,7 @@ void point_latest_at(const fs::path& folder, const std::string& name) {
 void check_free_space(const fs::path& folder, std::int64_t bytes) {
   struct statvfs system = {};
   if (statvfs(folder.c_str(), &system) != 0)
-    throw Error("{}: the free space is unknown: {}", folder.string(), std::generic_category().message(errno));
+    throw Error("{}: the free space is unknown: {}", folder.string(), system_reason(errno));
   const auto free = static_cast<std::int64_t>(system.f_bavail * system.f_frsize);
   if (free < bytes)
     throw Error("{}: {} MiB are needed, {} MiB are free; free some space or lower checkpoint.keep", folder.string(),

@@ -37,7 +37,11 @@ class RandomAccessFile {
 
   /// Opens the same file for whoever wants a path.
   const std::filesystem::path& path() const { return path_; }
+  /// For what a class that maps the file needs.
+  int descriptor() const { return file_; }
   std::int64_t bytes() const;
+  /// Cuts the file or makes it longer, by zeros that take no room.
+  void resize(std::int64_t bytes);
   /// Takes the file's name away: it ends with the last who has it open.
   void unlink() const;
   /// Throws Error where the file ends before too.
