@@ -64,9 +64,7 @@ double Run::prefill_time() const {
 double Run::decode_time() const {
   return sum(*this, [](const Completion& c) { return c.decode_time; });
 }
-double Run::tokens_per_second() const {
-  return ratio(static_cast<double>(new_tokens() - prompts()), decode_time());
-}
+double Run::tokens_per_second() const { return ratio(static_cast<double>(new_tokens() - prompts()), decode_time()); }
 double Run::tokens_per_forward() const {
   return ratio(static_cast<double>(new_tokens()), static_cast<double>(target_forwards()));
 }
