@@ -44,7 +44,8 @@ class Run {
       fs::create_directories(dir_ / "source");
     }
     communicator.barrier("the folder of the benchmark");
-    saver_.emplace(checkpoint::Run{settings, {}, "cpu", communicator.size()}, units_, device, communicator);
+    saver_.emplace(checkpoint::Run{settings, {}, "cpu", communicator.size()}, checkpoint::Manifest(), units_, device,
+                   communicator);
   }
 
   void save() { saver_->save(++step_, 0, 0, 0, false); }
