@@ -1,7 +1,5 @@
 // mtp-inspect PATH: says what a checkpoint, run, Hugging Face directory or data file holds, and verifies it.
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <filesystem>
