@@ -15,7 +15,7 @@ class CudaContext;
 
 /// Where tensors live and operations run. Operations take it by reference; nothing is global.
 /// On the CPU they run on a pool of threads and have finished when they return. On a GPU they are queued in the order
-/// of the calls; only `to_host` waits.
+/// of the calls; only `to_host` waits for them, and `from_host` until it has read the values.
 class Device {
  public:
   enum class Kind { cpu, cuda };
@@ -51,6 +51,8 @@ class Device {
     to_host(ids, values);
     return values;
   }
+  /// Of any type.
+  void set_zero(const Tensor& tensor) const;
   /// Both of one type and size.
   void copy(const Tensor& from, const Tensor& to) const;
 
