@@ -4,6 +4,7 @@
     .venv/bin/python tests/scripts/scaling_model_test.py
 """
 
+import math
 import sys
 import unittest
 from dataclasses import replace
@@ -67,6 +68,13 @@ class ScalingModel(unittest.TestCase):
         one, two, four = (scaling.times(scaling.PAIR_17M, step, node, ranks).compute for ranks in (1, 2, 4))
         self.assertEqual((two / one, four / one), (1, 2))
         self.assertEqual(one, 159_827_288_064 / 1e6 / 0.5)
+
+    def test_a_fitted_machine_takes_the_seconds_that_were_measured(self) -> None:
+        step = scaling.Step(length=512, micro_batches=2, dtype=scaling.FP32)
+        other = scaling.times(scaling.PAIR_17M, step, replace(MACHINE, efficiency=math.inf), 4).total
+        machine = scaling.fitted(MACHINE, scaling.PAIR_17M, step, 4, other + 1000)
+        self.assertAlmostEqual(scaling.times(scaling.PAIR_17M, step, machine, 4).total, other + 1000)
+        self.assertEqual(scaling.fitted(MACHINE, scaling.PAIR_17M, step, 4, other / 2).efficiency, math.inf)
 
     def test_shards_shrink_with_ranks(self) -> None:
         step = scaling.Step(length=512, micro_batches=2, dtype=scaling.FP32)
