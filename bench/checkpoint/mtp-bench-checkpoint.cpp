@@ -1,6 +1,10 @@
 // mtp-bench-checkpoint: saving and restoring beside plain writing and reading of as many bytes on the same disk.
 
+#include <boost/program_options.hpp>
 #include <filesystem>
+#include <memory>
+#include <optional>
+#include <vector>
 
 #include "mtp/checkpoint/checkpoint.h"
 #include "mtp/checkpoint/directory.h"
