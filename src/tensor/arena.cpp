@@ -46,6 +46,8 @@ std::byte* Arena::take(std::size_t size) {
   if (block == nullptr)
     throw Error("memory: {} MiB could not be allocated beside {} MiB in use; use more ranks or train.recompute true",
                 size >> 20, in_use_ >> 20);
+  held_ += static_cast<std::int64_t>(size);
+  ++fresh_allocations_;
   return block;
 }
 
@@ -61,6 +63,7 @@ void Arena::free_unused() {
     for (std::byte* block : blocks) {
       ASAN_UNPOISON_MEMORY_REGION(block, size);
       memory_->free(block);
+      held_ -= static_cast<std::int64_t>(size);
     }
   unused_.clear();
 }

@@ -24,6 +24,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
   Memory& memory() const { return *memory_; }
   std::int64_t in_use() const { return in_use_; }
   std::int64_t peak() const { return peak_; }
+  std::int64_t held() const { return held_; }
+  std::int64_t fresh_allocations() const { return fresh_allocations_; }
 
  private:
   std::byte* take(std::size_t size);
@@ -33,7 +35,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   const std::shared_ptr<Memory> memory_;
   std::mutex mutex_;
   std::map<std::size_t, std::vector<std::byte*>> unused_;
-  std::int64_t in_use_ = 0, peak_ = 0;
+  std::int64_t in_use_ = 0, peak_ = 0, held_ = 0, fresh_allocations_ = 0;
 };
 
 }  // namespace mtp
