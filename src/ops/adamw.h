@@ -1,31 +1,11 @@
 #pragma once
 
 #include <bit>
-#include <cmath>
 #include <cstdint>
 
-#include "mtp/ops/optimizer.h"
+#include "adamw_coefficients.h"
 
 namespace mtp::ops {
-
-/// What an AdamW step multiplies with: computed in double, as PyTorch's single-tensor implementation does, and used in
-/// fp32.
-struct AdamWCoefficients {
-  float factor, keep1, beta2, keep2, decay, step_size, root_correction, eps;
-
-  explicit AdamWCoefficients(const AdamW& adamw)
-      : factor(adamw.gradient_factor),
-        keep1(static_cast<float>(1.0 - adamw.beta1)),
-        beta2(static_cast<float>(adamw.beta2)),
-        keep2(static_cast<float>(1.0 - adamw.beta2)),
-        decay(static_cast<float>(1.0 - adamw.lr * adamw.weight_decay)),
-        step_size(static_cast<float>(-adamw.lr / correction(adamw.beta1, adamw.step))),
-        root_correction(static_cast<float>(std::sqrt(correction(adamw.beta2, adamw.step)))),
-        eps(static_cast<float>(adamw.eps)) {}
-
- private:
-  static double correction(double beta, std::int64_t step) { return 1.0 - std::pow(beta, static_cast<double>(step)); }
-};
 
 /// The bits of a bf16 number beside `value`: of the two nearest the upper one in magnitude with a probability that
 /// makes the mean right, decided by 16 random bits. What bf16 can hold stays.

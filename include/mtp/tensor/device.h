@@ -14,7 +14,7 @@ class CudaContext;
 
 /// Where tensors live and operations run. Operations take it by reference; nothing is global.
 /// On the CPU they run on a pool of threads and have finished when they return. On a GPU they are queued in the order
-/// of the calls; only `to_host` waits.
+/// of the calls; only `to_host` waits for them, and `from_host` until it has read the values.
 class Device {
  public:
   enum class Kind { cpu, cuda };
@@ -48,6 +48,8 @@ class Device {
   void to_host(const Tensor& tensor, std::span<float> values) const;
   void to_host(const Tensor& tensor, std::span<double> values) const;
   void to_host(const Tensor& tensor, std::span<std::int64_t> values) const;
+  /// Of any type.
+  void set_zero(const Tensor& tensor) const;
   /// Both of one type and size.
   void copy(const Tensor& from, const Tensor& to) const;
 

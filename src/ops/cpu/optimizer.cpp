@@ -50,7 +50,7 @@ void update_bf16(const AdamWCoefficients& c, const AdamWShard& shard, std::int64
 }  // namespace
 
 void adamw(Device& device, const AdamW& adamw, std::span<const AdamWShard> shards) {
-  const AdamWCoefficients c(adamw);
+  const AdamWCoefficients c = coefficients_of(adamw);
   for (const AdamWShard& shard : shards) {
     check_shard(shard);
     cpu::parallel_pieces(device, shard.weight.elements(), 16384, [&](std::int64_t begin, std::int64_t end) {

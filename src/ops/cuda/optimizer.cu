@@ -201,7 +201,7 @@ void update_from_host(Device& device, const AdamWCoefficients& c, const AdamWSha
 }  // namespace
 
 void adamw(Device& device, const AdamW& adamw, std::span<const AdamWShard> shards) {
-  const AdamWCoefficients c(adamw);
+  const AdamWCoefficients c = coefficients_of(adamw);
   std::unique_ptr<MomentStream> stream;
   for (const AdamWShard& shard : shards) {
     if (!shard.moments_on_host) {
