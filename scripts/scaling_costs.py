@@ -70,8 +70,12 @@ PAIR_17M = Pair(
     Model(8192, 128, 512, 4, 64, 2, 128, repeats=1, sliding=3, sharing=4),
 )
 SMALL = Pair(
-    Model(4096, 192, 512, 4, 32, 2, 64, repeats=4, sliding=1, sharing=4, per_layer=16),
-    Model(4096, 96, 256, 4, 32, 2, 64, repeats=1, sliding=3, sharing=4),
+    Model(4096, 256, 1024, 4, 32, 2, 64, repeats=4, sliding=2, sharing=6, per_layer=16),
+    Model(4096, 64, 128, 4, 32, 2, 64, repeats=1, sliding=3, sharing=4),
+)
+TINY = Pair(
+    Model(512, 64, 128, 4, 16, 2, 8, repeats=2, sliding=2, sharing=3, per_layer=8),
+    Model(512, 32, 64, 4, 16, 2, 8, repeats=1, sliding=3, sharing=4),
 )
 PAIRS = {"e4b": E4B, "31b": DENSE_31B, "17m": PAIR_17M, "small": SMALL}
 
