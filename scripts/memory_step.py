@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from scaling_costs import BF16, BLOCK, FP32, GROUP, Model, Pair
 
 INT64, FP64 = 8, 8
-ALIGNMENT = 64  # bytes
+ALIGNMENT, MOST_WASTED = 64, 64 << 20  # bytes
 
 
 def block_size(size: int) -> int:
-    """Bytes that the arena gives for `size`: eight sizes per power of two."""
+    """Bytes that the arena gives for `size`, as arena.cpp has it."""
     size = max(size, 1)
-    step = max(ALIGNMENT, (1 << (size.bit_length() - 1)) // 8)
+    step = min(max(ALIGNMENT, (1 << (size.bit_length() - 1)) // 8), MOST_WASTED)
     return -(-size // step) * step
 
 

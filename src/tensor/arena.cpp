@@ -14,7 +14,8 @@ namespace {
 
 std::size_t block_size(std::size_t bytes) {
   bytes = std::max<std::size_t>(bytes, 1);
-  const std::size_t step = std::max(Memory::alignment, std::bit_floor(bytes) / 8);
+  constexpr std::size_t most_wasted = std::size_t{64} << 20;
+  const std::size_t step = std::clamp(std::bit_floor(bytes) / 8, Memory::alignment, most_wasted);
   return (bytes + step - 1) / step * step;
 }
 
