@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FP32, BF16 = 4, 2  # bytes
 BLOCK = 4096  # elements that a shard is a multiple of, in whole rows where the unit is a table
@@ -245,6 +245,14 @@ def times(pair: Pair, step: Step, machine: Machine, ranks: int) -> Times:
         sums=count * sums / machine.memory,
         optimizer=crowding * update / machine.memory,
     )
+
+
+def fitted(machine: Machine, pair: Pair, step: Step, ranks: int, seconds: float) -> Machine:
+    """The machine with the efficiency at which a step on so many ranks takes these seconds; infinite, if all but
+    compute takes longer."""
+    ideal = times(pair, step, replace(machine, efficiency=1), ranks)
+    compute = seconds - (ideal.total - ideal.compute)
+    return replace(machine, efficiency=ideal.compute / compute if compute > 0 else math.inf)
 
 
 def kept(model: Model) -> list[int]:
