@@ -153,7 +153,7 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       number("train.global_batch", s.train.global_batch, count, "sequences a step, over all ranks"),
       number("train.micro_batch", s.train.micro_batch, count, "sequences a forward and backward"),
       choice("train.compute_dtype", s.train.compute_dtype, {{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}},
-             "type of forward and backward; weights, moments and sums of gradients are fp32"),
+             "type of forward and backward; weights and sums of gradients are fp32"),
       flag("train.recompute", s.train.recompute, "recompute activations in the backward, for less memory"),
 
       number("optimizer.lr", s.optimizer.lr, not_negative, "peak learning rate"),
