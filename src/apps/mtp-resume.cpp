@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "mtp/checkpoint/checkpoint.h"
+#include "mtp/dist/connection.h"
 #include "mtp/train/trainer.h"
 #include "parallel_program.h"
 
@@ -22,7 +23,8 @@ int resume(int argc, char** argv, const std::filesystem::path& path, dist::Commu
   dist::agree(communicator, "the settings",
               [&] { settings = resumed_settings(argc, argv, checkpoint::saved_run(*state)); });
   communicator.set_timeout(settings.dist.timeout_minutes);
-  Device device(apps::threads_of(settings, communicator));
+  Device device = apps::device_of(settings, communicator);
+  const dist::Connection connection(communicator, device, settings.dist.transport);
   const train::Resumption from{*state, parse_resume(argc, argv).allowed_changes};
   train::Trainer trainer(settings, device, communicator, from);
   state.reset();  // its files must not be open when the run removes it

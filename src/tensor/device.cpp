@@ -43,7 +43,8 @@ void read(Arena& arena, const Tensor& tensor, std::span<T> values) {
 
 }  // namespace
 
-Device::Device(int threads) : threads_(threads), arena_(std::make_shared<Arena>(std::make_shared<HostMemory>())) {}
+Device::Device(int threads)
+    : threads_(threads), arena_(std::make_shared<Arena>(std::make_shared<HostMemory>())), host_arena_(arena_) {}
 Device::~Device() = default;
 
 Tensor Device::empty(Shape shape, DType dtype) {
@@ -87,6 +88,21 @@ void Device::to_host(const Tensor& tensor, std::span<std::int64_t> values) const
 void Device::copy(const Tensor& from, const Tensor& to) const {
   MTP_ASSERT(from.dtype() == to.dtype() && from.elements() == to.elements());
   arena_->memory().copy(from.data<std::byte>(), to.data<std::byte>(), bytes_of(from));
+}
+
+Tensor Device::empty_on_host(Shape shape, DType dtype) {
+  const auto bytes = static_cast<std::size_t>(num_elements(shape)) * size_of(dtype);
+  return Tensor(host_arena_->allocate(bytes), std::move(shape), dtype);
+}
+
+void Device::copy_to_host(const Tensor& from, const Tensor& to_host) const {
+  MTP_ASSERT(from.dtype() == to_host.dtype());
+  read(*arena_, from, std::span(to_host.data<std::byte>(), bytes_of(to_host)));
+}
+
+void Device::copy_from_host(const Tensor& from_host, const Tensor& to) const {
+  MTP_ASSERT(from_host.dtype() == to.dtype());
+  filled(*arena_, to, std::span<const std::byte>(from_host.data<std::byte>(), bytes_of(from_host)));
 }
 
 std::int64_t Device::memory_in_use() const { return arena_->in_use(); }

@@ -148,6 +148,14 @@ void run_block(std::size_t threads, dim3 block, const std::vector<std::size_t>& 
 
 }  // namespace
 
+std::vector<int> visible_devices() {
+  std::vector<int> visible;
+  const char* named = std::getenv("CUDA_VISIBLE_DEVICES");
+  for (int device = 0; device < devices; ++device)
+    if (named == nullptr || std::strchr(named, '0' + device) != nullptr) visible.push_back(device);
+  return visible;
+}
+
 void run(dim3 grid, dim3 block, std::size_t shared_bytes, Order order, const std::function<void()>& thread) {
   const std::size_t threads = std::size_t{block.x} * block.y * block.z;
   const std::vector<std::size_t> thread_order = order_of(threads, order);

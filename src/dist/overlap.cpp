@@ -1,0 +1,43 @@
+#include "mtp/dist/overlap.h"
+
+#include <utility>
+
+#include "mtp/dist/sharded_unit.h"
+
+namespace mtp::dist {
+
+void Overlap::begin() {
+  is_on_ = true;
+  order_ = std::exchange(acquired_, {});
+  next_ = 0;
+}
+
+void Overlap::end() {
+  add_now();
+  for (ShardedUnit* unit : order_) unit->drop_unused();
+  next_ = order_.size();
+  is_on_ = false;
+}
+
+void Overlap::acquired(ShardedUnit& unit) {
+  if (!is_on_) return;
+  acquired_.push_back(&unit);
+  if (!is_next(unit)) {
+    for (ShardedUnit* other : order_) other->drop_unused();
+    next_ = order_.size();
+  } else if (++next_ < order_.size()) {
+    order_[next_]->prefetch();
+  }
+}
+
+void Overlap::add_later(std::function<void()> add) {
+  add_now();
+  add_ = std::move(add);
+  if (!is_on_) add_now();
+}
+
+void Overlap::add_now() {
+  if (add_) std::exchange(add_, nullptr)();
+}
+
+}  // namespace mtp::dist
