@@ -42,10 +42,12 @@ void compute(const Operand& a, const Operand& b, float beta, const Tensor& c) {
 
 void multiply(Device& device, const Operand& a, const Operand& b, float beta, const Tensor& c) {
   MTP_ASSERT(a.columns() == b.rows() && c.size(0) == a.rows() && c.size(1) == b.columns());
-  emulation::enqueue(device.context().stream(), [=] {
-    compute(a, b, beta, c);
+  const auto later = [stored_a = a.stored, stored_b = b.stored, a_transposed = a.is_transposed,
+                      b_transposed = b.is_transposed, beta, c] {
+    compute({stored_a, a_transposed}, {stored_b, b_transposed}, beta, c);
     return true;
-  });
+  };
+  emulation::enqueue(device.context().stream(), later);
 }
 
 }  // namespace mtp::ops::cuda
