@@ -13,7 +13,7 @@ void Overlap::begin() {
 }
 
 void Overlap::end() {
-  add_now();
+  while (!waiting_.empty()) add_what_waits();
   for (ShardedUnit* unit : order_) unit->drop_unused();
   next_ = order_.size();
   is_on_ = false;
@@ -31,13 +31,17 @@ void Overlap::acquired(ShardedUnit& unit) {
 }
 
 void Overlap::add_later(std::function<void()> add) {
-  add_now();
-  add_ = std::move(add);
-  if (!is_on_) add_now();
+  if (!is_on_) return add();
+  add_what_waits();
+  waiting_.push_back(std::move(add));
 }
 
-void Overlap::add_now() {
-  if (add_) std::exchange(add_, nullptr)();
+void Overlap::add_what_waits() {
+  for (auto left = waiting_.size(); left > 0; --left) {
+    const std::function<void()> add = std::move(waiting_.front());
+    waiting_.pop_front();
+    add();
+  }
 }
 
 }  // namespace mtp::dist

@@ -201,9 +201,13 @@ void ShardedUnit::add_groups(const Tensor& slices, const std::vector<RowGradient
     peers.from.push_back(static_cast<int>(k * group_size + sharding_.communicator.rank() / group.shards));
   }
   const Tensor sums = device.empty({elements});
-  sharding_.communicator.transport().exchange(group_sum.total(), sums, layout_.block(), peers, layout_.name()).finish();
-  for (std::int64_t k = 0; k < groups; ++k)
-    sum_.add_group(device, sums.slice(k * master_.elements(), master_.shape()), first / group_size + k);
+  Transfer exchange =
+      sharding_.communicator.transport().exchange(group_sum.total(), sums, layout_.block(), peers, layout_.name());
+  sharding_.overlap.add_later([this, sums, first, groups, exchange]() mutable {
+    exchange.finish();
+    for (std::int64_t k = 0; k < groups; ++k)
+      sum_.add_group(sharding_.device, sums.slice(k * master_.elements(), master_.shape()), first / group_size + k);
+  });
 }
 
 void ShardedUnit::reduce_rows(const std::vector<RowGradients>& rows) {

@@ -48,13 +48,15 @@ inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 namespace emulation {
 
-/// The first three emulated devices run the threads of a block, and the blocks of a grid, each in an order of its own.
+/// Every emulated device runs the threads of a block, and the blocks of a grid, in an order that the next two
+/// do not have.
 enum class Order { forward, backward, shuffled };
-inline constexpr int devices = 4;
+inline constexpr int devices = 16;
+inline Order order_of_device(int device) { return static_cast<Order>(device % 3); }
 
 /// Those that CUDA_VISIBLE_DEVICES names.
 std::vector<int> visible_devices();
-inline constexpr Order orders[devices] = {Order::forward, Order::backward, Order::shuffled, Order::shuffled};
+
 inline int current_device = 0;
 
 /// Runs all blocks of a grid. Ends the program with a message where threads of a block wait for each other in vain.
@@ -84,7 +86,7 @@ inline cudaError_t cudaSetDevice(int device) {
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = emulation::make_stream(emulation::orders[emulation::visible_devices()[emulation::current_device]]);
+  *stream = emulation::make_stream(emulation::order_of_device(emulation::visible_devices()[emulation::current_device]));
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return emulation::finish(stream), cudaSuccess; }
@@ -102,7 +104,7 @@ inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 inline cudaError_t cudaEventQuery(cudaEvent_t event) {
-  emulation::progress();
+  if (!*event->has_happened) emulation::progress();
   return *event->has_happened ? cudaSuccess : cudaErrorNotReady;
 }
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event) {

@@ -10,6 +10,8 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -150,9 +152,13 @@ void run_block(std::size_t threads, dim3 block, const std::vector<std::size_t>& 
 
 std::vector<int> visible_devices() {
   std::vector<int> visible;
-  const char* named = std::getenv("CUDA_VISIBLE_DEVICES");
-  for (int device = 0; device < devices; ++device)
-    if (named == nullptr || std::strchr(named, '0' + device) != nullptr) visible.push_back(device);
+  if (const char* named = std::getenv("CUDA_VISIBLE_DEVICES")) {
+    std::istringstream in(named);
+    for (std::string device; std::getline(in, device, ',');) visible.push_back(std::stoi(device));
+  } else {
+    visible.resize(devices);
+    std::iota(visible.begin(), visible.end(), 0);
+  }
   return visible;
 }
 

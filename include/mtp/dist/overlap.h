@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <deque>
 #include <functional>
 #include <vector>
 
@@ -23,14 +24,16 @@ class Overlap {
   void acquired(ShardedUnit& unit);
   bool is_next(const ShardedUnit& unit) const { return next_ < order_.size() && order_[next_] == &unit; }
 
-  /// Calls `add` now or later, but always in the order of these calls.
+  /// Calls `add` with the next `add_later` or the end of the micro-batch; at once outside of one. In the order of these
+  /// calls; `add` may make another.
   void add_later(std::function<void()> add);
-  void add_now();
 
  private:
+  void add_what_waits();
+
   std::vector<ShardedUnit*> order_, acquired_;  // of the micro-batch before, and of this one so far
   std::size_t next_ = 0;                        // place in order_ of what is acquired next
-  std::function<void()> add_;
+  std::deque<std::function<void()>> waiting_;
   bool is_on_ = false;
 };
 
