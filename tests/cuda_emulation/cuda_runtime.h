@@ -19,7 +19,6 @@
 #define __device__
 #define __host__
 #define __shared__ static
-#define __forceinline__ inline
 #define __launch_bounds__(...)
 
 struct dim3 {
@@ -33,7 +32,7 @@ struct alignas(16) float4 {
   float x, y, z, w;
 };
 
-inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+inline dim3 threadIdx, blockIdx, blockDim;
 
 enum cudaError_t {
   cudaSuccess,
