@@ -10,6 +10,8 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -140,6 +142,18 @@ void run_block(std::size_t threads, dim3 block, const std::vector<std::size_t>& 
 }
 
 }  // namespace
+
+std::vector<int> visible_devices() {
+  std::vector<int> visible;
+  if (const char* named = std::getenv("CUDA_VISIBLE_DEVICES")) {
+    std::istringstream in(named);
+    for (std::string device; std::getline(in, device, ',');) visible.push_back(std::stoi(device));
+  } else {
+    visible.resize(devices);
+    std::iota(visible.begin(), visible.end(), 0);
+  }
+  return visible;
+}
 
 void run(dim3 grid, dim3 block, std::size_t shared_bytes, Order order, const std::function<void()>& thread) {
   const std::size_t threads = std::size_t{block.x} * block.y * block.z;
