@@ -75,7 +75,7 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
   const dist::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
   dist::agree(communicator, "the check of the pair and the data", [&] { check(settings, from); });
   sharding_.micro_batches = plan_.micro_batches;
-  sharding_.compute_dtype = dtype_of(*plan_.settings.train.compute_dtype);
+  sharding_.compute_dtype = plan_.settings.train.compute_dtype == ComputeType::bf16 ? DType::bf16 : DType::f32;
   if (is_finished()) {
     checkpoint::verify(from->state, communicator);
     return;
