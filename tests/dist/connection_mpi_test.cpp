@@ -118,6 +118,20 @@ TEST_P(ConnectionTest, RowsComeInTheOrderOfTheRanks) {
   EXPECT_EQ(received.size(), next);
 }
 
+TEST_P(ConnectionTest, WhatIsSentIsNotGivenAwayBeforeTheTransferIsFinished) {
+  Device device = make_device();
+  const Connection connection(communicator, device, GetParam().transport);
+  const std::vector<float> mine(64, static_cast<float>(rank)), other(64, -1.0f);
+  const Tensor whole = device.empty({64 * ranks});
+  Tensor shard = device.from_host(mine, {64});
+  Transfer transfer = communicator.transport().gather(shard, whole, 64, "a test");
+  shard = Tensor();
+  const Tensor next = device.from_host(other, {64});  // would take the shard's memory
+  transfer.finish();
+  const std::vector<float> values = values_of(device, whole);
+  for (int r = 0; r < ranks; ++r) EXPECT_EQ(values[r * 64], static_cast<float>(r));
+}
+
 /// A chain of units as a model has it: forward, and back with a gradient each.
 class Chain {
  public:
