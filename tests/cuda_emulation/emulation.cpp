@@ -62,6 +62,7 @@ void* scheduler_sanitizer_state = nullptr;
 const void* scheduler_stack = nullptr;
 std::size_t scheduler_stack_bytes = 0;
 std::vector<std::byte> shared;
+Order running_order = Order::forward;
 
 void leave_for_fiber(Fiber& fiber) {
   __sanitizer_start_switch_fiber(&scheduler_sanitizer_state, fiber.stack.memory.get(), stack_bytes);
@@ -93,15 +94,11 @@ void start(Fiber& fiber, unsigned place, dim3 block, const std::function<void()>
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
     scheduler = std::move(caller);
     thread();
+    if (has_copies_under_way()) fail("a thread has ended before its copies");
     fiber.state = State::ended;
     __sanitizer_start_switch_fiber(nullptr, scheduler_stack, scheduler_stack_bytes);
     return std::move(scheduler);
   });
-}
-
-[[noreturn]] void fail(const char* what) {
-  std::fprintf(stderr, "emulated CUDA: block (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z, what);
-  std::abort();
 }
 
 /// Wakes the threads begin … end - 1 if all of them wait in `state`, or else have ended where that is allowed. False
@@ -153,6 +150,7 @@ void run(dim3 grid, dim3 block, std::size_t shared_bytes, Order order, const std
   const std::vector<std::size_t> thread_order = order_of(threads, order);
   gridDim = grid;
   blockDim = block;
+  running_order = order;
   shared.assign(shared_bytes, {});
   shared.shrink_to_fit();
   for (const std::size_t place : order_of(std::size_t{grid.x} * grid.y * grid.z, order)) {
@@ -167,6 +165,13 @@ std::byte* dynamic_shared() { return shared.data(); }
 void wait_for_block() { wait(State::waiting_for_block); }
 
 unsigned lane() { return current->place % warp_size; }
+
+Order order() { return running_order; }
+
+[[noreturn]] void fail(const char* what) {
+  std::fprintf(stderr, "emulated CUDA: block (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z, what);
+  std::abort();
+}
 
 const std::uint64_t* exchange(std::uint64_t value) {
   std::uint64_t* const row = slots[current->exchanges++ % 2];

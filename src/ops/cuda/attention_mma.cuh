@@ -1,0 +1,371 @@
+#pragma once
+
+#include "attention.cuh"
+#include "mma.cuh"
+
+namespace mtp::ops::cuda {
+
+// What the forward and the backward of attention on tensor cores share. A block of threads owns 64 rows of one result,
+// which it alone writes, and streams tiles of 64 rows of what they depend on, in a fixed order:
+//
+//   result   own rows   streamed    sums                 weights
+//   out      q          k, v        += weights · v       softmax(q kᵀ), rescaled as the maximum grows
+//   dq       q, dout    k, v        += weights · k       p ∘ (dout vᵀ - mean)
+//   dk       k, v       q, dout     += weights · q       the same, transposed
+//   dv       k          q, dout     += weights · dout    p, transposed
+//
+// Own rows stay in shared memory. What is streamed goes through a ring of stages, a step of some columns at a time:
+// first the columns of each operand that the own rows are multiplied with, then those that are weighted and summed.
+// Weights are rounded to bf16, sums are fp32 in registers.
+//
+// Each step is one or two products of 64 rows, 64 columns and an inner size of 64, of which a warp computes 32 rows: so
+// an operand that it reads from shared memory serves two instructions. Sums of a head of 512 take all the registers
+// that eight warps may have for it (128 of a thread's 255), so dk and dv have blocks of their own, which compute p
+// again.
+
+inline constexpr int tile_rows = 64;
+inline constexpr int panel_columns = 64;
+inline constexpr int panel_bytes = tile_rows * panel_columns * 2;
+inline constexpr int warp_rows = 2;  // of warps in a block
+inline constexpr int rows_of_thread = 4;
+
+/// How the work on heads of a width is cut, with one product with the own rows or two. Shared memory, in KiB: own rows
+/// + weights + stages, at most what a block may have on 8.0 (163), or so little that two blocks fit.
+///
+///   width   one product           two products
+///      64    8 + 8 + 3 ·  8         16 + 8 + 3 ·  8
+///     128   16 + 8 + 3 · 16         32 + 8 + 2 · 16
+///     256   32 + 8 + 2 · 16         64 + 8 + 2 · 16
+///     512   64 + 8 + 5 · 16        128 + 8 + 3 ·  8
+template <int head_width, int own_operands>
+struct Blocking {
+  static constexpr int panels = head_width / panel_columns;
+  static constexpr int warp_columns = head_width <= 256 ? 2 : 4;
+  static constexpr int threads = warp_rows * warp_columns * warp_size;
+  static constexpr int blocks = 256 / threads;  // that a multiprocessor's registers are enough for
+
+  static constexpr int step_panels = head_width == 64 || (head_width == 512 && own_operands == 2) ? 1 : 2;
+  static constexpr int steps_of_product = panels / step_panels;
+  static constexpr int steps_of_tile = (own_operands + 1) * steps_of_product;
+  static constexpr int stages = head_width == 512 && own_operands == 1                          ? 5
+                                : head_width == 256 || (head_width == 128 && own_operands == 2) ? 2
+                                                                                                : 3;
+  static_assert(stages - 1 <= steps_of_tile, "numbers of streamed rows are kept of two tiles");
+
+  static constexpr int own_bytes = own_operands * panels * panel_bytes;
+  static constexpr int stage_bytes = step_panels * panel_bytes;
+  static constexpr int numbers = 4 * tile_rows;  // floats
+  static constexpr int shared_bytes = own_bytes + panel_bytes + stages * stage_bytes + numbers * 4;
+};
+
+/// Consecutive rows of a head in bf16. Numbers of rows and what is between them fit in 31 bits, which saves registers.
+struct HeadRows {
+  std::uint16_t* data;
+  int stride, count;
+};
+
+/// The rows that a block streams: of one head, or of the query heads that share keys, one head after the other.
+struct Stream {
+  HeadRows first;         // of the first head
+  std::uint16_t* second;  // the same rows of another tensor of the same shape
+  int heads;
+  const float *lse, *mean;  // of the rows of the first head, or null: not needed
+  int numbers_stride;       // between heads
+};
+
+/// Where in a panel of 64 rows of 128 bytes the 16 bytes `unit` of a row are: rows are permuted so that eight
+/// consecutive ones have the same unit in different banks.
+__device__ inline int place_in_panel(int row, int unit) { return row * 128 + ((unit ^ row % 8) << 4); }
+
+/// A warp's part of a tile of 64 · 64 numbers: 32 rows and a half or a quarter of the columns, of which a thread has
+/// 4 rows and 8 or 4 columns.
+template <int warps_of_row>
+struct Part {
+  static constexpr int warp_columns = warps_of_row;
+  static constexpr int columns_of_warp = 64 / warp_columns, columns_of_thread = columns_of_warp / 4;
+
+  float values[2][columns_of_warp / 8][4] = {};
+
+  __device__ float& at(int row, int column) { return values[row / 2][column / 2][row % 2 * 2 + column % 2]; }
+
+  /// body(number, row, column) for the thread's numbers.
+  template <typename Body>
+  __device__ void for_each(const Body& body) {
+#pragma unroll
+    for (int row = 0; row < rows_of_thread; ++row)
+#pragma unroll
+      for (int column = 0; column < columns_of_thread; ++column) body(at(row, column), row, column);
+  }
+
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % warp_size; }
+  __device__ static int warp_row() { return static_cast<int>(threadIdx.x) / (warp_size * warp_columns); }
+  __device__ static int warp_column() { return static_cast<int>(threadIdx.x) / warp_size % warp_columns; }
+  /// Where in the tile the thread's rows and columns are.
+  __device__ static int row_of(int row) { return warp_row() * 32 + row * 8 + lane() / 4; }
+  __device__ static int column_of(int column) {
+    return warp_column() * columns_of_warp + column / 2 * 8 + lane() % 4 * 2 + column % 2;
+  }
+
+  /// += x yᵀ for the 64 columns of two panels.
+  __device__ void add_product(const std::byte* x, const std::byte* y) {
+    const int row = warp_column() * columns_of_warp + lane() / 16 * 8 + lane() % 8;
+    const int x_place = made_anew(place_of_rows()), y_place = made_anew(place_in_panel(row, lane() / 8 % 2));
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      std::uint32_t a[2][4];
+#pragma unroll
+      for (int m = 0; m < 2; ++m) load_matrices(a[m], x + (x_place ^ 32 * k) + m * rows_16);
+#pragma unroll
+      for (int n = 0; n < columns_of_warp / 16; ++n) {
+        std::uint32_t b[4];
+        load_matrices(b, y + (y_place ^ 32 * k) + n * rows_16);
+#pragma unroll
+        for (int m = 0; m < 2; ++m) {
+          multiply_add(values[m][2 * n], a[m], b[0], b[1]);
+          multiply_add(values[m][2 * n + 1], a[m], b[2], b[3]);
+        }
+      }
+    }
+  }
+
+  /// The weights of the warp's rows for all 64 columns, as operands.
+  using Weights = std::uint32_t[4][2][4];
+  __device__ static void load_weights(Weights& weights, const std::byte* panel) {
+    const int place = made_anew(place_of_rows());
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+#pragma unroll
+      for (int m = 0; m < 2; ++m) load_matrices(weights[k][m], panel + (place ^ 32 * k) + m * rows_16);
+  }
+
+  /// += weights · y for the 64 rows of a panel.
+  __device__ void add_weighted(const Weights& weights, const std::byte* y) {
+    const int place = made_anew(place_in_panel(lane() % 16, (warp_column() * columns_of_warp / 8) ^ lane() / 16));
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+#pragma unroll
+      for (int n = 0; n < columns_of_warp / 16; ++n) {
+        std::uint32_t b[4];
+        load_matrices_transposed(b, y + (place ^ 32 * n) + k * rows_16);
+#pragma unroll
+        for (int m = 0; m < 2; ++m) {
+          multiply_add(values[m][2 * n], weights[k][m], b[0], b[1]);
+          multiply_add(values[m][2 * n + 1], weights[k][m], b[2], b[3]);
+        }
+      }
+  }
+
+  /// Writes factor(row) times the numbers to a panel, rounded to bf16.
+  template <typename Factor>
+  __device__ void store(std::byte* panel, const Factor& factor) {
+    // Rows of a thread are the same modulo 8, so one exclusive or gives each of its units.
+    const int place = made_anew(place_in_panel(row_of(0), column_of(0) / 8) + lane() % 4 * 4);
+#pragma unroll
+    for (int row = 0; row < rows_of_thread; ++row)
+#pragma unroll
+      for (int column = 0; column < columns_of_thread; column += 2)
+        *reinterpret_cast<std::uint32_t*>(panel + (place ^ column / 2 * 16) + row * 8 * 128) =
+            pack_bf16(at(row, column) * factor(row), at(row, column + 1) * factor(row));
+  }
+
+ private:
+  static constexpr int rows_16 = 16 * 128;  // bytes
+  /// Of the lane's row among the warp's first 16, columns 0 … 7 or 8 … 15. Those 16 k further are at place ^ 32 k.
+  __device__ static int place_of_rows() { return place_in_panel(warp_row() * 32 + lane() % 16, lane() / 16); }
+};
+
+/// A block's own rows and their sums. All functions are called by all threads.
+template <int head_width, int own_operands>
+class OwnRows {
+ public:
+  using Cut = Blocking<head_width, own_operands>;
+  using Numbers = Part<Cut::warp_columns>;
+
+  Numbers sums[Cut::panels];
+
+  /// Begins to load the own rows of each operand, and what is streamed.
+  __device__ OwnRows(const HeadRows (&own)[own_operands], const Stream& stream) : stream_(stream) {
+    if (stream.first.count <= 0) stream_.heads = 0;
+#pragma unroll
+    for (int i = 0; i < own_operands; ++i)
+#pragma unroll 1
+      for (int panel = 0; panel < Cut::panels; ++panel)
+        load_panel(own[i].data + panel * panel_columns, own[i].stride, own[i].count, own_panel(i, panel));
+#pragma unroll 1
+    for (int i = 0; i < Cut::stages - 1; ++i) load_ahead();
+  }
+
+  /// For each tile of streamed rows: weigh(products, first row, numbers) makes weights of products[0] = own · firstᵀ
+  /// (and products[1] = other own · secondᵀ), which are then added to the sums. `numbers` are lse [64] and mean [64] of
+  /// the tile's rows.
+  template <typename Weigh>
+  __device__ void for_each_tile(const Weigh& weigh) {
+    int tile = 0;
+#pragma unroll 1
+    for (int head = 0; head < stream_.heads; ++head)
+#pragma unroll 1
+      for (int row = 0; row < stream_.first.count; row += tile_rows, ++tile) {
+        Numbers products[own_operands];
+#pragma unroll
+        for (int i = 0; i < own_operands; ++i)
+#pragma unroll 1
+          for (int panel = 0; panel < Cut::panels; panel += Cut::step_panels) {
+            const std::byte* const step = next_step();
+#pragma unroll
+            for (int p = 0; p < Cut::step_panels; ++p)
+              products[i].add_product(own_panel(i, panel + p), step + p * panel_bytes);
+          }
+        weigh(products, row, numbers_of(tile));
+        products[0].store(weights(), [](int) { return 1.0f; });
+        typename Numbers::Weights operands;
+#pragma unroll
+        for (int panel = 0; panel < Cut::panels; panel += Cut::step_panels) {
+          const std::byte* const step = next_step();
+          if (panel == 0) Numbers::load_weights(operands, weights());
+#pragma unroll
+          for (int p = 0; p < Cut::step_panels; ++p) sums[panel + p].add_weighted(operands, step + p * panel_bytes);
+        }
+      }
+  }
+
+  /// Writes factor(row) times the sums to rows, through the memory of the first own operand so that 16 bytes are
+  /// written at a time.
+  template <typename Factor>
+  __device__ void store(const HeadRows& rows, const Factor& factor) {
+    wait_for_copies<0>();
+    __syncthreads();
+#pragma unroll
+    for (int panel = 0; panel < Cut::panels; ++panel) sums[panel].store(own_panel(0, panel), factor);
+    __syncthreads();
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < rows.count * (head_width / 8); i += Cut::threads) {
+      const int row = i / (head_width / 8), unit = i % (head_width / 8);
+      *reinterpret_cast<uint4*>(rows.data + row * static_cast<std::int64_t>(rows.stride) + unit * 8) =
+          *reinterpret_cast<const uint4*>(own_panel(0, unit / 8) + place_in_panel(row, unit % 8));
+    }
+  }
+
+  /// Room for four numbers of each own row; only where none of streamed rows are loaded.
+  __device__ static float* scratch() { return reinterpret_cast<float*>(ring() + Cut::stages * Cut::stage_bytes); }
+
+ private:
+  __device__ static std::byte* own_panel(int operand, int panel) {
+    return shared_memory<std::byte>() + (operand * Cut::panels + panel) * panel_bytes;
+  }
+  __device__ static std::byte* weights() { return shared_memory<std::byte>() + Cut::own_bytes; }
+  __device__ static std::byte* ring() { return weights() + panel_bytes; }
+  /// Those of the tile before the last may be overwritten.
+  __device__ static float* numbers_of(int tile) { return scratch() + tile % 2 * (2 * tile_rows); }
+
+  /// Begins to copy 64 columns of 64 rows, zero past the last row that exists.
+  __device__ static void load_panel(const std::uint16_t* from, int stride, int rows, std::byte* to) {
+    const int thread = made_anew(static_cast<int>(threadIdx.x)), unit = thread % 8, first = thread / 8;
+    to += place_in_panel(first, unit);
+    from += first * stride + unit * 8;
+#pragma unroll
+    for (int i = 0; i < tile_rows; i += Cut::threads / 8) {
+      const bool exists = first + i < rows;
+      copy_async<16>(to + i * 128, from + (exists ? i : -first) * stride, exists);
+    }
+  }
+
+  __device__ void load_numbers() const {
+    static_assert(Cut::threads >= 2 * tile_rows);
+    const int row = static_cast<int>(threadIdx.x) % tile_rows, which = static_cast<int>(threadIdx.x) / tile_rows;
+    if (which >= 2) return;
+    const bool exists = ahead_row_ + row < stream_.first.count;
+    const float* const from = (which == 0 ? stream_.lse : stream_.mean) +
+                              static_cast<std::int64_t>(ahead_head_) * stream_.numbers_stride + ahead_row_;
+    copy_async<4>(numbers_of(ahead_tile_) + which * tile_rows + row, from + (exists ? row : 0), exists);
+  }
+
+  /// Begins to load the step after those that are under way, into the stage after theirs. A group of copies even where
+  /// there is no more, so that groups count steps.
+  __device__ void load_ahead() {
+    if (ahead_head_ < stream_.heads) {
+      const int panel = ahead_step_ % Cut::steps_of_product * Cut::step_panels;
+      const std::uint16_t* const from =
+          (ahead_step_ / Cut::steps_of_product == 1 ? stream_.second : stream_.first.data) +
+          static_cast<std::int64_t>(ahead_row_) * stream_.first.stride + ahead_head_ * head_width +
+          panel * panel_columns;
+#pragma unroll
+      for (int p = 0; p < Cut::step_panels; ++p)
+        load_panel(from + p * panel_columns, stream_.first.stride, stream_.first.count - ahead_row_,
+                   ring() + ahead_stage_ * Cut::stage_bytes + p * panel_bytes);
+      if (ahead_step_ == 0 && stream_.lse != nullptr) load_numbers();
+      if (++ahead_step_ == Cut::steps_of_tile) next_tile_ahead();
+    }
+    ahead_stage_ = ahead_stage_ + 1 == Cut::stages ? 0 : ahead_stage_ + 1;
+    commit_copies();
+  }
+  __device__ void next_tile_ahead() {
+    ahead_step_ = 0;
+    ++ahead_tile_;
+    ahead_row_ += tile_rows;
+    if (ahead_row_ < stream_.first.count) return;
+    ahead_row_ = 0;
+    ++ahead_head_;
+  }
+
+  /// The next step's panels, when they have arrived for all threads and none reads those of the step before any more.
+  __device__ const std::byte* next_step() {
+    wait_for_copies<Cut::stages - 2>();
+    __syncthreads();
+    load_ahead();
+    const std::byte* const step = ring() + stage_ * Cut::stage_bytes;
+    stage_ = stage_ + 1 == Cut::stages ? 0 : stage_ + 1;
+    return step;
+  }
+
+  Stream stream_;
+  int stage_ = 0;  // of the next step
+  // What is loaded next.
+  int ahead_head_ = 0, ahead_row_ = 0, ahead_step_ = 0, ahead_stage_ = 0, ahead_tile_ = 0;
+};
+
+inline constexpr float log2_of_e = 1.4426950408889634f, log_of_2 = 0.6931471805599453f;
+
+/// A sequence of the table as the blocks of a grid [.., sequences, tiles] see it.
+struct TiledSequence {
+  std::int64_t first;
+  int length;
+
+  __device__ explicit TiledSequence(const SequenceTable& table)
+      : first(table.offsets[blockIdx.y]), length(static_cast<int>(table.offsets[blockIdx.y + 1] - first)) {}
+  /// The block's tile; the last tile belongs to the blocks that start first where `is_reversed`. Empty where the
+  /// sequence has fewer.
+  __device__ Range tile(bool is_reversed) const {
+    const int count = (length + tile_rows - 1) / tile_rows, place = static_cast<int>(blockIdx.z);
+    if (place >= count) return {0, 0};
+    return Range{0, length}.part((is_reversed ? count - 1 - place : place) * tile_rows, tile_rows);
+  }
+  /// Rows of head `head` of x [T, heads, width].
+  __device__ HeadRows rows(std::uint16_t* x, std::int64_t heads, std::int64_t head, int width, Range of) const {
+    return {x + ((first + of.begin) * heads + head) * width, static_cast<int>(heads) * width, of.size()};
+  }
+};
+
+/// The head sizes that the kernels on tensor cores are for: body(width) with the constant width.
+template <typename Body>
+void with_width(std::int64_t width, const Body& body) {
+  switch (width) {
+    case 64:
+      return body(std::integral_constant<int, 64>());
+    case 128:
+      return body(std::integral_constant<int, 128>());
+    case 256:
+      return body(std::integral_constant<int, 256>());
+    case 512:
+      return body(std::integral_constant<int, 512>());
+    default:
+      MTP_ASSERT(!"a width for tensor cores");
+  }
+}
+
+inline std::uint16_t* bf16_of(const Tensor& x) {
+  auto* const data = static_cast<std::uint16_t*>(x.data<void>());
+  MTP_ASSERT(reinterpret_cast<std::uintptr_t>(data) % 16 == 0);
+  return data;
+}
+
+}  // namespace mtp::ops::cuda
