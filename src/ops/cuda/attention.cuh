@@ -106,7 +106,8 @@ inline AttentionShape shape_of(const Sequences& sequences, const Tensor& q, cons
                                const Tensor& lse) {
   MTP_ASSERT(q.shape().size() == 3 && k.shape().size() == 3 && v.shape() == k.shape() && k.size(2) == q.size(2));
   MTP_ASSERT(q.size(0) == sequences.rows() && k.size(0) == sequences.rows() && q.size(2) <= widest_head);
-  MTP_ASSERT(q.size(0) < std::int64_t{1} << 30);  // kernels count rows in 32 bits
+  // Kernels count rows of heads, and the elements of 64 rows, in 32 bits.
+  MTP_ASSERT(q.size(0) * q.size(1) < std::int64_t{1} << 31 && q.size(1) * q.size(2) < std::int64_t{1} << 26);
   MTP_ASSERT(q.size(1) % k.size(1) == 0 && lse.elements() == q.size(0) * q.size(1));
   return {q.size(0), q.size(1), k.size(1), q.size(2)};
 }

@@ -25,12 +25,12 @@ namespace mtp::ops::cuda {
 
 inline constexpr int tile_rows = 64;
 inline constexpr int panel_columns = 64;
-inline constexpr int panel_bytes = tile_rows * panel_columns * 2;
+inline constexpr unsigned panel_bytes = tile_rows * panel_columns * 2;
 inline constexpr int warp_rows = 2;  // of warps in a block
 inline constexpr int rows_of_thread = 4;
 
 /// How the work on heads of a width is cut, with one product with the own rows or two. Shared memory, in KiB: own rows
-/// + weights + stages, at most what a block may have on 8.0 (163), or so little that two blocks fit.
+/// + weights + stages, for 512 as much as a block may have on 8.0 (163), else so little that two blocks fit on 9.0.
 ///
 ///   width   one product           two products
 ///      64    8 + 8 + 3 ·  8         16 + 8 + 3 ·  8
@@ -39,17 +39,17 @@ inline constexpr int rows_of_thread = 4;
 ///     512   64 + 8 + 5 · 16        128 + 8 + 3 ·  8
 template <int head_width, int own_operands>
 struct Blocking {
-  static constexpr int panels = head_width / panel_columns;
+  static constexpr unsigned panels = head_width / panel_columns;
   static constexpr int warp_columns = head_width <= 256 ? 2 : 4;
   static constexpr int threads = warp_rows * warp_columns * warp_size;
   static constexpr int blocks = 256 / threads;  // that a multiprocessor's registers are enough for
 
-  static constexpr int step_panels = head_width == 64 || (head_width == 512 && own_operands == 2) ? 1 : 2;
-  static constexpr int steps_of_product = panels / step_panels;
-  static constexpr int steps_of_tile = (own_operands + 1) * steps_of_product;
-  static constexpr int stages = head_width == 512 && own_operands == 1                          ? 5
-                                : head_width == 256 || (head_width == 128 && own_operands == 2) ? 2
-                                                                                                : 3;
+  static constexpr unsigned step_panels = head_width == 64 || (head_width == 512 && own_operands == 2) ? 1 : 2;
+  static constexpr unsigned steps_of_product = panels / step_panels;
+  static constexpr unsigned steps_of_tile = (own_operands + 1) * steps_of_product;
+  static constexpr unsigned stages = head_width == 512 && own_operands == 1                          ? 5
+                                     : head_width == 256 || (head_width == 128 && own_operands == 2) ? 2
+                                                                                                     : 3;
   static_assert(stages - 1 <= steps_of_tile, "numbers of streamed rows are kept of two tiles");
 
   static constexpr int own_bytes = own_operands * panels * panel_bytes;
@@ -58,19 +58,20 @@ struct Blocking {
   static constexpr int shared_bytes = own_bytes + panel_bytes + stages * stage_bytes + numbers * 4;
 };
 
-/// Consecutive rows of a head in bf16. Numbers of rows and what is between them fit in 31 bits, which saves registers.
+/// Consecutive rows of a head of bf16 tensors [T, heads, width], in which they are in the same place; 64 of them are
+/// less than 2³² elements apart.
 struct HeadRows {
-  std::uint16_t* data;
-  int stride, count;
+  std::int64_t begin;  // element
+  unsigned stride, count;
 };
 
-/// The rows that a block streams: of one head, or of the query heads that share keys, one head after the other.
+/// What a block streams: rows of one head, or of the query heads that share keys, one head after the other.
 struct Stream {
-  HeadRows first;         // of the first head
-  std::uint16_t* second;  // the same rows of another tensor of the same shape
-  int heads;
-  const float *lse, *mean;  // of the rows of the first head, or null: not needed
-  int numbers_stride;       // between heads
+  const std::uint16_t *first, *second;
+  HeadRows rows;  // of the first head
+  unsigned heads;
+  const float *lse, *mean;  // [heads, T] of streamed rows, or null: not needed
+  unsigned numbers_begin, numbers_stride;
 };
 
 /// Where in a panel of 64 rows of 128 bytes the 16 bytes `unit` of a row are: rows are permuted so that eight
@@ -92,18 +93,18 @@ struct Part {
   template <typename Body>
   __device__ void for_each(const Body& body) {
 #pragma unroll
-    for (int row = 0; row < rows_of_thread; ++row)
+    for (int column = 0; column < columns_of_thread; ++column)
 #pragma unroll
-      for (int column = 0; column < columns_of_thread; ++column) body(at(row, column), row, column);
+      for (int row = 0; row < rows_of_thread; ++row) body(at(row, column), row, column);
   }
 
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % warp_size; }
   __device__ static int warp_row() { return static_cast<int>(threadIdx.x) / (warp_size * warp_columns); }
   __device__ static int warp_column() { return static_cast<int>(threadIdx.x) / warp_size % warp_columns; }
-  /// Where in the tile the thread's rows and columns are.
-  __device__ static int row_of(int row) { return warp_row() * 32 + row * 8 + lane() / 4; }
-  __device__ static int column_of(int column) {
-    return warp_column() * columns_of_warp + column / 2 * 8 + lane() % 4 * 2 + column % 2;
+  /// Where in the tile the thread's rows and columns are, whose first is at `first`.
+  __device__ static int row_of(int row, int first = warp_row() * 32 + lane() / 4) { return first + row * 8; }
+  __device__ static int column_of(int column, int first = warp_column() * columns_of_warp + lane() % 4 * 2) {
+    return first + column / 2 * 8 + column % 2;
   }
 
   /// += x yᵀ for the 64 columns of two panels.
@@ -183,16 +184,17 @@ class OwnRows {
 
   Numbers sums[Cut::panels];
 
-  /// Begins to load the own rows of each operand, and what is streamed.
-  __device__ OwnRows(const HeadRows (&own)[own_operands], const Stream& stream) : stream_(stream) {
-    if (stream.first.count <= 0) stream_.heads = 0;
+  /// Begins to load the own rows of x, and of y if there are two operands, and what is streamed.
+  __device__ OwnRows(const std::uint16_t* x, const std::uint16_t* y, const HeadRows& rows, const Stream& stream)
+      : stream_(stream) {
+    if (stream.rows.count == 0) stream_.heads = 0;
 #pragma unroll
     for (int i = 0; i < own_operands; ++i)
 #pragma unroll 1
-      for (int panel = 0; panel < Cut::panels; ++panel)
-        load_panel(own[i].data + panel * panel_columns, own[i].stride, own[i].count, own_panel(i, panel));
+      for (unsigned panel = 0; panel < Cut::panels; ++panel)
+        load_panel((i == 0 ? x : y) + rows.begin + panel * panel_columns, rows.stride, rows.count, own_panel(i, panel));
 #pragma unroll 1
-    for (int i = 0; i < Cut::stages - 1; ++i) load_ahead();
+    for (unsigned stage = 0; stage < Cut::stages - 1; ++stage) load_ahead(stage);
   }
 
   /// For each tile of streamed rows: weigh(products, first row, numbers) makes weights of products[0] = own · firstᵀ
@@ -200,109 +202,110 @@ class OwnRows {
   /// the tile's rows.
   template <typename Weigh>
   __device__ void for_each_tile(const Weigh& weigh) {
-    int tile = 0;
+    unsigned tile = 0;
 #pragma unroll 1
-    for (int head = 0; head < stream_.heads; ++head)
+    for (unsigned head = 0; head < stream_.heads; ++head)
 #pragma unroll 1
-      for (int row = 0; row < stream_.first.count; row += tile_rows, ++tile) {
+      for (unsigned row = 0; row < stream_.rows.count; row += tile_rows, ++tile) {
         Numbers products[own_operands];
 #pragma unroll
         for (int i = 0; i < own_operands; ++i)
 #pragma unroll 1
-          for (int panel = 0; panel < Cut::panels; panel += Cut::step_panels) {
+          for (unsigned panel = 0; panel < Cut::panels; panel += Cut::step_panels) {
             const std::byte* const step = next_step();
 #pragma unroll
-            for (int p = 0; p < Cut::step_panels; ++p)
+            for (unsigned p = 0; p < Cut::step_panels; ++p)
               products[i].add_product(own_panel(i, panel + p), step + p * panel_bytes);
           }
-        weigh(products, row, numbers_of(tile));
+        weigh(products, static_cast<int>(row), numbers_of(tile));
         products[0].store(weights(), [](int) { return 1.0f; });
         typename Numbers::Weights operands;
 #pragma unroll
-        for (int panel = 0; panel < Cut::panels; panel += Cut::step_panels) {
+        for (unsigned panel = 0; panel < Cut::panels; panel += Cut::step_panels) {
           const std::byte* const step = next_step();
           if (panel == 0) Numbers::load_weights(operands, weights());
 #pragma unroll
-          for (int p = 0; p < Cut::step_panels; ++p) sums[panel + p].add_weighted(operands, step + p * panel_bytes);
+          for (unsigned p = 0; p < Cut::step_panels; ++p)
+            sums[panel + p].add_weighted(operands, step + p * panel_bytes);
         }
       }
   }
 
-  /// Writes factor(row) times the sums to rows, through the memory of the first own operand so that 16 bytes are
-  /// written at a time.
+  /// Writes factor(row) times the sums to the own rows of a tensor, through the memory of the first own operand so that
+  /// 16 bytes are written at a time.
   template <typename Factor>
-  __device__ void store(const HeadRows& rows, const Factor& factor) {
+  __device__ void store(std::uint16_t* to, const HeadRows& rows, const Factor& factor) {
     wait_for_copies<0>();
     __syncthreads();
 #pragma unroll
-    for (int panel = 0; panel < Cut::panels; ++panel) sums[panel].store(own_panel(0, panel), factor);
+    for (unsigned panel = 0; panel < Cut::panels; ++panel) sums[panel].store(own_panel(0, panel), factor);
     __syncthreads();
 #pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x); i < rows.count * (head_width / 8); i += Cut::threads) {
-      const int row = i / (head_width / 8), unit = i % (head_width / 8);
-      *reinterpret_cast<uint4*>(rows.data + row * static_cast<std::int64_t>(rows.stride) + unit * 8) =
+    for (unsigned i = threadIdx.x; i < rows.count * (head_width / 8); i += Cut::threads) {
+      const unsigned row = i / (head_width / 8), unit = i % (head_width / 8);
+      *reinterpret_cast<uint4*>(to + rows.begin + row * rows.stride + unit * 8) =
           *reinterpret_cast<const uint4*>(own_panel(0, unit / 8) + place_in_panel(row, unit % 8));
     }
   }
 
   /// Room for four numbers of each own row; only where none of streamed rows are loaded.
-  __device__ static float* scratch() { return reinterpret_cast<float*>(ring() + Cut::stages * Cut::stage_bytes); }
+  __device__ static float* scratch() { return reinterpret_cast<float*>(stage_panel(Cut::stages, 0)); }
 
  private:
-  __device__ static std::byte* own_panel(int operand, int panel) {
+  __device__ static std::byte* own_panel(unsigned operand, unsigned panel) {
     return shared_memory<std::byte>() + (operand * Cut::panels + panel) * panel_bytes;
   }
   __device__ static std::byte* weights() { return shared_memory<std::byte>() + Cut::own_bytes; }
-  __device__ static std::byte* ring() { return weights() + panel_bytes; }
+  __device__ static std::byte* stage_panel(unsigned stage, unsigned panel) {
+    return weights() + panel_bytes + stage * Cut::stage_bytes + panel * panel_bytes;
+  }
   /// Those of the tile before the last may be overwritten.
-  __device__ static float* numbers_of(int tile) { return scratch() + tile % 2 * (2 * tile_rows); }
+  __device__ static float* numbers_of(unsigned tile) { return scratch() + tile % 2 * (2 * tile_rows); }
 
   /// Begins to copy 64 columns of 64 rows, zero past the last row that exists.
-  __device__ static void load_panel(const std::uint16_t* from, int stride, int rows, std::byte* to) {
-    const int thread = made_anew(static_cast<int>(threadIdx.x)), unit = thread % 8, first = thread / 8;
+  __device__ static void load_panel(const std::uint16_t* from, unsigned stride, unsigned rows, std::byte* to) {
+    const unsigned thread = made_anew(threadIdx.x), first = thread / 8, unit = thread % 8;
     to += place_in_panel(first, unit);
-    from += first * stride + unit * 8;
+    from += unit * 8;
 #pragma unroll
     for (int i = 0; i < tile_rows; i += Cut::threads / 8) {
-      const bool exists = first + i < rows;
-      copy_async<16>(to + i * 128, from + (exists ? i : -first) * stride, exists);
+      const unsigned row = first + i;
+      copy_async<16>(to + i * 128, from + std::min(row, rows - 1) * stride, row < rows);
     }
   }
 
   __device__ void load_numbers() const {
     static_assert(Cut::threads >= 2 * tile_rows);
-    const int row = static_cast<int>(threadIdx.x) % tile_rows, which = static_cast<int>(threadIdx.x) / tile_rows;
+    const unsigned row = threadIdx.x % tile_rows, which = threadIdx.x / tile_rows;
     if (which >= 2) return;
-    const bool exists = ahead_row_ + row < stream_.first.count;
-    const float* const from = (which == 0 ? stream_.lse : stream_.mean) +
-                              static_cast<std::int64_t>(ahead_head_) * stream_.numbers_stride + ahead_row_;
+    const bool exists = ahead_row_ + row < stream_.rows.count;
+    const float* const from = (which == 0 ? stream_.lse : stream_.mean) + stream_.numbers_begin +
+                              std::uint64_t{ahead_head_} * stream_.numbers_stride + ahead_row_;
     copy_async<4>(numbers_of(ahead_tile_) + which * tile_rows + row, from + (exists ? row : 0), exists);
   }
 
-  /// Begins to load the step after those that are under way, into the stage after theirs. A group of copies even where
-  /// there is no more, so that groups count steps.
-  __device__ void load_ahead() {
+  /// Begins to load the step after those that are under way into a stage. A group of copies even where there is no
+  /// more, so that groups count steps.
+  __device__ void load_ahead(unsigned stage) {
     if (ahead_head_ < stream_.heads) {
-      const int panel = ahead_step_ % Cut::steps_of_product * Cut::step_panels;
-      const std::uint16_t* const from =
-          (ahead_step_ / Cut::steps_of_product == 1 ? stream_.second : stream_.first.data) +
-          static_cast<std::int64_t>(ahead_row_) * stream_.first.stride + ahead_head_ * head_width +
-          panel * panel_columns;
+      const unsigned panel = ahead_step_ % Cut::steps_of_product * Cut::step_panels;
+      const std::uint16_t* const from = (ahead_step_ / Cut::steps_of_product == 1 ? stream_.second : stream_.first) +
+                                        stream_.rows.begin + std::uint64_t{ahead_row_} * stream_.rows.stride +
+                                        ahead_head_ * head_width + panel * panel_columns;
 #pragma unroll
-      for (int p = 0; p < Cut::step_panels; ++p)
-        load_panel(from + p * panel_columns, stream_.first.stride, stream_.first.count - ahead_row_,
-                   ring() + ahead_stage_ * Cut::stage_bytes + p * panel_bytes);
+      for (unsigned p = 0; p < Cut::step_panels; ++p)
+        load_panel(from + p * panel_columns, stream_.rows.stride, stream_.rows.count - ahead_row_,
+                   stage_panel(stage, p));
       if (ahead_step_ == 0 && stream_.lse != nullptr) load_numbers();
       if (++ahead_step_ == Cut::steps_of_tile) next_tile_ahead();
     }
-    ahead_stage_ = ahead_stage_ + 1 == Cut::stages ? 0 : ahead_stage_ + 1;
     commit_copies();
   }
   __device__ void next_tile_ahead() {
     ahead_step_ = 0;
     ++ahead_tile_;
     ahead_row_ += tile_rows;
-    if (ahead_row_ < stream_.first.count) return;
+    if (ahead_row_ < stream_.rows.count) return;
     ahead_row_ = 0;
     ++ahead_head_;
   }
@@ -311,27 +314,27 @@ class OwnRows {
   __device__ const std::byte* next_step() {
     wait_for_copies<Cut::stages - 2>();
     __syncthreads();
-    load_ahead();
-    const std::byte* const step = ring() + stage_ * Cut::stage_bytes;
+    load_ahead(stage_ == 0 ? Cut::stages - 1 : stage_ - 1);  // where the step before was
+    const std::byte* const step = stage_panel(stage_, 0);
     stage_ = stage_ + 1 == Cut::stages ? 0 : stage_ + 1;
     return step;
   }
 
   Stream stream_;
-  int stage_ = 0;  // of the next step
+  unsigned stage_ = 0;  // of the next step
   // What is loaded next.
-  int ahead_head_ = 0, ahead_row_ = 0, ahead_step_ = 0, ahead_stage_ = 0, ahead_tile_ = 0;
+  unsigned ahead_head_ = 0, ahead_row_ = 0, ahead_step_ = 0, ahead_tile_ = 0;
 };
 
 inline constexpr float log2_of_e = 1.4426950408889634f, log_of_2 = 0.6931471805599453f;
 
 /// A sequence of the table as the blocks of a grid [.., sequences, tiles] see it.
 struct TiledSequence {
-  std::int64_t first;
-  int length;
+  int first, length;
 
   __device__ explicit TiledSequence(const SequenceTable& table)
-      : first(table.offsets[blockIdx.y]), length(static_cast<int>(table.offsets[blockIdx.y + 1] - first)) {}
+      : first(static_cast<int>(table.offsets[blockIdx.y])),
+        length(static_cast<int>(table.offsets[blockIdx.y + 1]) - first) {}
   /// The block's tile; the last tile belongs to the blocks that start first where `is_reversed`. Empty where the
   /// sequence has fewer.
   __device__ Range tile(bool is_reversed) const {
@@ -339,11 +342,25 @@ struct TiledSequence {
     if (place >= count) return {0, 0};
     return Range{0, length}.part((is_reversed ? count - 1 - place : place) * tile_rows, tile_rows);
   }
-  /// Rows of head `head` of x [T, heads, width].
-  __device__ HeadRows rows(std::uint16_t* x, std::int64_t heads, std::int64_t head, int width, Range of) const {
-    return {x + ((first + of.begin) * heads + head) * width, static_cast<int>(heads) * width, of.size()};
+  /// Rows of head `head` of tensors [T, heads, width].
+  __device__ HeadRows rows(std::int64_t heads, unsigned head, int width, Range of) const {
+    return {((first + of.begin) * heads + head) * width, static_cast<unsigned>(heads * width),
+            static_cast<unsigned>(of.size())};
   }
 };
+
+/// Makes scores of keys that a query does not see -∞. Rows are queries and columns are keys, or the other way round.
+template <bool rows_are_queries, typename Numbers>
+__device__ void hide_unseen(Numbers& scores, const AttentionMask& mask, int length, Range queries, Range keys) {
+  const Band band(mask, made_anew(length));
+  if (band.all_see_all(queries, keys)) return;
+  const int first_row = made_anew((rows_are_queries ? queries : keys).begin + Numbers::row_of(0));
+  const int first_column = made_anew((rows_are_queries ? keys : queries).begin + Numbers::column_of(0));
+  scores.for_each([&](float& score, int i, int j) {
+    const int row = Numbers::row_of(i, first_row), column = Numbers::column_of(j, first_column);
+    if (!(rows_are_queries ? band.sees(row, column) : band.sees(column, row))) score = -INFINITY;
+  });
+}
 
 /// The head sizes that the kernels on tensor cores are for: body(width) with the constant width.
 template <typename Body>

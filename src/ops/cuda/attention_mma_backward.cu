@@ -21,19 +21,17 @@ struct BackwardArguments {
 __device__ inline float probability(float score, float lse) { return exp2f(score * log2_of_e - lse * log2_of_e); }
 
 template <int width>
-__device__ void query_gradients(const BackwardArguments& a, std::int64_t h) {
+__device__ void query_gradients(const BackwardArguments& a, unsigned h) {
   using Rows = OwnRows<width, 2>;
   using Numbers = typename Rows::Numbers;
   const TiledSequence sequence(a.sequences);
-  const std::int64_t group = h / a.shape.heads_per_group();
+  const unsigned group = h / static_cast<unsigned>(a.shape.heads_per_group());
   const Range queries = sequence.tile(true);  // the last queries see the most keys
   if (queries.size() == 0) return;
-  const Band band(a.mask, sequence.length);
-  const Range keys = band.keys_of(queries);
-  const auto own = [&](std::uint16_t* x) { return sequence.rows(x, a.shape.heads, h, width, queries); };
-  const auto streamed = [&](std::uint16_t* x) { return sequence.rows(x, a.shape.kv_heads, group, width, keys); };
+  const Range keys = Band(a.mask, sequence.length).keys_of(queries);
+  const HeadRows own = sequence.rows(a.shape.heads, h, width, queries);
 
-  Rows dq({own(a.q), own(a.dout)}, {streamed(a.k), streamed(a.v).data, 1, nullptr, nullptr, 0});
+  Rows dq(a.q, a.dout, own, {a.k, a.v, sequence.rows(a.shape.kv_heads, group, width, keys), 1, nullptr, nullptr, 0, 0});
   float* const numbers = Rows::scratch();
   const int thread = static_cast<int>(threadIdx.x);
   if (thread < tile_rows) {
@@ -44,57 +42,48 @@ __device__ void query_gradients(const BackwardArguments& a, std::int64_t h) {
   }
   dq.for_each_tile([&](Numbers(&products)[2], int first, const float*) {
     const int key = keys.begin + first;
-    if (!band.all_see_all(queries, {key, key + tile_rows}))
-      products[0].for_each([&](float& score, int row, int column) {
-        if (!band.sees(queries.begin + Numbers::row_of(row), key + Numbers::column_of(column))) score = -INFINITY;
-      });
+    hide_unseen<true>(products[0], a.mask, sequence.length, queries, {key, key + tile_rows});
     products[0].for_each([&](float& score, int row, int column) {
       const int place = Numbers::row_of(row);
       score = probability(score, numbers[place]) * (products[1].at(row, column) - numbers[tile_rows + place]);
     });
   });
-  dq.store(own(a.dq), [](int) { return 1.0f; });
+  dq.store(a.dq, own, [](int) { return 1.0f; });
 }
 
 /// dk, from the products with own k and v, or dv, from that with own k.
 template <int width, int own_operands>
-__device__ void key_gradients(const BackwardArguments& a, std::int64_t group, std::uint16_t* gradient) {
+__device__ void key_gradients(const BackwardArguments& a, unsigned group, std::uint16_t* gradient) {
   using Rows = OwnRows<width, own_operands>;
   using Numbers = typename Rows::Numbers;
   const TiledSequence sequence(a.sequences);
-  const std::int64_t heads = a.shape.heads_per_group(), h = group * heads;
+  const auto heads = static_cast<unsigned>(a.shape.heads_per_group()), rows = static_cast<unsigned>(a.shape.rows);
   const Range keys = sequence.tile(false);  // the first keys are seen by the most queries
   if (keys.size() == 0) return;
-  const Band band(a.mask, sequence.length);
-  const Range queries = band.queries_of(keys);
-  const auto own = [&](std::uint16_t* x) { return sequence.rows(x, a.shape.kv_heads, group, width, keys); };
-  const auto streamed = [&](std::uint16_t* x) { return sequence.rows(x, a.shape.heads, h, width, queries); };
+  const Range queries = Band(a.mask, sequence.length).queries_of(keys);
+  const HeadRows own = sequence.rows(a.shape.kv_heads, group, width, keys);
 
-  HeadRows own_rows[own_operands] = {own(a.k)};
-  if constexpr (own_operands == 2) own_rows[1] = own(a.v);
-  const std::int64_t numbers = h * a.shape.rows + sequence.first + queries.begin;
-  Rows sums(own_rows, {streamed(a.q), streamed(a.dout).data, static_cast<int>(heads), a.lse + numbers, a.mean + numbers,
-                       static_cast<int>(a.shape.rows)});
+  const unsigned numbers = group * heads * rows + sequence.first + queries.begin;
+  Rows sums(
+      a.k, own_operands == 2 ? a.v : nullptr, own,
+      {a.q, a.dout, sequence.rows(a.shape.heads, group * heads, width, queries), heads, a.lse, a.mean, numbers, rows});
   sums.for_each_tile([&](Numbers(&products)[own_operands], int first, const float* of_queries) {
     const int query = queries.begin + first;
-    if (!band.all_see_all({query, query + tile_rows}, keys))
-      products[0].for_each([&](float& score, int row, int column) {
-        if (!band.sees(query + Numbers::column_of(column), keys.begin + Numbers::row_of(row))) score = -INFINITY;
-      });
+    hide_unseen<false>(products[0], a.mask, sequence.length, {query, query + tile_rows}, keys);
     products[0].for_each([&](float& score, int row, int column) {
       const int place = Numbers::column_of(column);
       score = probability(score, of_queries[place]);
       if constexpr (own_operands == 2) score *= products[1].at(row, column) - of_queries[tile_rows + place];
     });
   });
-  sums.store(own(gradient), [](int) { return 1.0f; });
+  sums.store(gradient, own, [](int) { return 1.0f; });
 }
 
 /// Blocks with the most work are started first: those of keys, which have as many query heads as share them.
 template <int width>
 __global__ void __launch_bounds__(Blocking<width, 2>::threads, Blocking<width, 2>::blocks)
     mma_backward_kernel(BackwardArguments a) {
-  const std::int64_t key_blocks = a.dk == nullptr ? 0 : a.shape.kv_heads, block = blockIdx.x;
+  const unsigned key_blocks = a.dk == nullptr ? 0 : static_cast<unsigned>(a.shape.kv_heads), block = blockIdx.x;
   if (block < key_blocks)
     key_gradients<width, 2>(a, block, a.dk);
   else if (block < 2 * key_blocks)

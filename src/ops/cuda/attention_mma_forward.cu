@@ -76,22 +76,18 @@ __global__ void __launch_bounds__(Blocking<width, 1>::threads, Blocking<width, 1
   using Rows = OwnRows<width, 1>;
   using Numbers = typename Rows::Numbers;
   const TiledSequence sequence(a.sequences);
-  const std::int64_t h = blockIdx.x, group = h / a.shape.heads_per_group();
+  const unsigned h = blockIdx.x, group = h / static_cast<unsigned>(a.shape.heads_per_group());
   const Range queries = sequence.tile(true);  // the last queries see the most keys
   if (queries.size() == 0) return;
-  const Band band(a.mask, sequence.length);
-  const Range keys = band.keys_of(queries);
-  const auto own = [&](std::uint16_t* x) { return sequence.rows(x, a.shape.heads, h, width, queries); };
-  const auto streamed = [&](std::uint16_t* x) { return sequence.rows(x, a.shape.kv_heads, group, width, keys); };
+  const Range keys = Band(a.mask, sequence.length).keys_of(queries);
+  const HeadRows own = sequence.rows(a.shape.heads, h, width, queries);
 
-  Rows out({own(a.q)}, {streamed(a.k), streamed(a.v).data, 1, nullptr, nullptr, 0});
+  Rows out(a.q, nullptr, own,
+           {a.k, a.v, sequence.rows(a.shape.kv_heads, group, width, keys), 1, nullptr, nullptr, 0, 0});
   RunningSoftmax<Numbers> softmax;
   out.for_each_tile([&](Numbers(&products)[1], int row, const float*) {
     const int key = keys.begin + row;
-    if (!band.all_see_all(queries, {key, key + tile_rows}))
-      products[0].for_each([&](float& score, int i, int j) {
-        if (!band.sees(queries.begin + Numbers::row_of(i), key + Numbers::column_of(j))) score = -INFINITY;
-      });
+    hide_unseen<true>(products[0], a.mask, sequence.length, queries, {key, key + tile_rows});
     float factor[rows_of_thread];
     softmax.add(products[0], factor, Rows::scratch());
 #pragma unroll
@@ -106,7 +102,7 @@ __global__ void __launch_bounds__(Blocking<width, 1>::threads, Blocking<width, 1
       if (t < queries.end)
         a.lse[h * a.shape.rows + sequence.first + t] = softmax.maximum[row] * log_of_2 + logf(softmax.sum[row]);
     }
-  out.store(own(a.out), [&](int row) { return 1.0f / softmax.sum[row]; });
+  out.store(a.out, own, [&](int row) { return 1.0f / softmax.sum[row]; });
 }
 
 }  // namespace
