@@ -29,13 +29,19 @@ inline constexpr unsigned panel_bytes = tile_rows * panel_columns * 2;
 inline constexpr int warp_rows = 2;  // of warps in a block
 inline constexpr int rows_of_thread = 4;
 
+/// Of the ring: see Blocking.
+constexpr unsigned stages_of(int width, int own_operands) {
+  if (own_operands == 1) return width == 512 ? 5 : width == 256 ? 2 : 3;
+  return width == 256 ? 4 : width == 128 ? 2 : 3;
+}
+
 /// How the work on heads of a width is cut, with one product with the own rows or two. Shared memory, in KiB: own rows
 /// + weights + stages, for 512 as much as a block may have on 8.0 (163), else so little that two blocks fit on 9.0.
 ///
 ///   width   one product           two products
 ///      64    8 + 8 + 3 ·  8         16 + 8 + 3 ·  8
 ///     128   16 + 8 + 3 · 16         32 + 8 + 2 · 16
-///     256   32 + 8 + 2 · 16         64 + 8 + 2 · 16
+///     256   32 + 8 + 2 · 16         64 + 8 + 4 ·  8
 ///     512   64 + 8 + 5 · 16        128 + 8 + 3 ·  8
 template <int head_width, int own_operands>
 struct Blocking {
@@ -44,12 +50,10 @@ struct Blocking {
   static constexpr int threads = warp_rows * warp_columns * warp_size;
   static constexpr int blocks = 256 / threads;  // that a multiprocessor's registers are enough for
 
-  static constexpr unsigned step_panels = head_width == 64 || (head_width == 512 && own_operands == 2) ? 1 : 2;
+  static constexpr unsigned step_panels = head_width == 64 || (head_width >= 256 && own_operands == 2) ? 1 : 2;
   static constexpr unsigned steps_of_product = panels / step_panels;
   static constexpr unsigned steps_of_tile = (own_operands + 1) * steps_of_product;
-  static constexpr unsigned stages = head_width == 512 && own_operands == 1                          ? 5
-                                     : head_width == 256 || (head_width == 128 && own_operands == 2) ? 2
-                                                                                                     : 3;
+  static constexpr unsigned stages = stages_of(head_width, own_operands);
   static_assert(stages - 1 <= steps_of_tile, "numbers of streamed rows are kept of two tiles");
 
   static constexpr int own_bytes = own_operands * panels * panel_bytes;
@@ -186,8 +190,7 @@ class OwnRows {
 
   /// Begins to load the own rows of x, and of y if there are two operands, and what is streamed.
   __device__ OwnRows(const std::uint16_t* x, const std::uint16_t* y, const HeadRows& rows, const Stream& stream)
-      : stream_(stream) {
-    if (stream.rows.count == 0) stream_.heads = 0;
+      : stream_(stream), tiles_(stream.heads * ((stream.rows.count + tile_rows - 1) / tile_rows)) {
 #pragma unroll
     for (int i = 0; i < own_operands; ++i)
 #pragma unroll 1
@@ -202,33 +205,31 @@ class OwnRows {
   /// the tile's rows.
   template <typename Weigh>
   __device__ void for_each_tile(const Weigh& weigh) {
-    unsigned tile = 0;
+    unsigned row = 0;
 #pragma unroll 1
-    for (unsigned head = 0; head < stream_.heads; ++head)
+    for (unsigned tile = 0; tile < tiles_; ++tile) {
+      Numbers products[own_operands];
+#pragma unroll
+      for (int i = 0; i < own_operands; ++i)
 #pragma unroll 1
-      for (unsigned row = 0; row < stream_.rows.count; row += tile_rows, ++tile) {
-        Numbers products[own_operands];
-#pragma unroll
-        for (int i = 0; i < own_operands; ++i)
-#pragma unroll 1
-          for (unsigned panel = 0; panel < Cut::panels; panel += Cut::step_panels) {
-            const std::byte* const step = next_step();
-#pragma unroll
-            for (unsigned p = 0; p < Cut::step_panels; ++p)
-              products[i].add_product(own_panel(i, panel + p), step + p * panel_bytes);
-          }
-        weigh(products, static_cast<int>(row), numbers_of(tile));
-        products[0].store(weights(), [](int) { return 1.0f; });
-        typename Numbers::Weights operands;
-#pragma unroll
         for (unsigned panel = 0; panel < Cut::panels; panel += Cut::step_panels) {
           const std::byte* const step = next_step();
-          if (panel == 0) Numbers::load_weights(operands, weights());
 #pragma unroll
           for (unsigned p = 0; p < Cut::step_panels; ++p)
-            sums[panel + p].add_weighted(operands, step + p * panel_bytes);
+            products[i].add_product(own_panel(i, panel + p), step + p * panel_bytes);
         }
+      weigh(products, static_cast<int>(row), numbers_of(tile));
+      products[0].store(weights(), [](int) { return 1.0f; });
+      typename Numbers::Weights operands;
+#pragma unroll
+      for (unsigned panel = 0; panel < Cut::panels; panel += Cut::step_panels) {
+        const std::byte* const step = next_step();
+        if (panel == 0) Numbers::load_weights(operands, weights());
+#pragma unroll
+        for (unsigned p = 0; p < Cut::step_panels; ++p) sums[panel + p].add_weighted(operands, step + p * panel_bytes);
       }
+      row = row + tile_rows < stream_.rows.count ? row + tile_rows : 0;
+    }
   }
 
   /// Writes factor(row) times the sums to the own rows of a tensor, through the memory of the first own operand so that
@@ -287,7 +288,7 @@ class OwnRows {
   /// Begins to load the step after those that are under way into a stage. A group of copies even where there is no
   /// more, so that groups count steps.
   __device__ void load_ahead(unsigned stage) {
-    if (ahead_head_ < stream_.heads) {
+    if (ahead_tile_ < tiles_) {
       const unsigned panel = ahead_step_ % Cut::steps_of_product * Cut::step_panels;
       const std::uint16_t* const from = (ahead_step_ / Cut::steps_of_product == 1 ? stream_.second : stream_.first) +
                                         stream_.rows.begin + std::uint64_t{ahead_row_} * stream_.rows.stride +
@@ -321,6 +322,7 @@ class OwnRows {
   }
 
   Stream stream_;
+  unsigned tiles_;      // of all heads
   unsigned stage_ = 0;  // of the next step
   // What is loaded next.
   unsigned ahead_head_ = 0, ahead_row_ = 0, ahead_step_ = 0, ahead_tile_ = 0;
