@@ -2,6 +2,7 @@
 # Installs what is missing of the Debian packages that the build and the scripts need; needs no rights where nothing is.
 #
 #   scripts/install_deps.sh            for the programs
+#   scripts/install_deps.sh --bundle   for scripts/bundle.sh too
 #   scripts/install_deps.sh --tests    for the tests too
 set -euo pipefail
 
@@ -13,8 +14,9 @@ packages=(
 )
 case "${1:-}" in
   "") ;;
-  --tests) packages+=(clang clang-format libboost-context-dev libclang-rt-14-dev libgmock-dev libgtest-dev libomp-dev) ;;
-  *) echo "usage: scripts/install_deps.sh [--tests]" >&2; exit 2 ;;
+  --bundle) packages+=(patchelf) ;;
+  --tests) packages+=(clang clang-format libboost-context-dev libclang-rt-14-dev libgmock-dev libgtest-dev libomp-dev patchelf) ;;
+  *) echo "usage: scripts/install_deps.sh [--bundle | --tests]" >&2; exit 2 ;;
 esac
 
 if ! command -v apt-get >/dev/null; then

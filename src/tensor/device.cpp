@@ -53,7 +53,7 @@ Tensor Device::empty(Shape shape, DType dtype) {
 
 Tensor Device::zeros(Shape shape, DType dtype) {
   Tensor tensor = empty(std::move(shape), dtype);
-  arena_->memory().set_zero(tensor.data<std::byte>(), bytes_of(tensor));
+  set_zero(tensor);
   return tensor;
 }
 
@@ -82,6 +82,10 @@ void Device::to_host(const Tensor& tensor, std::span<double> values) const {
 void Device::to_host(const Tensor& tensor, std::span<std::int64_t> values) const {
   MTP_ASSERT(tensor.dtype() == DType::i64);
   read(*arena_, tensor, values);
+}
+
+void Device::set_zero(const Tensor& tensor) const {
+  arena_->memory().set_zero(tensor.data<std::byte>(), bytes_of(tensor));
 }
 
 void Device::copy(const Tensor& from, const Tensor& to) const {

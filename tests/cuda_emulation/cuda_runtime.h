@@ -18,7 +18,6 @@
 #define __device__
 #define __host__
 #define __shared__ static
-#define __forceinline__ inline
 #define __launch_bounds__(...)
 
 struct dim3 {
@@ -32,7 +31,7 @@ struct alignas(16) float4 {
   float x, y, z, w;
 };
 
-inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+inline dim3 threadIdx, blockIdx, blockDim;
 
 enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation, cudaErrorInvalidValue };
 inline const char* cudaGetErrorString(cudaError_t) { return "emulated CUDA"; }

@@ -31,9 +31,9 @@ constexpr std::size_t stack_bytes = 256 << 10, most_threads = 1024, warp_size = 
 
 enum class State { running, waiting_for_block, exchanging, ended };
 
-/// Memory that a fiber's stack is in again and again.
-struct Stack {
-  std::unique_ptr<std::byte[]> memory;
+/// Gives a fiber the same memory for its stack again and again.
+struct StackIn {
+  std::unique_ptr<std::byte[]>& memory;
 
   boost::context::stack_context allocate() {
     if (memory == nullptr) memory = std::make_unique<std::byte[]>(stack_bytes);
@@ -47,7 +47,7 @@ struct Stack {
 
 struct Fiber {
   boost::context::fiber fiber;
-  Stack stack;
+  std::unique_ptr<std::byte[]> stack;
   State state = State::ended;
   dim3 index;
   unsigned place = 0;      // among the threads of its block
@@ -66,7 +66,7 @@ std::vector<std::byte> shared;
 Order running_order = Order::forward;
 
 void leave_for_fiber(Fiber& fiber) {
-  __sanitizer_start_switch_fiber(&scheduler_sanitizer_state, fiber.stack.memory.get(), stack_bytes);
+  __sanitizer_start_switch_fiber(&scheduler_sanitizer_state, fiber.stack.get(), stack_bytes);
   fiber.fiber = std::move(fiber.fiber).resume();
   __sanitizer_finish_switch_fiber(scheduler_sanitizer_state, nullptr, nullptr);
 }
@@ -79,19 +79,12 @@ void wait(State state) {
   __sanitizer_finish_switch_fiber(self.sanitizer_state, &scheduler_stack, &scheduler_stack_bytes);
 }
 
-/// A reference to the stack is given away as the allocator, which the fiber would copy.
-struct StackOf {
-  Stack* stack;
-  boost::context::stack_context allocate() { return stack->allocate(); }
-  void deallocate(boost::context::stack_context& context) { stack->deallocate(context); }
-};
-
 void start(Fiber& fiber, unsigned place, dim3 block, const std::function<void()>& thread) {
   fiber.place = place;
   fiber.index = dim3(place % block.x, place / block.x % block.y, place / (block.x * block.y));
   fiber.state = State::running;
   fiber.exchanges = 0;
-  fiber.fiber = boost::context::fiber(std::allocator_arg, StackOf{&fiber.stack}, [&](boost::context::fiber&& caller) {
+  fiber.fiber = boost::context::fiber(std::allocator_arg, StackIn{fiber.stack}, [&](boost::context::fiber&& caller) {
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
     scheduler = std::move(caller);
     thread();
@@ -167,7 +160,6 @@ void run_block(std::size_t threads, dim3 block, const std::vector<std::vector<st
 void run(dim3 grid, dim3 block, std::size_t shared_bytes, Order order, const std::function<void()>& thread) {
   const std::size_t threads = std::size_t{block.x} * block.y * block.z;
   const std::vector<std::vector<std::size_t>> warps = warps_of(threads, order);
-  gridDim = grid;
   blockDim = block;
   running_order = order;
   shared.assign(shared_bytes, {});

@@ -11,12 +11,12 @@ namespace mtp::ops {
 /// Which keys a query sees: always one interval, so that work is in proportion to what is visible.
 struct AttentionMask {
   enum class Kind {
-    causal,      // j ≤ t, and j > t + offset - window
+    causal,      // j ≤ t, and j > t + offset - window where there is a window
     everything,  // all keys
     mirrored,    // |t - (S-1-j)| ≤ window: Hugging Face's flipped bidirectional window
   };
   Kind kind = Kind::causal;
-  std::int64_t window = 0;  // 0: no window
+  std::int64_t window = 0;  // causal: 0 for none
   std::int64_t offset = 0;  // causal: distance of the query's position from its row
 
   /// Keys begin(t, S) … end(t, S) - 1 of a sequence of S rows are visible to row t.
@@ -39,9 +39,8 @@ struct AttentionMask {
 ///   k, v    [T, kv_heads, d]  of the same type
 ///   lse     [heads, T] fp32   out: log of the sum of exponentials, kept for the backward
 ///
-/// Everything between is fp32, for which bf16 tensors are copied. Every row must see at least one key. The bits do not
-/// depend on the number of threads. Source: the blocking and the kept log-sum-exp are FlashAttention-2's
-/// (arXiv:2307.08691).
+/// Everything between is fp32. Every row must see at least one key. The bits do not depend on the number of threads.
+/// Source: the blocking and the kept log-sum-exp are FlashAttention-2's (arXiv:2307.08691).
 void attention_forward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
                        const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse);
 

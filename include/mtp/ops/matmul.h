@@ -4,9 +4,8 @@
 
 namespace mtp::ops {
 
-// Products of a layer without bias: T rows, `in` and `out` features. The bits do not depend on the number of threads:
-// an output is cut into fixed tiles and each tile is one single-threaded product. Every tensor but dw is fp32 or bf16;
-// products are exact and added in fp32, and what is written in bf16 is rounded once.
+// Products of a layer without bias: T rows, `in` and `out` features. Every tensor but dw is fp32 or bf16; products are
+// added in fp32, and what is written in bf16 is rounded once. The bits do not depend on the number of threads.
 
 /// y = x wᵀ.   x [T, in], w [out, in], y [T, out]
 void linear_forward(Device& device, const Tensor& x, const Tensor& w, const Tensor& y);

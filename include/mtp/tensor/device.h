@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "mtp/tensor/tensor.h"
 #include "mtp/tensor/thread_pool.h"
@@ -14,7 +15,7 @@ class CudaContext;
 
 /// Where tensors live and operations run. Operations take it by reference; nothing is global.
 /// On the CPU they run on a pool of threads and have finished when they return. On a GPU they are queued in the order
-/// of the calls; only `to_host` waits.
+/// of the calls; only `to_host` waits for them, and `from_host` until it has read the values.
 class Device {
  public:
   enum class Kind { cpu, cuda };
@@ -44,6 +45,14 @@ class Device {
   void to_host(const Tensor& tensor, std::span<float> values) const;
   void to_host(const Tensor& tensor, std::span<double> values) const;
   void to_host(const Tensor& tensor, std::span<std::int64_t> values) const;
+  /// All of a tensor of int64.
+  std::vector<std::int64_t> ids_to_host(const Tensor& ids) const {
+    std::vector<std::int64_t> values(static_cast<std::size_t>(ids.elements()));
+    to_host(ids, values);
+    return values;
+  }
+  /// Of any type.
+  void set_zero(const Tensor& tensor) const;
   /// Both of one type and size.
   void copy(const Tensor& from, const Tensor& to) const;
 

@@ -23,11 +23,6 @@ struct Block {
   float* row(std::int64_t i) { return values + i * key_block; }
 };
 
-struct Range {
-  std::int64_t begin, end;
-  std::int64_t size() const { return end - begin; }
-};
-
 /// One head of one sequence in a packed tensor [T, heads, d].
 struct Head {
   Head(const Tensor& x, std::int64_t first_row, std::int64_t head)
@@ -60,12 +55,6 @@ struct Visibility {
     return {begin - keys.begin, std::clamp(mask.end(t, length), begin, keys.end) - keys.begin};
   }
 };
-
-/// body(part) for consecutive parts of `range`.
-template <typename Body>
-void for_each_part(Range range, std::int64_t part, const Body& body) {
-  for (std::int64_t i = range.begin; i < range.end; i += part) body(Range{i, std::min(i + part, range.end)});
-}
 
 /// block = a bᵀ, for a's rows `queries` and b's rows `keys`.
 void multiply(const Head& a, Range queries, const Head& b, Range keys, Block& block) {

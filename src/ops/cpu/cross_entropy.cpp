@@ -57,7 +57,7 @@ void project(Device& device, const CrossEntropy& ce, const Tensor& x, const Tens
   MTP_ASSERT(dx.empty() || dx.elements() == x.elements());
   const std::int64_t vocabulary = w.size(0);
   double sum = 0;
-  if (!dx.empty()) cpu::set_zero(dx);
+  if (!dx.empty()) device.set_zero(dx);
   cpu::for_each_chunk(static_cast<std::int64_t>(rows.size()), vocabulary, [&](std::int64_t begin, std::int64_t end) {
     const cpu::RowSpan chunk(rows.data() + begin, rows.data() + end);
     const auto row_loss = losses_of(chunk);

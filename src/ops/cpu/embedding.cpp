@@ -7,6 +7,31 @@
 
 namespace mtp::ops::cpu {
 
+namespace {
+
+/// y's row t is x's row t + by of the same sequence where there is one, else `fill`, which is zero where it is empty.
+void shift(const Device& device, const Sequences& sequences, std::int64_t by, const Tensor& x, const Tensor& fill,
+           const Tensor& y) {
+  const std::int64_t width = x.size(1);
+  MTP_ASSERT(x.size(0) == sequences.rows() && y.elements() == x.elements());
+  cpu::with_type_of(y, [&]<typename T>(T) {
+    cpu::parallel_for(device, sequences.count(), [&](std::int64_t b) {
+      for (std::int64_t row = sequences.begin(b); row < sequences.end(b); ++row) {
+        const std::int64_t source = row + by;
+        T* out = cpu::elements_of<T>(y) + row * width;
+        if (source >= sequences.begin(b) && source < sequences.end(b))
+          std::copy_n(cpu::elements_of<T>(x) + source * width, width, out);
+        else if (!fill.empty())
+          std::copy_n(cpu::elements_of<T>(fill), width, out);
+        else
+          std::fill_n(out, width, T());
+      }
+    });
+  });
+}
+
+}  // namespace
+
 void lookup_forward(Device& device, const Tensor& table, const Tensor& ids, float factor, const Tensor& y) {
   const std::int64_t width = table.size(1), rows = ids.elements();
   MTP_ASSERT(y.size(0) == rows && y.size(1) == width);
@@ -47,34 +72,14 @@ void lookup_backward(Device& device, const Tensor& dy, const Tensor& ids, float 
 
 void shift_rows_forward(Device& device, const Sequences& sequences, std::int64_t by, const Tensor& x,
                         const Tensor& fill, const Tensor& y) {
-  const std::int64_t width = x.size(1);
-  MTP_ASSERT(by >= 0 && x.size(0) == sequences.rows() && y.elements() == x.elements() && fill.elements() == width);
-  cpu::with_type_of(y, [&]<typename T>(T) {
-    cpu::parallel_for(device, sequences.count(), [&](std::int64_t b) {
-      for (std::int64_t row = sequences.begin(b); row < sequences.end(b); ++row) {
-        const bool inside = row + by < sequences.end(b);
-        const T* in = inside ? cpu::elements_of<T>(x) + (row + by) * width : cpu::elements_of<T>(fill);
-        std::copy_n(in, width, cpu::elements_of<T>(y) + row * width);
-      }
-    });
-  });
+  MTP_ASSERT(by >= 0 && fill.elements() == x.size(1));
+  shift(device, sequences, by, x, fill, y);
 }
 
 void shift_rows_backward(Device& device, const Sequences& sequences, std::int64_t by, const Tensor& dy,
                          const Tensor& dx) {
-  const std::int64_t width = dy.size(1);
-  MTP_ASSERT(by >= 0 && dy.size(0) == sequences.rows() && dx.elements() == dy.elements());
-  cpu::with_type_of(dx, [&]<typename T>(T) {
-    cpu::parallel_for(device, sequences.count(), [&](std::int64_t b) {
-      for (std::int64_t row = sequences.begin(b); row < sequences.end(b); ++row) {
-        T* out = cpu::elements_of<T>(dx) + row * width;
-        if (row - by >= sequences.begin(b))
-          std::copy_n(cpu::elements_of<T>(dy) + (row - by) * width, width, out);
-        else
-          std::fill_n(out, width, T());
-      }
-    });
-  });
+  MTP_ASSERT(by >= 0);
+  shift(device, sequences, -by, dy, {}, dx);
 }
 
 }  // namespace mtp::ops::cpu

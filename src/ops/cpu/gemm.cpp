@@ -20,17 +20,6 @@ constexpr std::int64_t tile_columns = 256;
 // each of a once for every part of b. Elements of the largest part.
 constexpr std::int64_t part_elements = std::int64_t{1} << 21;
 
-struct Range {
-  std::int64_t begin, end;
-  std::int64_t size() const { return end - begin; }
-};
-
-/// body(part) for consecutive parts of 0 … n - 1.
-template <typename Body>
-void for_each_part(std::int64_t n, std::int64_t part, const Body& body) {
-  for (std::int64_t begin = 0; begin < n; begin += part) body(Range{begin, std::min(begin + part, n)});
-}
-
 /// Some rows of an operand a, or some columns of an operand b, in fp32: where the operand lies, or in a copy.
 class Fp32Part {
  public:
@@ -125,9 +114,9 @@ void parallel_gemm(Device& device, const Operand& a, const Operand& b, float bet
   const std::int64_t m = a.rows(), n = b.columns(), k = a.columns();
   MTP_ASSERT(b.rows() == k && c.size(0) == m && c.size(1) == n && (beta == 0 || c.dtype() == DType::f32));
   Fp32Part a_part(device, a, Fp32Part::Of::rows), b_part(device, b, Fp32Part::Of::columns);
-  for_each_part(n, b_part.largest(n, tile_columns), [&](Range columns) {
+  for_each_part({0, n}, b_part.largest(n, tile_columns), [&](Range columns) {
     b_part.load(columns);
-    for_each_part(m, a_part.largest(m, tile_rows), [&](Range rows) {
+    for_each_part({0, m}, a_part.largest(m, tile_rows), [&](Range rows) {
       a_part.load(rows);
       const std::int64_t across = (columns.size() + tile_columns - 1) / tile_columns;
       const std::int64_t down = (rows.size() + tile_rows - 1) / tile_rows;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "../operand.h"
 #include "mtp/tensor/device.h"
 
 namespace mtp::ops::cpu {
@@ -10,16 +11,6 @@ namespace mtp::ops::cpu {
 /// between rows as stored. Runs on the calling thread alone.
 void gemm(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
           const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc);
-
-/// A matrix as a product reads it: as it is stored, or transposed.
-struct Operand {
-  const Tensor& stored;
-  bool is_transposed = false;
-
-  std::int64_t rows() const { return stored.size(is_transposed ? 1 : 0); }
-  std::int64_t columns() const { return stored.size(is_transposed ? 0 : 1); }
-};
-inline constexpr bool transposed = true;
 
 /// c = a b + beta · c on all threads of the device; each matrix fp32 or bf16, beta 0 where c is bf16. c is cut into
 /// tiles of a fixed size, each one product in fp32, so that the bits do not depend on the number of threads.

@@ -34,10 +34,6 @@ void scatter_rows(const Tensor& x, RowSpan rows, const Tensor& y) {
   });
 }
 
-void set_zero(const Tensor& x) {
-  with_type_of(x, [&]<typename T>(T) { std::fill_n(elements_of<T>(x), x.elements(), T()); });
-}
-
 Tensor capped_logits(Device& device, const Tensor& x, const Tensor& w, float soft_cap) {
   const Tensor z = device.empty({x.size(0), w.size(0)});
   linear_forward(device, x, w, z);

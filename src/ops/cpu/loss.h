@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "../chunk.h"
 #include "element_type.h"
 #include "mtp/ops/cross_entropy.h"
 #include "parallel.h"
@@ -28,20 +29,18 @@ Tensor gather_rows(Device& device, const Tensor& x, RowSpan rows);
 /// y[rows[i]] = x[i].   x fp32
 void scatter_rows(const Tensor& x, RowSpan rows, const Tensor& y);
 
-void set_zero(const Tensor& x);
-
 /// cap(x wᵀ) in fp32, see CrossEntropy::soft_cap.   x [n, H], w [V, H]
 Tensor capped_logits(Device& device, const Tensor& x, const Tensor& w, float soft_cap);
 
 /// The teacher's logits [n, V] for the student's `rows`.
 Tensor teacher_logits(Device& device, const Teacher& teacher, const Tensor& teacher_rows, RowSpan rows);
 
+inline constexpr Chunk chunk_of_logits{.rows = 256, .logits = std::int64_t{1} << 26};
+
 /// body(begin, end) for pieces of `rows` rows whose [rows, V] logits are to be stored at a time.
 template <typename Body>
 void for_each_chunk(std::int64_t rows, std::int64_t vocabulary, const Body& body) {
-  // More rows share one pass over the weight; more memory is what they cost. At most 256 MiB of logits.
-  constexpr std::int64_t most_rows = 256, most_logits = std::int64_t{1} << 26;
-  const std::int64_t chunk = std::clamp<std::int64_t>(most_logits / vocabulary, 1, most_rows);
+  const std::int64_t chunk = chunk_of_logits.rows_of(vocabulary);
   for (std::int64_t begin = 0; begin < rows; begin += chunk) body(begin, std::min(begin + chunk, rows));
 }
 

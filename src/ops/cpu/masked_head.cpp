@@ -232,7 +232,7 @@ void score_sequences(Device& device, const CrossEntropy& ce, const MaskedHead& h
   MTP_ASSERT(x.size(0) == sequences.rows() && chosen.elements() == x.size(0) && x.size(1) == w.size(1));
   MTP_ASSERT(ce.soft_cap == 0 && loss.dtype() == DType::f64 && loss.elements() == 1);
   double sum = 0;
-  if (!dx.empty()) cpu::set_zero(dx);
+  if (!dx.empty()) device.set_zero(dx);
   for (std::int64_t b = 0; b < sequences.count(); ++b) {
     cpu::Rows rows = cpu::chosen_rows(chosen, sequences.begin(b), sequences.end(b));
     const auto n = static_cast<std::int64_t>(rows.size());

@@ -5,7 +5,7 @@
 namespace mtp::ops::cpu {
 
 void linear_forward(Device& device, const Tensor& x, const Tensor& w, const Tensor& y) {
-  cpu::parallel_gemm(device, {x}, {w, cpu::transposed}, 0, y);
+  cpu::parallel_gemm(device, {x}, {w, transposed}, 0, y);
 }
 
 void linear_backward_input(Device& device, const Tensor& dy, const Tensor& w, const Tensor& dx) {
@@ -13,7 +13,7 @@ void linear_backward_input(Device& device, const Tensor& dy, const Tensor& w, co
 }
 
 void linear_backward_weight(Device& device, const Tensor& dy, const Tensor& x, const Tensor& dw) {
-  cpu::parallel_gemm(device, {dy, cpu::transposed}, {x}, 1, dw);
+  cpu::parallel_gemm(device, {dy, transposed}, {x}, 1, dw);
 }
 
 }  // namespace mtp::ops::cpu

@@ -41,7 +41,7 @@ void backward_row(const T* dy, const T* x, const T* weight, float rrms, std::int
   }
 }
 
-/// `weight` and `residual` may be null.
+/// `residual` may be null; without one, `weight` may be null too.
 template <typename T>
 void forward_row(const T* x, const T* weight, const T* residual, float rrms, std::int64_t width, T* y) {
   if (residual != nullptr) {
@@ -56,7 +56,7 @@ void forward_row(const T* x, const T* weight, const T* residual, float rrms, std
   }
 }
 
-/// `weight` and `residual` may be empty.
+/// `residual` may be empty; without one, `weight` may be empty too.
 void forward(const Device& device, const RmsNorm& norm, const Tensor& x, const Tensor& weight, const Tensor& residual,
              const Tensor& y, const Tensor& rrms) {
   const std::int64_t width = x.size(-1), rows = x.elements() / width;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "mtp/tensor/device.h"
@@ -19,6 +20,17 @@ void parallel_pieces(const Device& device, std::int64_t n, std::int64_t piece, c
     const std::int64_t begin = i * piece;
     body(begin, begin + piece < n ? begin + piece : n);
   });
+}
+
+struct Range {
+  std::int64_t begin, end;
+  std::int64_t size() const { return end - begin; }
+};
+
+/// body(part) for consecutive parts of `range`.
+template <typename Body>
+void for_each_part(Range range, std::int64_t part, const Body& body) {
+  for (std::int64_t i = range.begin; i < range.end; i += part) body(Range{i, std::min(i + part, range.end)});
 }
 
 }  // namespace mtp::ops::cpu

@@ -31,8 +31,10 @@ inline constexpr int rows_of_thread = 4;
 
 /// Of the ring: see Blocking.
 constexpr unsigned stages_of(int width, int own_operands) {
-  if (own_operands == 1) return width == 512 ? 5 : width == 256 ? 2 : 3;
-  return width == 256 ? 4 : width == 128 ? 2 : 3;
+  if (width == 64) return 3;
+  if (width == 128) return own_operands == 1 ? 3 : 2;
+  if (width == 256) return 4;
+  return own_operands == 1 ? 5 : 3;
 }
 
 /// How the work on heads of a width is cut, with one product with the own rows or two. Shared memory, in KiB: own rows
@@ -41,7 +43,7 @@ constexpr unsigned stages_of(int width, int own_operands) {
 ///   width   one product           two products
 ///      64    8 + 8 + 3 ·  8         16 + 8 + 3 ·  8
 ///     128   16 + 8 + 3 · 16         32 + 8 + 2 · 16
-///     256   32 + 8 + 2 · 16         64 + 8 + 4 ·  8
+///     256   32 + 8 + 4 ·  8         64 + 8 + 4 ·  8
 ///     512   64 + 8 + 5 · 16        128 + 8 + 3 ·  8
 template <int head_width, int own_operands>
 struct Blocking {
@@ -50,7 +52,7 @@ struct Blocking {
   static constexpr int threads = warp_rows * warp_columns * warp_size;
   static constexpr int blocks = 256 / threads;  // that a multiprocessor's registers are enough for
 
-  static constexpr unsigned step_panels = head_width == 64 || (head_width >= 256 && own_operands == 2) ? 1 : 2;
+  static constexpr unsigned step_panels = head_width == 128 || (head_width == 512 && own_operands == 1) ? 2 : 1;
   static constexpr unsigned steps_of_product = panels / step_panels;
   static constexpr unsigned steps_of_tile = (own_operands + 1) * steps_of_product;
   static constexpr unsigned stages = stages_of(head_width, own_operands);

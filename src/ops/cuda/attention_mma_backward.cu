@@ -18,7 +18,7 @@ struct BackwardArguments {
 };
 
 /// exp(score - lse)
-__device__ inline float probability(float score, float lse) { return exp2f(score * log2_of_e - lse * log2_of_e); }
+__device__ inline float probability(float score, float lse) { return exp2f(fmaf(score, log2_of_e, -lse * log2_of_e)); }
 
 template <int width>
 __device__ void query_gradients(const BackwardArguments& a, unsigned h) {

@@ -64,7 +64,7 @@ struct RunningSoftmax {
       sum[row] *= factor[row];
     }
     scores.for_each([&](float& score, int row, int) {
-      score = exp2f(score * log2_of_e - relative_to[row]);
+      score = exp2f(fmaf(score, log2_of_e, -relative_to[row]));
       sum[row] += score;
     });
   }

@@ -19,7 +19,7 @@ struct ChunkOfLogits {
   double* losses;  // [T]
 };
 
-/// A block computes the loss of a row of the chunk and replaces its logits by their gradient.
+/// A block computes the loss of a row of the chunk and writes the gradient of its logits.
 __global__ void label_loss_kernel(ChunkOfLogits chunk, const std::int64_t* labels) {
   const std::int64_t row = chunk.rows[blockIdx.x], label = labels[row], width = chunk.vocabulary;
   if (label >= width) __trap();
@@ -30,6 +30,7 @@ __global__ void label_loss_kernel(ChunkOfLogits chunk, const std::int64_t* label
   if (threadIdx.x == 0) chunk.losses[row] = softmax.log_sum() - z_label;
   if (chunk.dz.empty()) return;
   const Elements dz = chunk.dz.from(blockIdx.x * width);
+#pragma unroll 4
   for (std::int64_t i = threadIdx.x; i < width; i += row_threads) {
     const float value = z(i), p = softmax(value) - (i == label ? 1.0f : 0.0f);
     dz.set(i, p * chunk.gradient_scale * chunk.cap.slope(value));
@@ -46,6 +47,7 @@ __global__ void distillation_loss_kernel(ChunkOfLogits chunk, SoftCap teacher_ca
   const double log_sum = softmax.log_sum();
   const Elements dz = chunk.dz.empty() ? chunk.dz : chunk.dz.from(blockIdx.x * width);
   double loss = 0;
+#pragma unroll 4
   for (std::int64_t i = threadIdx.x; i < width; i += row_threads) {
     const float value = z(i), p = target(teacher_z(i));
     loss += p * (log_sum - value);
@@ -73,7 +75,7 @@ void project(Device& device, const CrossEntropy& ce, const Tensor& x, const Tens
   MTP_ASSERT(dx.empty() || dx.elements() == x.elements());
   const std::int64_t vocabulary = w.size(0);
   const Tensor losses = device.zeros({x.size(0)}, DType::f64);
-  if (!dx.empty()) set_zero(device, dx);
+  if (!dx.empty()) device.set_zero(dx);
   for_each_chunk(device, chosen_rows(device, chosen), vocabulary, [&](const Tensor& rows) {
     const Tensor chunk_x = gather_rows(device, x, rows), z = logits_of(device, chunk_x, w);
     Tensor dz;
@@ -117,10 +119,8 @@ void projected_distillation(Device& device, const CrossEntropy& ce, const Tensor
 }
 
 void projected_choice(Device& device, const Tensor& x, const Tensor& w, const Tensor& labels, const Tensor& choices) {
-  MTP_ASSERT(x.size(1) == w.size(1) && labels.elements() == x.size(0) && choices.elements() == x.size(0));
-  device.copy(device.from_host(Rows(static_cast<std::size_t>(x.size(0)), no_label)), choices);
-  for_each_chunk(device, chosen_rows(device, labels), w.size(0), [&](const Tensor& rows) {
-    const Tensor z = logits_of(device, gather_rows(device, x, rows), w);
+  choose(device, x, w, labels, choices, [&](const Tensor& chunk_x, const Tensor& rows) {
+    const Tensor z = logits_of(device, chunk_x, w);
     launch(device, choice_kernel, blocks(rows.elements()), row_threads, w.size(0), z.f32(), rows.data<std::int64_t>(),
            choices.data<std::int64_t>());
   });

@@ -12,56 +12,69 @@ constexpr int threads = 256;
 constexpr float gelu_scale = 0.7978845608028654f;
 constexpr float gelu_cubic = 0.044715f;
 
-__device__ float gelu_tanh(float x) { return tanhf(gelu_scale * (x + gelu_cubic * x * x * x)); }
-__device__ float gelu(float x) { return 0.5f * x * (1.0f + gelu_tanh(x)); }
-__device__ float gelu_derivative(float x) {
-  const float t = gelu_tanh(x);
-  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * gelu_scale * (1.0f + 3.0f * gelu_cubic * x * x);
+/// The hyperbolic tangent that gelu(x) and its derivative are made of.
+__device__ float gelu_tangent(float x) { return tanhf(gelu_scale * (x + gelu_cubic * x * x * x)); }
+__device__ float gelu(float x, float tangent) { return 0.5f * x * (1.0f + tangent); }
+__device__ float gelu_derivative(float x, float tangent) {
+  return 0.5f * (1.0f + tangent) +
+         0.5f * x * (1.0f - tangent * tangent) * gelu_scale * (1.0f + 3.0f * gelu_cubic * x * x);
 }
 
-// What is computed per element, of up to three inputs.
+// What is computed per element, of one or two inputs.
 struct Add {
-  __device__ float operator()(float a, float b, float) const { return a + b; }
+  __device__ float operator()(float a, float b) const { return a + b; }
 };
 struct AddScaled {
   float factor;
-  __device__ float operator()(float a, float b, float) const { return (a + b) * factor; }
+  __device__ float operator()(float a, float b) const { return (a + b) * factor; }
 };
 struct Scale {
   float factor;
-  __device__ float operator()(float a, float, float) const { return a * factor; }
+  __device__ float operator()(float a, float) const { return a * factor; }
 };
 struct GatedGelu {
-  __device__ float operator()(float gate, float up, float) const { return gelu(gate) * up; }
-};
-struct GatedGeluUp {
-  __device__ float operator()(float dy, float gate, float) const { return dy * gelu(gate); }
-};
-struct GatedGeluGate {
-  __device__ float operator()(float dy, float gate, float up) const { return dy * up * gelu_derivative(gate); }
+  __device__ float operator()(float gate, float up) const { return gelu(gate, gelu_tangent(gate)) * up; }
 };
 
 template <int n, typename Function>
-__global__ void map_kernel(std::int64_t elements, Function function, Elements a, Elements b, Elements c, Elements y) {
+__global__ void map_kernel(std::int64_t elements, Function function, Elements a, Elements b, Elements y) {
   const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x) * n;
   if (i >= elements) return;
-  Pack<n> pack_a = a.load<n>(i), pack_b = {}, pack_c = {};
+  Pack<n> pack_a = a.load<n>(i), pack_b = {};
   if (!b.empty()) pack_b = b.load<n>(i);
-  if (!c.empty()) pack_c = c.load<n>(i);
 #pragma unroll
-  for (int j = 0; j < n; ++j) pack_a.values[j] = function(pack_a.values[j], pack_b.values[j], pack_c.values[j]);
+  for (int j = 0; j < n; ++j) pack_a.values[j] = function(pack_a.values[j], pack_b.values[j]);
   y.store<n>(i, pack_a);
 }
 
-/// y = function(a, b, c) for every element; b and c may be empty.
+/// y = function(a, b) for every element; b may be empty.
 template <typename Function>
-void map(Device& device, const Function& function, const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& y) {
+void map(Device& device, const Function& function, const Tensor& a, const Tensor& b, const Tensor& y) {
   const std::int64_t elements = y.elements();
-  for (const Tensor* input : {&a, &b, &c}) MTP_ASSERT(input->empty() || input->elements() == elements);
-  with_pack(is_packed({elements}, {&a, &b, &c, &y}), [&](auto n) {
+  MTP_ASSERT(a.elements() == elements && (b.empty() || b.elements() == elements));
+  with_pack(is_packed({elements}, {&a, &b, &y}), [&](auto n) {
     launch(device, map_kernel<n(), Function>, blocks(ceil_div(elements, threads * n())), threads, elements, function,
-           Elements(a), Elements(b), Elements(c), Elements(y));
+           Elements(a), Elements(b), Elements(y));
   });
+}
+
+/// Either output may be empty.
+template <int n>
+__global__ void gated_gelu_backward_kernel(std::int64_t elements, Elements dy, Elements gate, Elements up,
+                                           Elements dgate, Elements dup) {
+  const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x) * n;
+  if (i >= elements) return;
+  const Pack<n> d = dy.load<n>(i), x = gate.load<n>(i);
+  Pack<n> u = {}, out_gate, out_up;
+  if (!dgate.empty()) u = up.load<n>(i);
+#pragma unroll
+  for (int j = 0; j < n; ++j) {
+    const float tangent = gelu_tangent(x.values[j]);
+    out_gate.values[j] = d.values[j] * u.values[j] * gelu_derivative(x.values[j], tangent);
+    out_up.values[j] = d.values[j] * gelu(x.values[j], tangent);
+  }
+  if (!dgate.empty()) dgate.store<n>(i, out_gate);
+  if (!dup.empty()) dup.store<n>(i, out_up);
 }
 
 /// The part of a matrix that a copy reads or writes: rows of `width` elements, `stride` apart, from `begin` on.
@@ -99,15 +112,15 @@ void move_columns(Device& device, std::int64_t width, const Tensor& from, std::i
 
 }  // namespace
 
-void convert(Device& device, const Tensor& x, const Tensor& y) { map(device, Scale{1}, x, {}, {}, y); }
+void convert(Device& device, const Tensor& x, const Tensor& y) { map(device, Scale{1}, x, {}, y); }
 
-void add(Device& device, const Tensor& a, const Tensor& b, const Tensor& y) { map(device, Add(), a, b, {}, y); }
+void add(Device& device, const Tensor& a, const Tensor& b, const Tensor& y) { map(device, Add(), a, b, y); }
 
 void add_scaled(Device& device, const Tensor& a, const Tensor& b, float factor, const Tensor& y) {
-  map(device, AddScaled{factor}, a, b, {}, y);
+  map(device, AddScaled{factor}, a, b, y);
 }
 
-void scale(Device& device, const Tensor& x, float factor, const Tensor& y) { map(device, Scale{factor}, x, {}, {}, y); }
+void scale(Device& device, const Tensor& x, float factor, const Tensor& y) { map(device, Scale{factor}, x, {}, y); }
 
 void accumulate(Device& device, const Tensor& x, const Tensor& y) { add(device, y, x, y); }
 
@@ -131,13 +144,19 @@ void add_columns(Device& device, const Tensor& dy, std::int64_t begin, const Ten
 }
 
 void gated_gelu_forward(Device& device, const Tensor& gate, const Tensor& up, const Tensor& y) {
-  map(device, GatedGelu(), gate, up, {}, y);
+  map(device, GatedGelu(), gate, up, y);
 }
 
 void gated_gelu_backward(Device& device, const Tensor& dy, const Tensor& gate, const Tensor& up, const Tensor& dgate,
                          const Tensor& dup) {
-  if (!dup.empty()) map(device, GatedGeluUp(), dy, gate, {}, dup);
-  if (!dgate.empty()) map(device, GatedGeluGate(), dy, gate, up, dgate);
+  const std::int64_t elements = dy.elements();
+  MTP_ASSERT(gate.elements() == elements && up.elements() == elements);
+  MTP_ASSERT(dgate.empty() || dgate.elements() == elements);
+  MTP_ASSERT(dup.empty() || dup.elements() == elements);
+  with_pack(is_packed({elements}, {&dy, &gate, &up, &dgate, &dup}), [&](auto n) {
+    launch(device, gated_gelu_backward_kernel<n()>, blocks(ceil_div(elements, threads * n())), threads, elements,
+           Elements(dy), Elements(gate), Elements(up), Elements(dgate), Elements(dup));
+  });
 }
 
 }  // namespace mtp::ops::cuda

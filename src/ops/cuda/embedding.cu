@@ -25,7 +25,6 @@ __global__ void lookup_kernel(std::int64_t vocabulary, std::int64_t width, Eleme
 /// A block of threads of the first row with an id adds all rows with that id, in their order; a thread owns columns.
 __global__ void lookup_backward_kernel(std::int64_t rows, std::int64_t vocabulary, std::int64_t width, Elements dy,
                                        const std::int64_t* ids, float factor, std::int64_t skip, float* dtable) {
-  __shared__ int found[threads];
   const std::int64_t row = blockIdx.x, id = ids[row];
   if (id == skip) return;
   if (id < 0 || id >= vocabulary) __trap();
@@ -35,8 +34,8 @@ __global__ void lookup_backward_kernel(std::int64_t rows, std::int64_t vocabular
 
   const std::int64_t column = static_cast<std::int64_t>(blockIdx.y) * threads + threadIdx.x;
   float sum = column < width ? dtable[id * width + column] : 0.0f;
-  for_each_match(
-      row, rows, found, [&](std::int64_t i) { return ids[i] == id; },
+  for_each_match<threads>(
+      row, rows, [&](std::int64_t i) { return ids[i] == id; },
       [&](std::int64_t i) {
         if (column < width) sum += dy[i * width + column] * factor;
       });

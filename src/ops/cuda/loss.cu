@@ -48,10 +48,6 @@ void scatter_rows(Device& device, const Tensor& x, const Tensor& rows, const Ten
          rows.data<std::int64_t>(), Elements(y));
 }
 
-void set_zero(Device& device, const Tensor& x) {
-  device.context().set_zero(x.data<void>(), static_cast<std::size_t>(x.elements()) * size_of(x.dtype()));
-}
-
 Tensor logits_of(Device& device, const Tensor& x, const Tensor& w) {
   const Tensor z = device.empty({x.size(0), w.size(0)});
   ops::linear_forward(device, x, w, z);

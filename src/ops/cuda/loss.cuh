@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "../chunk.h"
 #include "mtp/ops/cross_entropy.h"
 #include "reduce.cuh"
 
@@ -25,8 +26,6 @@ Tensor gather_rows(Device& device, const Tensor& x, const Tensor& rows);
 /// y[rows[i]] = x[i]
 void scatter_rows(Device& device, const Tensor& x, const Tensor& rows, const Tensor& y);
 
-void set_zero(Device& device, const Tensor& x);
-
 /// The products x wᵀ, in fp32 and not capped.   x [n, H], w [V, H]
 Tensor logits_of(Device& device, const Tensor& x, const Tensor& w);
 
@@ -36,16 +35,29 @@ Tensor teacher_logits(Device& device, const Teacher& teacher, const Tensor& teac
 /// loss = Σ losses, in a fixed order.   losses [n] fp64
 void sum_losses(Device& device, const Tensor& losses, const Tensor& loss);
 
+/// 1 GiB of logits: at E4B's vocabulary, 1024 rows, so that reading and writing the table's gradient again for every
+/// chunk takes less than half as long as the products.
+inline constexpr Chunk chunk_of_logits{.rows = 1024, .logits = std::int64_t{1} << 28};
+
 /// body(rows) for pieces of `rows` whose [n, V] logits are to be stored at a time.   rows [n] int64
 template <typename Body>
 void for_each_chunk(Device& device, const Rows& rows, std::int64_t vocabulary, const Body& body) {
-  // More rows share one pass over the weight; more memory is what they cost. At most 256 MiB of logits.
-  constexpr std::int64_t most_rows = 256, most_logits = std::int64_t{1} << 26;
-  const std::int64_t chunk = std::clamp<std::int64_t>(most_logits / vocabulary, 1, most_rows);
-  const auto n = static_cast<std::int64_t>(rows.size());
+  const std::int64_t chunk = chunk_of_logits.rows_of(vocabulary), n = static_cast<std::int64_t>(rows.size());
   if (n == 0) return;
   const Tensor all = device.from_host(rows);
   for (std::int64_t begin = 0; begin < n; begin += chunk) body(all.slice(begin, {std::min(chunk, n - begin)}));
+}
+
+/// Chunks of the rows with a label: `run(x, rows)` queues the kernel that writes the choices of `rows`, whose inputs
+/// are x.
+///   x [T, H], w [V, H], labels, choices [T] int64
+template <typename Run>
+void choose(Device& device, const Tensor& x, const Tensor& w, const Tensor& labels, const Tensor& choices,
+            const Run& run) {
+  MTP_ASSERT(x.size(1) == w.size(1) && labels.elements() == x.size(0) && choices.elements() == x.size(0));
+  device.copy(device.from_host(Rows(static_cast<std::size_t>(x.size(0)), no_label)), choices);
+  for_each_chunk(device, chosen_rows(device, labels), w.size(0),
+                 [&](const Tensor& rows) { run(gather_rows(device, x, rows), rows); });
 }
 
 /// z = cap · tanh(z / cap); 0: none.
@@ -70,15 +82,20 @@ struct Softmax {
 template <typename Logit>
 __device__ Softmax softmax_of(std::int64_t width, const Logit& z) {
   constexpr float lowest = -3.402823466e38f;  // not infinite: an infinite difference from itself would be no number
+  constexpr int at_once = 4;                  // that share a rescaling, and whose loads do not wait for each other
   float maximum = lowest, sum = 0;
-  for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-    const float value = z(i);
-    if (value > maximum) {
-      sum = sum * expf(maximum - value) + 1.0f;
-      maximum = value;
-    } else {
-      sum += expf(value - maximum);
+  for (std::int64_t i = threadIdx.x; i < width; i += at_once * blockDim.x) {
+    float values[at_once], raised = maximum;
+#pragma unroll
+    for (int u = 0; u < at_once; ++u) {
+      const std::int64_t at = i + u * blockDim.x;
+      values[u] = at < width ? z(at) : -INFINITY;
+      raised = Largest()(raised, values[u]);
     }
+    sum *= expf(maximum - raised);
+#pragma unroll
+    for (int u = 0; u < at_once; ++u) sum += expf(values[u] - raised);
+    maximum = raised;
   }
   const float largest = reduce_block(maximum, Largest());
   return {largest, reduce_block(sum * expf(maximum - largest), Sum())};

@@ -47,7 +47,7 @@ __global__ void score_kernel(Selection selection, std::int64_t width, Elements x
   for (std::int64_t j = begin + threadIdx.x / warp_size; j < end; j += row_threads / warp_size) {
     const std::int64_t token = selection.token(row, j);
     float sum = 0;
-    for (std::int64_t i = lane; i < width; i += warp_size) sum += x[row * width + i] * w[token * width + i];
+    for (std::int64_t i = lane; i < width; i += warp_size) sum = fmaf(x[row * width + i], w[token * width + i], sum);
     sum = reduce_warp(sum, Sum());
     if (lane == 0) selection.row(row)[j] = sum;
   }
@@ -55,10 +55,8 @@ __global__ void score_kernel(Selection selection, std::int64_t width, Elements x
 
 __global__ void least_kernel(Selection selection, float* least) {
   float own = INFINITY;
-  for (std::int64_t j = threadIdx.x; j < selection.width(); j += row_threads) {
-    const float score = selection.row(blockIdx.x)[j];
-    own = score < own ? score : own;
-  }
+  for (std::int64_t j = threadIdx.x; j < selection.width(); j += row_threads)
+    own = Least()(own, selection.row(blockIdx.x)[j]);
   own = reduce_block(own, Least());
   if (threadIdx.x == 0) least[blockIdx.x] = own;
 }
@@ -67,7 +65,7 @@ __global__ void least_kernel(Selection selection, float* least) {
 __global__ void unselected_kernel(SequenceTable sequences, const float* least, float* unselected) {
   const std::int64_t begin = sequences.offsets[blockIdx.x], end = sequences.offsets[blockIdx.x + 1];
   float own = INFINITY;
-  for (std::int64_t t = begin + threadIdx.x; t < end; t += row_threads) own = least[t] < own ? least[t] : own;
+  for (std::int64_t t = begin + threadIdx.x; t < end; t += row_threads) own = Least()(own, least[t]);
   own = reduce_block(own, Least());
   for (std::int64_t t = begin + threadIdx.x; t < end; t += row_threads) unselected[t] = own - 1.0f;
 }
@@ -134,7 +132,7 @@ __global__ void backward_x_kernel(Selection selection, std::int64_t width, Eleme
   const float* const dz = selection.row(row);
   for (std::int64_t i = threadIdx.x; i < width; i += row_threads) {
     float sum = 0;
-    for (std::int64_t j = 0; j < selection.width(); ++j) sum += dz[j] * w[selection.token(row, j) * width + i];
+    for (std::int64_t j = 0; j < selection.width(); ++j) sum = fmaf(dz[j], w[selection.token(row, j) * width + i], sum);
     dx.set(row * width + i, sum);
   }
 }
@@ -148,13 +146,12 @@ struct Members {
 
 /// A block per centroid.
 __global__ void members_kernel(Selection selection, std::int64_t rows, const std::int64_t* labels, Members members) {
-  __shared__ int found[row_threads];
   const std::int64_t centroid = blockIdx.x;
   std::int64_t count = 0;
   const auto is_member = [&](std::int64_t place) {
     return selection.chosen[place] == centroid && labels[place / selection.top_k] >= 0;
   };
-  for_each_match(0, rows * selection.top_k, found, is_member, [&](std::int64_t place) {
+  for_each_match<row_threads>(0, rows * selection.top_k, is_member, [&](std::int64_t place) {
     if (count == members.most) return;  // only where scores are no numbers: a row has chosen a centroid twice
     if (threadIdx.x == 0) members.place[centroid * members.most + count] = static_cast<std::int32_t>(place);
     ++count;
@@ -165,13 +162,14 @@ __global__ void members_kernel(Selection selection, std::int64_t rows, const std
 /// A block adds one token's gradient over the rows that selected it, in their order; a thread owns columns.
 __global__ void backward_w_kernel(Selection selection, std::int64_t width, Members members, Elements x, float* dw) {
   const std::int64_t centroid = blockIdx.x / selection.tokens_per_centroid;
+  if (members.count[centroid] == 0) return;
   const std::int64_t j = blockIdx.x % selection.tokens_per_centroid, token = selection.ordering[blockIdx.x];
   const std::int32_t* const places = members.place + centroid * members.most;
   for (std::int64_t i = threadIdx.x; i < width; i += row_threads) {
     float sum = 0;
     for (std::int64_t k = 0; k < members.count[centroid]; ++k) {
       const std::int64_t row = places[k] / selection.top_k, slot = places[k] % selection.top_k;
-      sum += selection.row(row)[slot * selection.tokens_per_centroid + j] * x[row * width + i];
+      sum = fmaf(selection.row(row)[slot * selection.tokens_per_centroid + j], x[row * width + i], sum);
     }
     dw[token * width + i] += sum;
   }
@@ -195,12 +193,13 @@ class MaskedScores {
     MTP_ASSERT(head.top_k > 0 && head.top_k <= centroids);
     chosen_ = device.empty({n, head.top_k}, DType::i32);
     scores_ = device.empty({n, head.top_k * tokens});
+    selection_ = {centroids,    head.top_k, tokens, head.ordering.data<std::int64_t>(), chosen_.data<std::int32_t>(),
+                  scores_.f32()};
     const Tensor logits = logits_of(device, x, head.centroids);
-    mtp::launch(device.context(), top_k_kernel, blocks(n), row_threads, centroids * sizeof(float),
-                selection(head, tokens), logits.f32());
-    launch(device, score_kernel, dim3(blocks(n), blocks(head.top_k)), row_threads, selection(head, tokens), x.size(1),
-           Elements(x), Elements(w));
-    selection_ = selection(head, tokens);
+    mtp::launch(device.context(), top_k_kernel, blocks(n), row_threads, centroids * sizeof(float), selection_,
+                logits.f32());
+    launch(device, score_kernel, dim3(blocks(n), blocks(head.top_k)), row_threads, selection_, x.size(1), Elements(x),
+           Elements(w));
   }
 
   const Selection& selection() const { return selection_; }
@@ -231,11 +230,6 @@ class MaskedScores {
   }
 
  private:
-  Selection selection(const MaskedHead& head, std::int64_t tokens) const {
-    return {head.centroids.size(0),       head.top_k,   tokens, head.ordering.data<std::int64_t>(),
-            chosen_.data<std::int32_t>(), scores_.f32()};
-  }
-
   Device& device_;
   const Tensor x_, w_;
   Tensor chosen_, scores_;
@@ -288,10 +282,8 @@ void masked_distillation(Device& device, const CrossEntropy& ce, const MaskedHea
 
 void masked_choice(Device& device, const MaskedHead& head, const Tensor& x, const Tensor& w, const Tensor& labels,
                    const Tensor& choices) {
-  MTP_ASSERT(labels.elements() == x.size(0) && choices.elements() == x.size(0));
-  device.copy(device.from_host(Rows(static_cast<std::size_t>(x.size(0)), no_label)), choices);
-  for_each_chunk(device, chosen_rows(device, labels), w.size(0), [&](const Tensor& rows) {
-    const MaskedScores scores(device, head, gather_rows(device, x, rows), w);
+  choose(device, x, w, labels, choices, [&](const Tensor& chunk_x, const Tensor& rows) {
+    const MaskedScores scores(device, head, chunk_x, w);
     launch(device, masked_choice_kernel, blocks(rows.elements()), row_threads, scores.selection(),
            rows.data<std::int64_t>(), choices.data<std::int64_t>());
   });

@@ -4,13 +4,13 @@
 
 namespace mtp::ops::cuda {
 
-/// Calls body(i) for every begin ≤ i < end with is_match(i), in this order and with all threads of the block, which
-/// test as many i at once as there are threads. `found` has room for so many.
-template <typename IsMatch, typename Body>
-__device__ void for_each_match(std::int64_t begin, std::int64_t end, int* found, const IsMatch& is_match,
-                               const Body& body) {
-  __shared__ int found_by_warp[warp_size];
-  const int threads = static_cast<int>(blockDim.x), lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
+/// Calls body(i) for every begin ≤ i < end with is_match(i), in this order and with all `threads` of the block, which
+/// test as many i at once.
+template <int threads, typename IsMatch, typename Body>
+__device__ void for_each_match(std::int64_t begin, std::int64_t end, const IsMatch& is_match, const Body& body) {
+  constexpr int warps = threads / warp_size;
+  __shared__ int found[threads], found_by_warp[warps];
+  const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
   for (std::int64_t first = begin; first < end; first += threads) {
     const std::int64_t i = first + threadIdx.x;
     const bool matches = i < end && is_match(i);
@@ -18,7 +18,7 @@ __device__ void for_each_match(std::int64_t begin, std::int64_t end, int* found,
     if (lane == 0) found_by_warp[warp] = __popc(of_warp);
     __syncthreads();
     int place = __popc(of_warp & ((1u << lane) - 1)), count = 0;
-    for (int other = 0; other < threads / warp_size; ++other) {
+    for (int other = 0; other < warps; ++other) {
       if (other < warp) place += found_by_warp[other];
       count += found_by_warp[other];
     }

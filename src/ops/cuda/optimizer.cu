@@ -1,7 +1,6 @@
 #include "mtp/ops/optimizer.h"
 
-#include <cmath>
-
+#include "../adamw_coefficients.h"
 #include "reduce.cuh"
 
 namespace mtp::ops::cuda {
@@ -10,13 +9,8 @@ namespace {
 
 constexpr int threads = 256;
 
-/// Scalars computed in double, as PyTorch's single-tensor implementation does, and used in fp32.
-struct Coefficients {
-  float factor, keep1, beta2, keep2, decay, step_size, root_correction, eps;
-};
-
 template <int n>
-__global__ void adamw_kernel(std::int64_t elements, Coefficients c, Elements gradient, Elements weight,
+__global__ void adamw_kernel(std::int64_t elements, AdamWCoefficients c, Elements gradient, Elements weight,
                              Elements moment1, Elements moment2) {
   const std::int64_t i = (static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x) * n;
   if (i >= elements) return;
@@ -46,21 +40,11 @@ __global__ void sum_of_squares_kernel(std::int64_t block, const float* gradient,
 
 void adamw(Device& device, const AdamW& adamw, const Tensor& gradient, const Tensor& weight, const Tensor& moment1,
            const Tensor& moment2) {
-  const double correction1 = 1.0 - std::pow(adamw.beta1, static_cast<double>(adamw.step));
-  const double correction2 = 1.0 - std::pow(adamw.beta2, static_cast<double>(adamw.step));
-  const Coefficients coefficients{.factor = adamw.gradient_factor,
-                                  .keep1 = static_cast<float>(1.0 - adamw.beta1),
-                                  .beta2 = static_cast<float>(adamw.beta2),
-                                  .keep2 = static_cast<float>(1.0 - adamw.beta2),
-                                  .decay = static_cast<float>(1.0 - adamw.lr * adamw.weight_decay),
-                                  .step_size = static_cast<float>(-adamw.lr / correction1),
-                                  .root_correction = static_cast<float>(std::sqrt(correction2)),
-                                  .eps = static_cast<float>(adamw.eps)};
   const std::int64_t elements = weight.elements();
   MTP_ASSERT(gradient.elements() == elements && moment1.elements() == elements && moment2.elements() == elements);
   with_pack(is_packed({elements}, {&gradient, &weight, &moment1, &moment2}), [&](auto n) {
-    launch(device, adamw_kernel<n()>, blocks(ceil_div(elements, threads * n())), threads, elements, coefficients,
-           Elements(gradient), Elements(weight), Elements(moment1), Elements(moment2));
+    launch(device, adamw_kernel<n()>, blocks(ceil_div(elements, threads * n())), threads, elements,
+           coefficients_of(adamw), Elements(gradient), Elements(weight), Elements(moment1), Elements(moment2));
   });
 }
 
