@@ -14,6 +14,8 @@
 
 #include "streams.h"
 
+#include "mma.h"
+
 #define MTP_CUDA_EMULATION
 #define __global__
 #define __device__
@@ -70,6 +72,11 @@ void wait_for_block();
 /// Gives `value` to the other lanes of the warp and returns what all 32 gave.
 const std::uint64_t* exchange(std::uint64_t value);
 unsigned lane();
+
+/// That of the device that runs.
+Order order();
+/// Ends the program with a message that names the block.
+[[noreturn]] void fail(const char* what);
 
 }  // namespace emulation
 
