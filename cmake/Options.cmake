@@ -37,7 +37,7 @@ target_include_directories(mtp_flags INTERFACE ${CMAKE_SOURCE_DIR}/include)
 # falls, or shards would differ.
 target_compile_options(
   mtp_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Werror;-march=${MTP_ARCH};-ffp-contract=off;-fno-math-errno;-fno-trapping-math>)
-# nvcc's own warnings and those of the host compiler that it calls. -Wpedantic would object to what nvcc generates. fmt
+# The same on a GPU, whose kernels say fmaf where they mean it. nvcc's own warnings and those of the host compiler that it calls. -Wpedantic would object to what nvcc generates. fmt
 # checks format strings when they are compiled, but takes nvcc for too old to compile that.
 target_compile_options(
-  mtp_flags INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;--expt-relaxed-constexpr;-lineinfo;-DFMT_USE_CONSTEXPR=1;-Xcompiler=-Wall,-Wextra,-Wshadow,-Werror,-march=${MTP_ARCH},-ffp-contract=off>)
+  mtp_flags INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;--expt-relaxed-constexpr;--fmad=false;-lineinfo;-DFMT_USE_CONSTEXPR=1;-Xcompiler=-Wall,-Wextra,-Wshadow,-Werror,-march=${MTP_ARCH},-ffp-contract=off>)

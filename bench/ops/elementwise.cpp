@@ -1,5 +1,6 @@
 #include "mtp/ops/elementwise.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 

@@ -71,6 +71,16 @@ Values softmax(Values z) {
   return z;
 }
 
+void expect_choices(const Device& device, const Tensor& choices,
+                    const std::function<Values(std::int64_t row)>& logits) {
+  std::vector<std::int64_t> chosen(static_cast<std::size_t>(choices.elements()));
+  device.to_host(choices, chosen);
+  for (const std::int64_t i : sample(choices.elements())) {
+    const Values z = logits(i);
+    expect_close("logit of the choice", {z[chosen[i]]}, {std::ranges::max(z)});
+  }
+}
+
 void ExpectedLosses::add(std::int64_t row, double loss, const Values& gradient) {
   loss_ += loss;
   rows_.push_back(row);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "cases.h"
@@ -18,9 +19,9 @@ struct Projection {
   std::vector<std::int64_t> all_labels;
   Tensor loss, dx, dw;
 
-  double rows() const { return static_cast<double>(x.size(0)); }
-  double width() const { return static_cast<double>(x.size(1)); }
-  double vocabulary() const { return static_cast<double>(w.size(0)); }
+  std::int64_t rows() const { return x.size(0); }
+  std::int64_t width() const { return x.size(1); }
+  std::int64_t vocabulary() const { return w.size(0); }
 };
 /// `labels`: of every row.
 Projection projection(Device& device, std::int64_t rows, std::int64_t width, std::int64_t vocabulary, float soft_cap,
@@ -34,6 +35,9 @@ double cap(double z, float soft_cap);
 /// cap(x wᵀ) of one row x.
 Values logits(const Device& device, const Values& x, const Tensor& w, float soft_cap);
 Values softmax(Values z);
+
+/// Throws Error where a row's choice is not the token of its largest logit, for a sample of the rows.
+void expect_choices(const Device& device, const Tensor& choices, const std::function<Values(std::int64_t row)>& logits);
 
 /// The expected loss and gradients of a sample of rows, added up row by row.
 class ExpectedLosses {

@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "heads.h"
 #include "mtp/ops/choice.h"
+#include "support/products.h"
 
 namespace mtp::bench {
 
@@ -17,15 +19,15 @@ struct Masked {
   ops::Sequences sequences;
 
   std::int64_t tokens_per_centroid() const { return projection.w.size(0) / head.centroids.size(0); }
-  double selected() const { return static_cast<double>(head.top_k * tokens_per_centroid()); }
+  std::int64_t selected() const { return head.top_k * tokens_per_centroid(); }
   /// FLOPs of choosing the centroids and of `products` over the selected tokens.
   double flops(int products) const {
-    const auto centroids = static_cast<double>(head.centroids.size(0));
-    return 2 * projection.rows() * projection.width() * (centroids + products * selected());
+    return product_flops(projection.rows(), projection.width(), head.centroids.size(0) + products * selected());
   }
   /// Of `passes` over the rows of selected tokens, which are those of one row at the least.
   double bytes(int passes) const {
-    return bytes_of({projection.x, head.centroids, projection.labels}) + passes * selected() * projection.width() * 4;
+    const auto elements = static_cast<double>(selected() * projection.width());
+    return bytes_of({projection.x, head.centroids, projection.labels}) + passes * elements * sizeof(float);
   }
 };
 
@@ -135,7 +137,7 @@ Work distillation(Device& device, const Sizes& s) {
               },
           .check = [=, &device] { check_losses(device, m, target); },
           .bytes = m.bytes(3) + bytes_of({p.dx, from.x, from.w}),
-          .flops = m.flops(3) + 2 * p.rows() * p.vocabulary() * static_cast<double>(s.base.hidden_size)};
+          .flops = m.flops(3) + product_flops(s.rows, s.base.hidden_size, s.vocabulary)};
 }
 
 Work choice(Device& device, const Sizes& s) {
@@ -143,13 +145,8 @@ Work choice(Device& device, const Sizes& s) {
   const Projection& p = m.projection;
   const Tensor choices = device.empty({s.rows}, DType::i64);
   const auto check = [=, &device] {
-    std::vector<std::int64_t> chosen(static_cast<std::size_t>(s.rows));
-    device.to_host(choices, chosen);
     const ExpectedLogits expected(device, m);
-    for (const std::int64_t i : sample(s.rows)) {
-      const Values z = expected.of(i);
-      expect_close("logit of the choice", {z[chosen[i]]}, {std::ranges::max(z)});
-    }
+    expect_choices(device, choices, [&](std::int64_t i) { return expected.of(i); });
     label_every_row(device, p);
   };
   return {.run = [=, &device] { ops::masked_choice(device, m.head, p.x, p.w, p.labels, choices); },

@@ -1,6 +1,7 @@
 #include "mtp/ops/matmul.h"
 
 #include "cases.h"
+#include "support/products.h"
 
 namespace mtp::bench {
 
@@ -9,7 +10,7 @@ namespace {
 /// A layer without bias.
 struct Linear {
   std::int64_t rows, in, out;
-  double flops() const { return 2.0 * static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(out); }
+  double flops() const { return product_flops(rows, in, out); }
 };
 
 /// Column `index` of a matrix.
@@ -18,18 +19,6 @@ Values column(const Device& device, const Tensor& matrix, std::int64_t index) {
   for (std::int64_t i = 0; i < matrix.size(0); ++i)
     values.push_back(part(device, matrix, i * matrix.size(1) + index, 1)[0]);
   return values;
-}
-
-/// Compares a sample of elements: expected(i, j) is that of row i and column j.
-void expect_elements(const Device& device, const std::string& what, const Tensor& actual,
-                     const std::function<double(std::int64_t i, std::int64_t j)>& expected) {
-  Values found, wanted;
-  for (const std::int64_t i : sample(actual.size(0)))
-    for (const std::int64_t j : sample(actual.size(1))) {
-      found.push_back(part(device, actual, i * actual.size(1) + j, 1)[0]);
-      wanted.push_back(expected(i, j));
-    }
-  expect_close(what, found, wanted);
 }
 
 Work forward(Device& device, const Linear& linear) {

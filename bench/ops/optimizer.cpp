@@ -28,7 +28,11 @@ Work adamw(Device& device, const Sizes& sizes) {
     }
     expect_close("weight", part(device, weight, shape[0] - checked, checked), expected);
   };
-  return {.run = [=, &device] { ops::adamw(device, step, gradient, weight, moment1, moment2); },
+  const ops::AdamWShard shard{.gradient = gradient, .weight = weight, .moment1 = moment1, .moment2 = moment2};
+  return {.run =
+              [=, &device] {
+                ops::adamw(device, step, {&shard, 1});
+              },
           .check = check,
           .bytes = bytes_of({gradient, weight, moment1, moment2, weight, moment1, moment2})};
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <span>
 #include <string>
 
 #include "flops.h"
@@ -56,7 +57,7 @@ JointStep::JointStep(const dist::Communicator& communicator, Device& device, con
                 settings.train.compute_dtype == ComputeType::bf16 ? DType::bf16 : DType::f32},
       parameters_(pair_.table, sharding_),
       joint_(device, settings_, pair_, parameters_),
-      optimizer_(settings_.optimizer, device, communicator, parameters_.units()),
+      optimizer_(settings_.optimizer, settings_.run.seed, device, communicator, parameters_.units()),
       sequences_({length}) {
   parameters_.load(pair_, device);
   const auto vocabulary = static_cast<std::uint64_t>(pair_.base_config.text.vocab_size);
@@ -75,9 +76,10 @@ double JointStep::run(double lr) {
   const double waited_before = communicator_.waited();
   std::vector<double> losses;
   for (std::int64_t i = 0; i < micro_batches(); ++i) {
-    sharding_.first_micro_batch = i * communicator_.size();
+    sharding_.begin_micro_batches(i * communicator_.size());
     const std::span<const std::int64_t> all = tokens_[i];
     losses.push_back(joint_.forward_backward({sequences_, all.first(length_), all.last(length_)}, tokens()).base);
+    sharding_.end_micro_batches();
   }
   const double waited_in_passes = communicator_.waited() - waited_before;
   phases_.compute += seconds_since(start) - waited_in_passes;

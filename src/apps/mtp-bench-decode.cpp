@@ -74,11 +74,6 @@ std::optional<CommandLine> parse(int argc, char** argv) {
   return line;
 }
 
-Device make_device(const CommandLine& line, int threads) {
-  if (line.device == "cpu" || find_cuda_devices().count == 0) return Device(threads);
-  return Device::cuda(0);
-}
-
 DType compute_dtype_of(const CommandLine& line, const Device& device) {
   if (line.compute_dtype.empty()) return device.kind() == Device::Kind::cpu ? DType::f32 : DType::bf16;
   return line.compute_dtype == "bf16" ? DType::bf16 : DType::f32;
@@ -89,6 +84,9 @@ Settings settings_of(const CommandLine& line) {
   settings.model.base = line.base;
   settings.model.drafter = line.drafter;
   settings.run.threads = line.threads;
+  settings.run.device = line.device == "cuda"  ? DeviceChoice::cuda
+                        : line.device == "cpu" ? DeviceChoice::cpu
+                                               : DeviceChoice::automatic;
   return settings;
 }
 
@@ -96,23 +94,16 @@ std::vector<std::vector<std::int64_t>> read_prompts(const CommandLine& line, con
   const data::PromptsFile file(line.prompts);
   const hf::TextConfig& base = pair.base_config.text;
   const std::string name = line.prompts.string();
-  if (file.vocab_size() != base.vocab_size)
-    throw Error("{}: made for a vocabulary of {} tokens, the base has {}; prepare it with the base's tokenizer", name,
-                file.vocab_size(), base.vocab_size);
+  file.check_vocab_size(base.vocab_size);
   const std::int64_t most = std::min(base.max_position_embeddings, pair.drafter_config.text.max_position_embeddings);
   std::vector<std::vector<std::int64_t>> prompts;
   for (std::int64_t i = 0; i < file.prompts(); ++i) {
-    const auto& prompt = prompts.emplace_back(file.prompt(i));
+    const auto& prompt = prompts.emplace_back(file.prompt(i, pair.base_config.special_ids));
     if (const auto length = static_cast<std::int64_t>(prompt.size()); length + line.max_new_tokens > most)
       throw UsageError(
           "option --max-new-tokens: prompt {} of {} has {} tokens, with {} new ones it exceeds the pair's "
           "max_position_embeddings {}",
           i, name, length, line.max_new_tokens, most);
-    for (std::size_t t = 0; t < prompt.size(); ++t)
-      if (const auto& refused = pair.base_config.special_ids;
-          std::find(refused.begin(), refused.end(), prompt[t]) != refused.end())
-        throw Error("{}: prompt {}: token {} is {}, an image, video or audio token, which cannot be decoded yet", name,
-                    i, t, prompt[t]);
   }
   return prompts;
 }
@@ -147,7 +138,7 @@ Json to_json(const CommandLine& line, const Device& device, DType dtype) {
           {"mode", line.mode},
           {"position_offset", line.position_offset},
           {"ignore_eos", line.ignore_eos == "true"},
-          {"device", device.kind() == Device::Kind::cpu ? "cpu" : "cuda"},
+          {"device", device.name()},
           {"compute_dtype", to_string(dtype)},
           {"threads", device.threads().threads()}};
 }
@@ -171,7 +162,7 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
                           .end_tokens = {}};
   if (line->ignore_eos == "false") options.end_tokens = hf::read_end_tokens(line->base);
 
-  Device device = make_device(*line, apps::threads_of(settings, communicator));
+  Device device = apps::device_of(settings, communicator);
   const DType dtype = compute_dtype_of(*line, device);
   // Nothing is trained: the weights are there once.
   dist::Sharding sharding{

@@ -49,10 +49,9 @@ Decoder::Decoder(Device& device, const hf::Pair& pair, const model::Parameters& 
     : device_(device),
       options_(std::move(options)),
       config_(pair.base_config.text),
-      special_ids_(pair.base_config.special_ids),
       dtype_(parameters.units().front()->compute_dtype()),
       bytes_per_forward_(bytes_of_base(parameters)),
-      base_(pair.base_config.text, pair.base_layer_scalars, parameters),
+      base_(pair.base_config, pair.base_layer_scalars, parameters),
       drafter_(pair.drafter_config, serving(options_), pair.drafter_layer_scalars, model::token_ordering(device, pair),
                parameters) {}
 
@@ -68,7 +67,7 @@ Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_dra
   completion.accepted_at.resize(static_cast<std::size_t>(most_drafts));
   Ids& output = completion.output_ids;
 
-  steps.read(as_read(prompt));
+  steps.read(base_.looked_up(prompt));
   output = {steps.choice()};  // the last token has no keys and values yet: they come with the next forward
   check(output);
   completion.target_forwards = 1;
@@ -81,7 +80,7 @@ Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_dra
     const Ids drafts = count == 0 ? Ids() : until_end(steps.draft(positions - 1, row, output.back(), count));
     Ids ids{output.back()};
     ids.insert(ids.end(), drafts.begin(), drafts.end());
-    const Ids choices = steps.verify(positions, as_read(ids));
+    const Ids choices = steps.verify(positions, base_.looked_up(ids));
     check(choices);
     const Ids tokens = given(drafts, choices);
     const auto accepted = static_cast<std::int64_t>(tokens.size()) - 1;
@@ -97,7 +96,7 @@ Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_dra
 }
 
 std::vector<float> Decoder::logits_after(std::span<const std::int64_t> prompt) const {
-  const Tensor last_1H = steps(static_cast<std::int64_t>(prompt.size())).read(as_read(prompt));
+  const Tensor last_1H = steps(static_cast<std::int64_t>(prompt.size())).read(base_.looked_up(prompt));
   Graph g(device_, {.recording = false, .recompute = false, .rowwise = true});
   const Graph::Scope table = g.scope(*base_.embedding().group);
   const Tensor all = device_.empty({1, config_.vocab_size});
@@ -117,14 +116,6 @@ Steps& Decoder::steps(std::int64_t positions) const {
                                      (positions + granularity - 1) / granularity * granularity, options_.drafts + 1);
   }
   return *steps_;
-}
-
-/// As in training, the base reads the token of an image, a video or a sound as pad.
-Ids Decoder::as_read(std::span<const std::int64_t> ids) const {
-  Ids read(ids.begin(), ids.end());
-  for (std::int64_t& id : read)
-    if (std::find(special_ids_.begin(), special_ids_.end(), id) != special_ids_.end()) id = config_.pad_token_id;
-  return read;
 }
 
 /// Nothing is verified after a drafted end token.

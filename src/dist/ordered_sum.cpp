@@ -13,10 +13,9 @@ namespace {
 
 /// The different ids in the order of their first place, and for each id its place among them.
 std::pair<std::vector<std::int64_t>, std::vector<std::int64_t>> distinct(const Device& device, const Tensor& ids) {
-  std::vector<std::int64_t> all(static_cast<std::size_t>(ids.elements())), different, place;
-  device.to_host(ids, all);
+  std::vector<std::int64_t> different, place;
   std::unordered_map<std::int64_t, std::int64_t> seen;
-  for (const std::int64_t id : all) {
+  for (const std::int64_t id : device.ids_to_host(ids)) {
     const auto [found, is_new] = seen.insert({id, static_cast<std::int64_t>(different.size())});
     if (is_new) different.push_back(id);
     place.push_back(found->second);
@@ -53,6 +52,12 @@ void OrderedSum::add_rows(Device& device, const RowGradients& leaf, const Shape&
   ops::lookup_backward(device, leaf.gradients, device.from_host(row_of), leaf.factor, -1, compact);
   ops::lookup_backward(device, compact, device.from_host(rows), 1, leaf.skip, sum.view(table));
   end_group(device, index, count);
+}
+
+void OrderedSum::add_group(Device& device, const Tensor& sum, std::int64_t index) {
+  if (index > 0) return ops::accumulate(device, sum, total_);
+  if (total_.empty()) total_ = device.empty(sum.shape());
+  device.copy(sum, total_);
 }
 
 void OrderedSum::end_group(Device& device, std::int64_t index, std::int64_t count) {

@@ -43,7 +43,8 @@ void read(Arena& arena, const Tensor& tensor, std::span<T> values) {
 
 }  // namespace
 
-Device::Device(int threads) : threads_(threads), arena_(std::make_shared<Arena>(std::make_shared<HostMemory>())) {}
+Device::Device(int threads)
+    : threads_(threads), arena_(std::make_shared<Arena>(std::make_shared<HostMemory>())), host_arena_(arena_) {}
 Device::~Device() = default;
 
 Tensor Device::empty(Shape shape, DType dtype) {
@@ -54,6 +55,12 @@ Tensor Device::empty(Shape shape, DType dtype) {
 Tensor Device::zeros(Shape shape, DType dtype) {
   Tensor tensor = empty(std::move(shape), dtype);
   set_zero(tensor);
+  return tensor;
+}
+
+Tensor Device::zeros_on_host(Shape shape, DType dtype) {
+  Tensor tensor = empty_on_host(std::move(shape), dtype);
+  std::memset(tensor.data<std::byte>(), 0, bytes_of(tensor));
   return tensor;
 }
 
@@ -98,7 +105,24 @@ void Device::copy(const Tensor& from, const Tensor& to) const {
   arena_->memory().copy(from.data<std::byte>(), to.data<std::byte>(), bytes_of(from));
 }
 
+Tensor Device::empty_on_host(Shape shape, DType dtype) {
+  const auto bytes = static_cast<std::size_t>(num_elements(shape)) * size_of(dtype);
+  return Tensor(host_arena_->allocate(bytes), std::move(shape), dtype);
+}
+
+void Device::copy_to_host(const Tensor& from, const Tensor& to_host) const {
+  MTP_ASSERT(from.dtype() == to_host.dtype());
+  read(*arena_, from, std::span(to_host.data<std::byte>(), bytes_of(to_host)));
+}
+
+void Device::copy_from_host(const Tensor& from_host, const Tensor& to) const {
+  MTP_ASSERT(from_host.dtype() == to.dtype());
+  filled(*arena_, to, std::span<const std::byte>(from_host.data<std::byte>(), bytes_of(from_host)));
+}
+
 std::int64_t Device::memory_in_use() const { return arena_->in_use(); }
 std::int64_t Device::memory_peak() const { return arena_->peak(); }
+std::int64_t Device::memory_held() const { return arena_->held(); }
+std::int64_t Device::fresh_allocations() const { return arena_->fresh_allocations(); }
 
 }  // namespace mtp

@@ -15,6 +15,7 @@ class Memory {
   virtual std::byte* allocate(std::size_t bytes) = 0;
   virtual void free(std::byte* block) = 0;
   virtual void set_zero(void* to, std::size_t bytes) = 0;
+  /// Both on the device or, for a GPU, in pinned memory of the host.
   virtual void copy(const void* from, void* to, std::size_t bytes) = 0;
   virtual void copy_from_host(const void* from, void* to, std::size_t bytes) = 0;
   virtual void copy_to_host(const void* from, void* to, std::size_t bytes) = 0;

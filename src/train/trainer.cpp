@@ -45,8 +45,6 @@ void check_samples(const data::DataFile& data, const data::Loader::Options& opti
     data::make_micro_batch(data, {&i, 1}, options.batch);
 }
 
-DType dtype_of(ComputeType type) { return type == ComputeType::bf16 ? DType::bf16 : DType::f32; }
-
 void write_settings_file(const Settings& settings) {
   const std::filesystem::path path = settings.run.dir / "settings.cfg";
   std::ofstream out(path);
@@ -54,13 +52,10 @@ void write_settings_file(const Settings& settings) {
   if (!out.flush()) throw Error("{}: cannot be written; check run.dir and the free space", path.string());
 }
 
-/// Gives a run the source of the checkpoint that it goes on from, which was verified.
-void share_source(const checkpoint::State& state, const std::filesystem::path& run_dir) {
-  std::filesystem::remove_all(run_dir / "source");
-  checkpoint::link_files(state.directory() / "source", run_dir / "source");
+std::string description_of(const Device& device) {
+  if (device.kind() == Device::Kind::cpu) return fmt::format("cpu, {} threads", device.threads().threads());
+  return fmt::format("{}, {} GiB", device.name(), device.memory_size() >> 30);
 }
-
-constexpr const char* device_kind = "cpu";  // the only one so far
 
 bool allows(const Resumption& from, const char* change) { return std::ranges::count(from.allowed_changes, change) > 0; }
 
@@ -72,10 +67,15 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
       communicator_(communicator),
       first_step_(from ? from->state.step() : 0),
       is_resumed_(from.has_value()),
-      sharding_{device, communicator, settings.dist.reduction, 1, 0, dtype_of(settings.train.compute_dtype)} {
+      sharding_{.device = device,
+                .communicator = communicator,
+                .reduction = settings.dist.reduction,
+                .moment_dtype = settings.optimizer.moments == Moments::bf16 ? DType::bf16 : DType::f32,
+                .moments_on_host = settings.optimizer.moments_on == MomentsPlace::host} {
   const dist::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
   dist::agree(communicator, "the check of the pair and the data", [&] { check(settings, from); });
   sharding_.micro_batches = plan_.micro_batches;
+  sharding_.compute_dtype = plan_.settings.train.compute_dtype == ComputeType::bf16 ? DType::bf16 : DType::f32;
   if (is_finished()) {
     checkpoint::verify(from->state, communicator);
     return;
@@ -93,13 +93,13 @@ void Trainer::check(const Settings& settings, const std::optional<Resumption>& f
   data_ = std::make_unique<data::DataFile>(settings.data.train);
   if (settings.validation.every_steps > 0)
     validation_data_ = std::make_unique<data::DataFile>(settings.data.validation);
-  plan_ = make_plan(settings, *pair_, *data_, validation_data_.get(), communicator_.size());
+  plan_ = make_plan(settings, *pair_, *data_, validation_data_.get(), device_.kind(), communicator_.size());
   if (!from) check_is_new(settings);
-  if (from && from->state.text("device") != device_kind && !allows(*from, "run.device"))
+  if (from && from->state.text("device") != device_.name() && !allows(*from, "run.device"))
     throw UsageError(
         "setting run.device: the run was on another kind of device, {}, this is {}; --allow-change run.device if that "
         "is meant",
-        from->state.text("device"), device_kind);
+        from->state.text("device"), device_.name());
 }
 
 void Trainer::check_files(const std::optional<Resumption>& from) {
@@ -123,15 +123,15 @@ void Trainer::start(const std::optional<Resumption>& from) {
 
   parameters_.emplace(pair_->table, sharding_);
   load(from);
-  if (communicator_.is_first()) fill_run_directory(from);
+  const checkpoint::Manifest source = communicator_.is_first() ? fill_run_directory(from) : checkpoint::Manifest();
   if (from) spdlog::info("resumed after step {} from {}", first_step_, from->state.directory().string());
   joint_.emplace(device_, settings, *pair_, *parameters_);
-  optimizer_.emplace(settings.optimizer, device_, communicator_, parameters_->units());
+  optimizer_.emplace(settings.optimizer, settings.run.seed, device_, communicator_, parameters_->units());
   if (validation_data_) validation_.emplace(plan_.settings, *validation_data_, reading.batch, *joint_, communicator_);
   order_.emplace(sampler(settings, *data_));
   loader_.emplace(*data_, *order_, reading);
-  const checkpoint::Run run{settings, fingerprints_, device_kind, communicator_.size()};
-  saver_.emplace(run, parameters_->units(), device_, communicator_);
+  const checkpoint::Run run{settings, fingerprints_, device_.name(), communicator_.size()};
+  saver_.emplace(run, source, parameters_->units(), device_, communicator_);
 }
 
 void Trainer::take_run_directory() {
@@ -149,14 +149,12 @@ void Trainer::load(const std::optional<Resumption>& from) {
   });
 }
 
-void Trainer::fill_run_directory(const std::optional<Resumption>& from) {
+checkpoint::Manifest Trainer::fill_run_directory(const std::optional<Resumption>& from) {
   const std::filesystem::path& path = plan_.settings.run.dir;
   checkpoint::clean(path, first_step_);
   write_settings_file(plan_.settings);
-  if (from && !allows(*from, "model"))
-    share_source(from->state, path);
-  else
-    checkpoint::store_source(*pair_, path);
+  if (from && !allows(*from, "model")) return checkpoint::share_source(from->state, path);
+  return checkpoint::store_source(*pair_, path);
 }
 
 Trainer::End Trainer::run() {
@@ -181,6 +179,9 @@ Trainer::End Trainer::train() {
     validation_file.emplace(settings.run.dir / "validation.jsonl", first_step_);
   spdlog::info("{} steps of {} sequences on {} ranks, {} samples", plan_.steps, settings.train.global_batch,
                communicator_.size(), data_->samples());
+  spdlog::info("device {}; {} ranks on {} nodes, tensors by {}; computing in {}", description_of(device_),
+               communicator_.size(), communicator_.nodes(), communicator_.transport().name(),
+               to_string(sharding_.compute_dtype));
   const auto validate = [&](std::int64_t step) {
     const ValidationMetrics validated = validation_->run(step);
     if (validation_file) validation_file->append(to_json_line(validated));
@@ -203,6 +204,7 @@ Trainer::End Trainer::train() {
     if (ends || (every > 0 && metrics.step % every == 0)) save(metrics.step, ends);
     if (ends) saver_->finish();
     if (ends && metrics_file) metrics_file->finish();
+    if (ends && validation_file) validation_file->finish();
     if (stops && !is_last) {
       spdlog::info("stopped by a signal after step {}; go on by mtp-resume --from {}", metrics.step,
                    settings.run.dir.string());
@@ -210,8 +212,8 @@ Trainer::End Trainer::train() {
     }
   }
   if (settings.checkpoint.export_at_end)
-    checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf", {.force = true},
-                          communicator_);
+    checkpoint::export_hf(checkpoint::named_checkpoints(settings.run.dir).front(), settings.run.dir / "hf",
+                          {.force = true}, communicator_);
   return End::done;
 }
 
@@ -237,9 +239,10 @@ StepMetrics Trainer::step(std::int64_t step) {
 
   std::vector<model::LossSums> losses;
   for (std::size_t i = 0; i < batches.size(); ++i) {
-    sharding_.first_micro_batch = static_cast<std::int64_t>(i) * communicator_.size();
+    sharding_.begin_micro_batches(static_cast<std::int64_t>(i) * communicator_.size());
     const data::MicroBatch& batch = batches[i];
     losses.push_back(joint_->forward_backward({batch.sequences, batch.ids, batch.labels}, metrics.label_tokens));
+    sharding_.end_micro_batches();
   }
 
   const std::vector<double> sums = sum_losses(communicator_, losses, plan_.micro_batches);

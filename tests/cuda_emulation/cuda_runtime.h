@@ -11,6 +11,11 @@
 #include <cstring>
 #include <functional>
 #include <utility>
+#include <vector>
+
+#include "streams.h"
+
+#include "mma.h"
 
 #define MTP_CUDA_EMULATION
 #define __global__
@@ -23,6 +28,9 @@
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
   constexpr dim3(unsigned of_x = 1, unsigned of_y = 1, unsigned of_z = 1) : x(of_x), y(of_y), z(of_z) {}
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
 };
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
@@ -37,6 +45,8 @@ enum cudaError_t {
   cudaSuccess,
   cudaErrorMemoryAllocation,
   cudaErrorInvalidValue,
+  cudaErrorNoDevice,
+  cudaErrorNotReady,
   cudaErrorStreamCaptureUnsupported,
   cudaErrorStreamCaptureInvalidated
 };
@@ -48,14 +58,15 @@ inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 namespace emulation {
 
-/// Every emulated device runs the threads of a block, and the blocks of a grid, in an order of its own.
+/// Every emulated device runs the threads of a block, and the blocks of a grid, in an order that the next two
+/// do not have.
 enum class Order { forward, backward, shuffled };
-inline constexpr int devices = 3;
+inline constexpr int devices = 16;
+inline Order order_of_device(int device) { return static_cast<Order>(device % 3); }
 
-struct Stream {
-  Order order;
-};
-inline Stream streams[devices] = {{Order::forward}, {Order::backward}, {Order::shuffled}};
+/// Those that CUDA_VISIBLE_DEVICES names.
+std::vector<int> visible_devices();
+
 inline int current_device = 0;
 
 /// Runs all blocks of a grid. Ends the program with a message where threads of a block wait for each other in vain.
@@ -68,51 +79,105 @@ void wait_for_block();
 const std::uint64_t* exchange(std::uint64_t value);
 unsigned lane();
 
+/// That of the device that runs.
+Order order();
+/// Ends the program with a message that names the block.
+[[noreturn]] void fail(const char* what);
+
 }  // namespace emulation
 
 using cudaStream_t = emulation::Stream*;
 inline constexpr unsigned cudaStreamNonBlocking = 1;
 
-inline cudaError_t cudaGetDeviceCount(int* count) { return *count = emulation::devices, cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  const auto visible = static_cast<int>(emulation::visible_devices().size());
+  return visible == 0 ? cudaErrorNoDevice : (*count = visible, cudaSuccess);
+}
 inline cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 0, cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = emulation::current_device, cudaSuccess; }
 inline cudaError_t cudaSetDevice(int device) {
-  if (device < 0 || device >= emulation::devices) return cudaErrorInvalidValue;
+  if (device < 0 || device >= static_cast<int>(emulation::visible_devices().size())) return cudaErrorInvalidValue;
   emulation::current_device = device;
   return cudaSuccess;
 }
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 2, cudaSuccess; }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = &emulation::streams[emulation::current_device];
+  *stream = emulation::make_stream(emulation::order_of_device(emulation::visible_devices()[emulation::current_device]));
   return cudaSuccess;
 }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
-  return emulation::capture.forbids() ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) { return emulation::destroy(stream), cudaSuccess; }
+
+using cudaEvent_t = emulation::Event*;
+inline constexpr unsigned cudaEventDisableTiming = 2;
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return *event = new emulation::Event, cudaSuccess;
 }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (emulation::capture.forbids()) return cudaErrorStreamCaptureUnsupported;
+  event->has_happened = std::make_shared<bool>(false);
+  emulation::enqueue(stream, [happened = event->has_happened] { return *happened = true; });
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventQuery(cudaEvent_t event) {
+  if (!*event->has_happened) emulation::progress();
+  return *event->has_happened ? cudaSuccess : cudaErrorNotReady;
+}
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event) {
+  emulation::enqueue(stream, [happened = event->has_happened] { return *happened; });
+  return cudaSuccess;
+}
+
+struct cudaUUID_t {
+  char bytes[16];
+};
+struct cudaDeviceProp {
+  char name[256];
+  cudaUUID_t uuid;
+  std::size_t totalGlobalMem;
+};
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  *properties = {"emulated GPU", {}, std::size_t{1} << 30};
+  properties->uuid.bytes[0] = static_cast<char>(emulation::visible_devices()[device]);
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (emulation::capture.forbids()) return cudaErrorStreamCaptureUnsupported;
+  return emulation::finish(stream), cudaSuccess;
+}
 
 /// Fresh memory is full of NaN.
 inline cudaError_t cudaMalloc(void** block, std::size_t bytes) {
   if (emulation::capture.forbids()) return cudaErrorStreamCaptureUnsupported;
-  *block = std::aligned_alloc(64, bytes);
+  *block = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
   if (*block == nullptr) return cudaErrorMemoryAllocation;
   std::memset(*block, 0xFF, bytes);
   return cudaSuccess;
 }
 inline cudaError_t cudaFree(void* block) {
   if (emulation::capture.forbids()) return cudaErrorStreamCaptureUnsupported;
-  return std::free(block), cudaSuccess;
+  return emulation::finish_all(), std::free(block), cudaSuccess;
 }
-inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
-  emulation::capture.queue([=] { std::memset(to, value, bytes); });
+inline cudaError_t cudaMallocHost(void** block, std::size_t bytes) {
+  if (emulation::capture.forbids()) return cudaErrorStreamCaptureUnsupported;
+  *block = emulation::allocate_pinned(bytes);
+  return *block != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+inline cudaError_t cudaFreeHost(void* block) { return emulation::free_pinned(block), cudaSuccess; }
+inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
+  emulation::enqueue(stream, [=] {
+    std::memset(to, value, bytes);
+    return true;
+  });
   return cudaSuccess;
 }
-enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
-  // The host's memory is never pinned.
-  if (kind != cudaMemcpyDeviceToDevice && emulation::capture.forbids()) return cudaErrorStreamCaptureUnsupported;
-  emulation::capture.queue([=] { std::memcpy(to, from, bytes); });
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                                   cudaStream_t stream) {
+  const bool from_host = kind == cudaMemcpyHostToDevice, to_host = kind == cudaMemcpyDeviceToHost;
+  if ((from_host || to_host) && emulation::capture.forbids()) return cudaErrorStreamCaptureUnsupported;
+  emulation::copy(to, from, bytes, from_host, to_host, stream);
   return cudaSuccess;
 }
 
@@ -129,11 +194,12 @@ struct cudaLaunchConfig_t {
 };
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
-                               Arguments&&... arguments) {
+                               Arguments... arguments) {
   const dim3 block = config->blockDim, grid = config->gridDim;
   if (block.x * block.y * block.z > 1024 || grid.y > 65535 || grid.z > 65535) return cudaErrorInvalidValue;
-  emulation::capture.queue([=, shared = config->dynamicSmemBytes, order = config->stream->order] {
-    emulation::run(grid, block, shared, order, [&] { kernel(arguments...); });
+  emulation::enqueue(config->stream, [=, shared_bytes = config->dynamicSmemBytes, order = config->stream->order] {
+    emulation::run(grid, block, shared_bytes, order, [&] { kernel(arguments...); });
+    return true;
   });
   return cudaSuccess;
 }

@@ -12,7 +12,7 @@ enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
 namespace emulation {
 
 struct Graph {
-  std::vector<std::function<void()>> nodes;
+  std::vector<std::function<bool()>> nodes;  // as of a stream's queue
 };
 
 /// The capture under way; there is one host thread.
@@ -22,13 +22,6 @@ struct Capture {
 
   /// True where the caller may not go on: what it does is forbidden.
   bool forbids() { return active && (valid = false, true); }
-  /// Runs `operation`, or keeps it.
-  void queue(std::function<void()> operation) {
-    if (active)
-      graph.nodes.push_back(std::move(operation));
-    else
-      operation();
-  }
 };
 inline Capture capture;
 
@@ -54,10 +47,9 @@ cudaError_t cudaStreamEndCapture(Stream, cudaGraph_t* graph) {
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
   return *executable = new emulation::Graph(*graph), cudaSuccess;
 }
-template <typename Stream>
-cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, Stream) {
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, emulation::Stream* stream) {
   if (emulation::capture.forbids()) return cudaErrorStreamCaptureUnsupported;
-  for (const auto& node : executable->nodes) node();
+  for (const auto& node : executable->nodes) emulation::enqueue(stream, node);
   return cudaSuccess;
 }
 inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <iosfwd>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,9 +14,12 @@ enum class Alignment { serving, pr2240 };
 enum class Head { dense, masked };
 enum class Target { data, base };
 enum class ComputeType { fp32, bf16 };
+enum class Moments { fp32, bf16 };
+enum class MomentsPlace { device, host };
 enum class ScheduleStyle { constant, linear, cosine };
 enum class Reduction { ordered, fast };
 enum class DeviceChoice { automatic, cpu, cuda };
+enum class TransportChoice { automatic, nccl, staged };
 
 /// Every setting of a run with its default; design.md §8 gives their meaning. Names in files and on the command line
 /// are `section.key`.
@@ -46,11 +50,13 @@ struct Settings {
     std::int64_t max_steps = 0;   // 0: no limit
     std::int64_t max_epochs = 0;  // 0: no limit
     std::int64_t global_batch = 8, micro_batch = 1;
-    ComputeType compute_dtype = ComputeType::fp32;
+    std::optional<ComputeType> compute_dtype;  // default: bf16 on GPUs, fp32 on CPUs
     bool recompute = false;
   } train;
   struct Optimizer {
     double lr = 1e-5, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.01, max_grad_norm = 1.0;
+    Moments moments = Moments::fp32;
+    MomentsPlace moments_on = MomentsPlace::device;
   } optimizer;
   struct Schedule {
     ScheduleStyle style = ScheduleStyle::cosine;
@@ -66,6 +72,7 @@ struct Settings {
   } validation;
   struct Dist {
     Reduction reduction = Reduction::ordered;
+    TransportChoice transport = TransportChoice::automatic;
     double timeout_minutes = 10;
   } dist;
   struct Run {
@@ -94,6 +101,7 @@ CommandLine parse_settings(int argc, const char* const argv[]);
 struct ResumeLine {
   CommandLine::Action action = CommandLine::Action::run;
   std::filesystem::path from;
+  std::map<std::string, std::string> settings;  // that it gives, as they are written
   /// Names of settings, and "data" and "model" for the contents of the files that they name.
   std::vector<std::string> allowed_changes;
 };
@@ -107,10 +115,9 @@ struct SavedRun {
   std::filesystem::path directory;  // where the run is now
 };
 
-/// The settings of a run that goes on: the command line of `parse_resume` wins over what was saved. Throws UsageError
-/// like parse_settings, and where a setting that is part of the run's mathematics would change without being allowed
-/// to.
-Settings resumed_settings(int argc, const char* const argv[], const SavedRun& run);
+/// The settings of a run that goes on: the command line wins over what was saved. Throws UsageError like
+/// parse_settings, and where a setting that is part of the run's mathematics would change without being allowed to.
+Settings resumed_settings(const ResumeLine& line, const SavedRun& run);
 
 /// The table of every setting: name, type, default, unit and meaning.
 void print_help(std::ostream& out, const std::string& program);

@@ -61,7 +61,6 @@ class Decoder {
  private:
   /// The device's part, with room for so many positions of a text.
   Steps& steps(std::int64_t positions) const;
-  std::vector<std::int64_t> as_read(std::span<const std::int64_t> ids) const;
   std::vector<std::int64_t> until_end(std::vector<std::int64_t> drafts) const;
   std::vector<std::int64_t> given(std::span<const std::int64_t> drafts, std::span<const std::int64_t> choices) const;
   bool is_end(std::int64_t token) const;
@@ -69,7 +68,6 @@ class Decoder {
   Device& device_;
   Options options_;
   hf::TextConfig config_;
-  std::vector<std::int64_t> special_ids_;
   DType dtype_;
   std::int64_t bytes_per_forward_;
   model::BaseModel base_;

@@ -22,7 +22,7 @@ struct BaseOutput {
 class BaseModel {
  public:
   /// `layer_scalars`: the buffer of each layer.
-  BaseModel(const hf::TextConfig& config, const std::vector<float>& layer_scalars, const Parameters& parameters);
+  BaseModel(const hf::BaseConfig& config, const std::vector<float>& layer_scalars, const Parameters& parameters);
   BaseModel(const BaseModel&) = delete;
   BaseModel& operator=(const BaseModel&) = delete;
 
@@ -31,11 +31,13 @@ class BaseModel {
 
   BaseOutput forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids) const;
 
-  // For decoding, with ids [T] int64 on the device:
+  // For decoding, with ids [T] int64 on the device, of `looked_up` tokens:
   /// Scaled token embeddings.
   Value embed(Graph& g, const Tensor& ids) const;
   /// Rows that begin or continue the text of the cache.
   BaseOutput forward(Graph& g, const ops::Sequences& sequences, const Tensor& ids, KeyValueCache& cache) const;
+  /// The ids whose rows the base reads: pad in place of image, video and audio tokens.
+  std::vector<std::int64_t> looked_up(std::span<const std::int64_t> ids) const;
 
  private:
   /// Rows of a table for the tokens of a forward, times a factor.
@@ -46,7 +48,10 @@ class BaseModel {
                  KeyValueCache* cache) const;
   Value per_layer_inputs(Graph& g, const Value& embeddings_TH, const Lookup& lookup) const;
 
+  std::vector<std::int64_t> looked_up(std::span<const std::int64_t> ids) const;
+
   hf::TextConfig config_;
+  std::vector<std::int64_t> special_ids_;
   AttentionTypes types_;
   std::vector<DecoderLayer> layers_;
   Parameter embedding_, final_norm_;

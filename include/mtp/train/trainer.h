@@ -33,7 +33,7 @@ struct Plan {
 
 /// Throws UsageError or Error in one line for what does not fit together. `validation`: null without validation.
 Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataFile& data,
-               const data::DataFile* validation, int ranks);
+               const data::DataFile* validation, Device::Kind device, int ranks);
 
 /// Throws UsageError where a new run would write over a checkpoint, or could not write its gradients.
 void check_is_new(const Settings& settings);
@@ -64,7 +64,8 @@ class Trainer {
   void start(const std::optional<Resumption>& from);
   void take_run_directory();
   void load(const std::optional<Resumption>& from);
-  void fill_run_directory(const std::optional<Resumption>& from);
+  /// Returns what checkpoints say of the run's source.
+  checkpoint::Manifest fill_run_directory(const std::optional<Resumption>& from);
   void save(std::int64_t step, bool run_ends);
   End train();
   StepMetrics step(std::int64_t step);

@@ -35,10 +35,12 @@ Tensor capped_logits(Device& device, const Tensor& x, const Tensor& w, float sof
 /// The teacher's logits [n, V] for the student's `rows`.
 Tensor teacher_logits(Device& device, const Teacher& teacher, const Tensor& teacher_rows, RowSpan rows);
 
+inline constexpr Chunk chunk_of_logits{.rows = 256, .logits = std::int64_t{1} << 26};
+
 /// body(begin, end) for pieces of `rows` rows whose [rows, V] logits are to be stored at a time.
 template <typename Body>
 void for_each_chunk(std::int64_t rows, std::int64_t vocabulary, const Body& body) {
-  const std::int64_t chunk = rows_of_chunk(vocabulary);
+  const std::int64_t chunk = chunk_of_logits.rows_of(vocabulary);
   for (std::int64_t begin = 0; begin < rows; begin += chunk) body(begin, std::min(begin + chunk, rows));
 }
 

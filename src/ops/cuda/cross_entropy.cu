@@ -30,6 +30,7 @@ __global__ void label_loss_kernel(ChunkOfLogits chunk, const std::int64_t* label
   if (threadIdx.x == 0) chunk.losses[row] = softmax.log_sum() - z_label;
   if (chunk.dz.empty()) return;
   const Elements dz = chunk.dz.from(blockIdx.x * width);
+#pragma unroll 4
   for (std::int64_t i = threadIdx.x; i < width; i += row_threads) {
     const float value = z(i), p = softmax(value) - (i == label ? 1.0f : 0.0f);
     dz.set(i, p * chunk.gradient_scale * chunk.cap.slope(value));
@@ -46,6 +47,7 @@ __global__ void distillation_loss_kernel(ChunkOfLogits chunk, SoftCap teacher_ca
   const double log_sum = softmax.log_sum();
   const Elements dz = chunk.dz.empty() ? chunk.dz : chunk.dz.from(blockIdx.x * width);
   double loss = 0;
+#pragma unroll 4
   for (std::int64_t i = threadIdx.x; i < width; i += row_threads) {
     const float value = z(i), p = target(teacher_z(i));
     loss += p * (log_sum - value);

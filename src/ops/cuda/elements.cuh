@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cuda_bf16.h>
+
 #include <cstdint>
 #include <initializer_list>
 #include <type_traits>
@@ -70,11 +72,7 @@ class Elements {
   __device__ static float from_bf16(std::uint16_t bits) {
     return __uint_as_float(static_cast<std::uint32_t>(bits) << 16);
   }
-  __device__ static std::uint16_t to_bf16(float value) {
-    const std::uint32_t all = __float_as_uint(value);
-    const std::uint32_t rounded = (all + 0x7FFF + (all >> 16 & 1)) >> 16, quiet_nan = all >> 16 | 64;
-    return static_cast<std::uint16_t>(value == value ? rounded : quiet_nan);
-  }
+  __device__ static std::uint16_t to_bf16(float value) { return __bfloat16_as_ushort(__float2bfloat16_rn(value)); }
 
   __device__ Pack<8> load_eight(std::int64_t i) const {
     Pack<8> pack;

@@ -35,10 +35,14 @@ Tensor teacher_logits(Device& device, const Teacher& teacher, const Tensor& teac
 /// loss = Σ losses, in a fixed order.   losses [n] fp64
 void sum_losses(Device& device, const Tensor& losses, const Tensor& loss);
 
+/// 1 GiB of logits: at E4B's vocabulary, 1024 rows, so that reading and writing the table's gradient again for every
+/// chunk takes less than half as long as the products.
+inline constexpr Chunk chunk_of_logits{.rows = 1024, .logits = std::int64_t{1} << 28};
+
 /// body(rows) for pieces of `rows` whose [n, V] logits are to be stored at a time.   rows [n] int64
 template <typename Body>
 void for_each_chunk(Device& device, const Rows& rows, std::int64_t vocabulary, const Body& body) {
-  const std::int64_t chunk = rows_of_chunk(vocabulary), n = static_cast<std::int64_t>(rows.size());
+  const std::int64_t chunk = chunk_of_logits.rows_of(vocabulary), n = static_cast<std::int64_t>(rows.size());
   if (n == 0) return;
   const Tensor all = device.from_host(rows);
   for (std::int64_t begin = 0; begin < n; begin += chunk) body(all.slice(begin, {std::min(chunk, n - begin)}));
@@ -78,15 +82,20 @@ struct Softmax {
 template <typename Logit>
 __device__ Softmax softmax_of(std::int64_t width, const Logit& z) {
   constexpr float lowest = -3.402823466e38f;  // not infinite: an infinite difference from itself would be no number
+  constexpr int at_once = 4;                  // that share a rescaling, and whose loads do not wait for each other
   float maximum = lowest, sum = 0;
-  for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) {
-    const float value = z(i);
-    if (value > maximum) {
-      sum = sum * expf(maximum - value) + 1.0f;
-      maximum = value;
-    } else {
-      sum += expf(value - maximum);
+  for (std::int64_t i = threadIdx.x; i < width; i += at_once * blockDim.x) {
+    float values[at_once], raised = maximum;
+#pragma unroll
+    for (int u = 0; u < at_once; ++u) {
+      const std::int64_t at = i + u * blockDim.x;
+      values[u] = at < width ? z(at) : -INFINITY;
+      raised = Largest()(raised, values[u]);
     }
+    sum *= expf(maximum - raised);
+#pragma unroll
+    for (int u = 0; u < at_once; ++u) sum += expf(values[u] - raised);
+    maximum = raised;
   }
   const float largest = reduce_block(maximum, Largest());
   return {largest, reduce_block(sum * expf(maximum - largest), Sum())};

@@ -48,7 +48,7 @@ __global__ void score_kernel(Selection selection, std::int64_t width, Elements x
   for (std::int64_t j = begin + threadIdx.x / warp_size; j < end; j += row_threads / warp_size) {
     const std::int64_t token = selection.token(row, j);
     float sum = 0;
-    for (std::int64_t i = lane; i < width; i += warp_size) sum += x[row * width + i] * w[token * width + i];
+    for (std::int64_t i = lane; i < width; i += warp_size) sum = fmaf(x[row * width + i], w[token * width + i], sum);
     sum = reduce_warp(sum, Sum());
     if (lane == 0) selection.row(row)[j] = sum;
   }
@@ -133,7 +133,7 @@ __global__ void backward_x_kernel(Selection selection, std::int64_t width, Eleme
   const float* const dz = selection.row(row);
   for (std::int64_t i = threadIdx.x; i < width; i += row_threads) {
     float sum = 0;
-    for (std::int64_t j = 0; j < selection.width(); ++j) sum += dz[j] * w[selection.token(row, j) * width + i];
+    for (std::int64_t j = 0; j < selection.width(); ++j) sum = fmaf(dz[j], w[selection.token(row, j) * width + i], sum);
     dx.set(row * width + i, sum);
   }
 }
@@ -170,7 +170,7 @@ __global__ void backward_w_kernel(Selection selection, std::int64_t width, Membe
     float sum = 0;
     for (std::int64_t k = 0; k < members.count[centroid]; ++k) {
       const std::int64_t row = places[k] / selection.top_k, slot = places[k] % selection.top_k;
-      sum += selection.row(row)[slot * selection.tokens_per_centroid + j] * x[row * width + i];
+      sum = fmaf(selection.row(row)[slot * selection.tokens_per_centroid + j], x[row * width + i], sum);
     }
     dw[token * width + i] += sum;
   }

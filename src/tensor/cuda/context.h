@@ -6,7 +6,10 @@
 #include <string_view>
 
 #include "../memory.h"
+#include "event.h"
 #include "mtp/core/error.h"
+#include "mtp/tensor/device.h"
+#include "upload.h"
 
 namespace mtp {
 
@@ -21,8 +24,13 @@ class CudaContext : public Memory {
   CudaContext(const CudaContext&) = delete;
   CudaContext& operator=(const CudaContext&) = delete;
 
+  cudaDeviceProp properties() const;
   cudaStream_t stream() const { return stream_; }
   int multiprocessors() const { return multiprocessors_; }
+
+  /// Every wait of the host for this GPU goes through here, and never into the runtime.
+  void wait(const CudaEvent& event) const;
+  void on_wait(Device::Wait wait) { wait_ = std::move(wait); }
 
   /// What the library of matrix products keeps for this device; `ops` makes it with its first product.
   std::shared_ptr<void>& products() { return products_; }
@@ -35,8 +43,12 @@ class CudaContext : public Memory {
   void copy_to_host(const void* from, void* to, std::size_t bytes) override;
 
  private:
+  int index_ = 0;
   cudaStream_t stream_ = nullptr;
   int multiprocessors_ = 0;
+  Device::Wait wait_;
+  CudaEvent to_be_copied_;
+  Upload upload_;
   std::shared_ptr<void> products_;
 };
 
