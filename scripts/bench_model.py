@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from statistics import median
 
 from bench_results import Result, Results
-from scaling_costs import PAIRS, Machine, Pair, Step, times
+from scaling_costs import PAIRS, Machine, Pair, Step, fitted, times
 
 BYTES = {"fp32": 4, "bf16": 2}
 SIZE = 1 << 22  # bytes of the collectives whose rates count: about those of a unit
@@ -72,9 +71,7 @@ def predictions(results: Results, measured: list[Result]) -> dict[int, float] | 
     if known is None or machine is None:
         return None
     fewest = min(measured, key=lambda r: r.ranks)
-    ideal = times(*known, machine, fewest.ranks)
-    compute = fewest.fastest - (ideal.total - ideal.compute)
-    if compute <= 0:
+    machine = fitted(machine, *known, fewest.ranks, fewest.fastest)
+    if math.isinf(machine.efficiency):
         return None
-    machine = replace(machine, efficiency=ideal.compute / compute)
     return {ranks: times(*known, machine, ranks).total for ranks in sorted({r.ranks for r in measured})}

@@ -35,10 +35,14 @@ def rate_text(bytes_per_second: float | None) -> str:
     return f"{bytes_text(bytes_per_second)}/s" if bytes_per_second else ""
 
 
-def findings(results: Results, found: list[Outlier], below: float) -> Section:
+def finding_rows(results: Results, found: list[Outlier]) -> list[list[str]]:
+    """What is slow, wrong or missing; where; and how."""
     rows = [[f"slow {o.kind}", o.name, o.what] for o in found]
     rows += [["wrong result", f"{r.program} {r.name} on {where(r)}", r.error] for r in results.wrong]
-    rows += [["no result", *message.split(": ", 1)] for message in results.unreadable]
+    return rows + [["no result", *message.split(": ", 1)] for message in results.unreadable]
+
+
+def findings(rows: list[list[str]], below: float) -> Section:
     if not rows:
         return Section("Findings", f"Nothing is below {below} of the speed of its like, and no result is wrong.")
     table = Table(["what", "where", "how"], rows)
@@ -78,7 +82,8 @@ def operations(results: Results) -> Section:
         rate = r.counters["flops"] / r.fastest / 1e9
         cells = [seconds_text(r.fastest), rate_text(r.bandwidth), f"{rate:.1f}" if rate else "", Share(r.share)]
         full.rows.append([r.name, where(r), r.ranks, *cells])
-    text = "The floor is the time for an operation's bytes at the copy bandwidth or its FLOPs at the matrix rate."
+    text = "The floor is the time for an operation's bytes, at the better bandwidth of copies and of updates in place, or "
+    text += "for its FLOPs, at the matrix rate."
     return Section("Operations", text, [summary], [full], share_plot(shares) if shares else None)
 
 
@@ -112,17 +117,34 @@ def training(results: Results) -> Section:
         modelled = seconds_text(models[r.name][r.ranks]) if r.name in models else ""
         cells = [seconds_text(r.fastest), modelled, *rates, *shares, bytes_text(counters["memory_peak"])]
         table.rows.append([r.name.removeprefix("joint_step/"), where(r), r.ranks, *cells])
-    text = "Communication is what is not hidden behind compute. Every rank has as many sequences, however many ranks. The "
-    text += "model (docs/scaling.md) knows the rates above, and from the fewest ranks how much of them a step reaches."
+    text = "Communication is what is not hidden behind compute. Every rank has as many sequences, however many ranks. "
+    text += "The model (docs/scaling.md) knows the rates above, and from the fewest ranks how much of them a step reaches."
     return Section("Training step", text, [table], plot=scaling_plot(steps, models))
 
 
 def checkpoints(results: Results) -> Section:
-    table = Table(["benchmark", "where", "ranks", "fastest", "bandwidth", "share of plain writing, copying, reading"], [])
+    header = ["benchmark", "where", "ranks", "fastest", "bandwidth", "share of plain writing, copying, reading"]
+    table = Table(header, [])
     for r in of_program(results, "mtp-bench-checkpoint"):
         share = "" if r.share is None else Share(r.share)
         table.rows.append([r.name, where(r), r.ranks, seconds_text(r.fastest), rate_text(r.bandwidth * r.ranks), share])
     return Section("Checkpoints", "Of all ranks together, every node at the same time.", [table])
+
+
+def decoding(results: Results) -> Section:
+    measured = of_program(results, "mtp-bench-decode")
+    header = ["where", "tokens/s alone", "with the drafter", "forward alone", "step with drafts", "step / forward"]
+    table = Table(header, [])
+    for node in results.nodes:
+        of_node = {r.name.split("/")[1]: r for r in measured if r.nodes == (node,)}
+        if of_node:
+            plain, drafted = of_node["plain"], of_node["drafted"]
+            rates = [f"{r.counters['tokens_per_second']:.0f}" for r in (plain, drafted)]
+            seconds = [seconds_text(r.time) for r in (plain, drafted)]
+            table.rows.append([node, *rates, *seconds, f"{drafted.time / plain.time:.2f}"])
+    text = "On one rank, of a random pair, whose drafts are of no use. A good drafter pays where a step gives more tokens "
+    text += "than the forwards that take as long."
+    return Section("Decoding", text, [table])
 
 
 def comparison(found: list[Change], threshold: float) -> Section:
@@ -137,16 +159,16 @@ def comparison(found: list[Change], threshold: float) -> Section:
     return Section("Against the other run", text, [Table(header, slower)] if slower else [], [Table(header, rows)])
 
 
-def sections(results: Results, found: list[Outlier], below: float) -> list[Section]:
+def sections(results: Results, found: list[list[str]], below: float) -> list[Section]:
     context = [[key, results.context[key]] for key in CONTEXT if results.context.get(key)]
     parts = [
-        findings(results, found, below),
+        findings(found, below),
         Section("Machine", tables=[Table(["", ""], context)]),
         floors(results),
         nodes(results, below),
     ]
     programs = {"mtp-bench-ops": operations, "mtp-bench-comm": communication, "mtp-bench-step": training}
-    programs |= {"mtp-bench-checkpoint": checkpoints}
+    programs |= {"mtp-bench-checkpoint": checkpoints, "mtp-bench-decode": decoding}
     return parts + [section(results) for program, section in programs.items() if of_program(results, program)]
 
 
@@ -167,7 +189,7 @@ def parse_arguments(words: list[str] | None) -> argparse.Namespace:
 def main(words: list[str] | None = None) -> int:
     args = parse_arguments(words)
     results = read(args.results)
-    found = outliers(results, args.outlier_below)
+    found = finding_rows(results, outliers(results, args.outlier_below))
     parts = sections(results, found, args.outlier_below)
     changed = changes(read(args.against), results) if args.against else []
     if args.against:
@@ -177,12 +199,8 @@ def main(words: list[str] | None = None) -> int:
     args.out.with_suffix(".md").write_text(markdown(title, parts))
     if args.picture:
         picture([part.plot for part in parts if part.plot], args.picture)
-    for outlier in found:
-        print(f"slow {outlier.kind}: {outlier.name}: {outlier.what}")
-    for result in results.wrong:
-        print(f"wrong result: {result.program} {result.name} on {where(result)}: {result.error}")
-    for message in results.unreadable:
-        print(f"no result: {message}")
+    for row in found:
+        print(": ".join(row))
     slower = [change for change in changed if change.speed < (args.fail_below or 0)]
     for change in slower:
         print(f"slower: {change.name}: {change.speed:.2f} of its speed before")

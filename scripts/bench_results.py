@@ -1,7 +1,8 @@
 """Reads what the benchmark suite writes, and finds in it the node, rank, link and disk that is slower than its like.
 
-Times are means over a benchmark's timings where nodes, ranks and links are compared, for a node that stops now and then
-is a slow one; they are those of the fastest timing where runs are compared, for a busy moment is no regression.
+Where nodes, ranks and links are compared, a repetition's time is the mean over its timings, for a node that stops now and
+then is a slow one, and the median of the repetitions counts, for a busy moment makes no node slow. Where runs are
+compared, it is the fastest timing's.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import median, mode
 
 UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 DISK_FILE = re.compile(r"disk-(.+)\.txt")
+DECODING_FILE = re.compile(r"node-(.+)-decode\.json")
 BETWEEN = re.compile(r"ping_pong/(\d+)/between/(\d+)-(\d+)")
 DD_LINE = re.compile(r"^(\d+) bytes .*copied, ([\d.e-]+) s", re.MULTILINE)
 
@@ -85,6 +87,8 @@ class Results:
     def add(self, file: Path) -> None:
         if disk := DISK_FILE.fullmatch(file.name):
             self.disks.append(read_disk(file, disk[1]))
+        elif decoding := DECODING_FILE.fullmatch(file.name):
+            self.results += read_decoding(file, decoding[1])
         elif file.suffix == ".json":
             context, results = read_file(file)
             self.results += results
@@ -128,7 +132,7 @@ def read_file(path: Path) -> tuple[dict, list[Result]]:
 
 
 def result_of(program: str, name: str, hosts: tuple[str, ...], repeated: list[dict]) -> Result:
-    """Repetitions (--benchmark_repetitions) count as their median."""
+    """Repetitions (--benchmark_repetitions) count as their median, and the rank that is the slowest in most of them."""
     errors = [run["error_message"] for run in repeated if run.get("error_occurred")]
     if errors:
         return Result(program, name, hosts, float("nan"), error=errors[0])
@@ -139,17 +143,35 @@ def result_of(program: str, name: str, hosts: tuple[str, ...], repeated: list[di
         for key, value in repeated[0].items()
         if isinstance(value, (int, float)) and key not in known
     }
+    if "slowest_rank" in counters:
+        counters["slowest_rank"] = mode(run["slowest_rank"] for run in repeated)
     time = median(run["real_time"] * UNITS[run["time_unit"]] for run in repeated)
     return Result(program, name, hosts, time, counters)
 
 
+def read_decoding(path: Path, node: str) -> list[Result]:
+    """What mtp-bench-decode wrote on a node: the seconds of a forward of the base, alone and with the drafts before it.
+    Prompts count as repetitions."""
+    try:
+        content = json.loads(path.read_text())
+        tokens = content["settings"]["max_new_tokens"]
+        found = []
+        for way in ("plain", "drafted"):
+            times = [run["decode_time"] / (run["target_forwards"] - 1) for run in content[way]["prompts"]]
+            counters = {key: content[way]["aggregate"][key] for key in ("tokens_per_second", "tokens_per_forward")}
+            counters["fastest"] = min(times)
+            found.append(Result("mtp-bench-decode", f"decode/{way}/{tokens}", (node,), median(times), counters))
+        return found
+    except (OSError, KeyError, ValueError, ZeroDivisionError) as error:
+        raise Unreadable(f"{path}: not the JSON of mtp-bench-decode: {error!r}") from None
+
+
 def read_disk(path: Path, node: str) -> Disk:
     """What dd said, once or several times."""
-    found = DD_LINE.findall(path.read_text())
-    if not found:
+    rates = [int(size) / float(seconds) for size, seconds in DD_LINE.findall(path.read_text())]
+    if not rates:
         raise Unreadable(f"{path}: no line of dd with bytes and seconds")
-    sizes, seconds = zip(*found, strict=True)
-    return Disk(node, sum(map(int, sizes)) / sum(map(float, seconds)))
+    return Disk(node, median(rates))
 
 
 def read(paths: Iterable[Path]) -> Results:
@@ -178,6 +200,7 @@ KINDS = {
     "mtp-bench-comm": "communication",
     "mtp-bench-step": "training step",
     "mtp-bench-checkpoint": "checkpoints",
+    "mtp-bench-decode": "decoding",
 }
 FLOOR_KINDS = {"copy": "memory", "update": "memory", "matrix": "matrix products"}
 
@@ -217,10 +240,10 @@ def slow_nodes(results: Results, below: float) -> list[Outlier]:
 
 
 def slow_ranks(results: Results, below: float) -> list[Outlier]:
-    """Ranks that are the last in most of a program's benchmarks, by much. Two ranks have no median to differ from."""
+    """Ranks that are the last in most of a program's benchmarks, by much."""
     runs = defaultdict(list)
     for result in results.sound:
-        if result.ranks > 2 and "imbalance" in result.counters:
+        if result.ranks > 1 and "imbalance" in result.counters:
             runs[result.program, result.hosts].append(result)
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
     for (_, hosts), several in runs.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FP32, BF16 = 4, 2  # bytes
 BLOCK = 4096  # elements that a shard is a multiple of, in whole rows where the unit is a table
@@ -70,8 +70,8 @@ PAIR_17M = Pair(
     Model(8192, 128, 512, 4, 64, 2, 128, repeats=1, sliding=3, sharing=4),
 )
 SMALL = Pair(
-    Model(4096, 192, 512, 4, 32, 2, 64, repeats=4, sliding=1, sharing=4, per_layer=16),
-    Model(4096, 96, 256, 4, 32, 2, 64, repeats=1, sliding=3, sharing=4),
+    Model(4096, 256, 1024, 4, 32, 2, 64, repeats=4, sliding=2, sharing=6, per_layer=16),
+    Model(4096, 64, 128, 4, 32, 2, 64, repeats=1, sliding=3, sharing=4),
 )
 PAIRS = {"e4b": E4B, "31b": DENSE_31B, "17m": PAIR_17M, "small": SMALL}
 
@@ -241,6 +241,14 @@ def times(pair: Pair, step: Step, machine: Machine, ranks: int) -> Times:
         sums=count * sums / machine.memory,
         optimizer=crowding * update / machine.memory,
     )
+
+
+def fitted(machine: Machine, pair: Pair, step: Step, ranks: int, seconds: float) -> Machine:
+    """The machine with the efficiency at which a step on so many ranks takes these seconds; infinite, if all but compute
+    takes longer."""
+    ideal = times(pair, step, replace(machine, efficiency=1), ranks)
+    compute = seconds - (ideal.total - ideal.compute)
+    return replace(machine, efficiency=ideal.compute / compute if compute > 0 else math.inf)
 
 
 def kept(model: Model) -> list[int]:

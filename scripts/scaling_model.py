@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from scaling_costs import FP32, H100, KINDS, PAIRS, Machine, Pair, Step, memory, times
+from scaling_costs import FP32, H100, KINDS, PAIRS, Machine, Pair, Step, fitted, memory, times
 
 RANKS = [2**i for i in range(11)]
 MEASURED_RANKS = (1, 2, 4)
@@ -97,8 +97,7 @@ def calibrated(programs: Path, pair: Pair, step: Step, seconds: float) -> Machin
         message=latency,
         cores=len(os.sched_getaffinity(0)),
     )
-    ideal = times(pair, step, machine, 1)
-    return replace(machine, efficiency=ideal.compute / (seconds - ideal.sums - ideal.optimizer))
+    return fitted(machine, pair, step, 1, seconds)
 
 
 def measure(programs: Path, name: str, repeats: int) -> None:

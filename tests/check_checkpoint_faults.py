@@ -12,38 +12,26 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 
-from job import Job, comparable_lines, complete_checkpoints, expect, kill_job, newest_checkpoint, run_cases
+from job import (
+    Job,
+    complete_checkpoints,
+    expect,
+    expect_same,
+    kill_job,
+    newest_checkpoint,
+    run_cases,
+    wait_until,
+)
 
 SEED = random.SystemRandom().randrange(10**6)
 RNG = random.Random(SEED)
 EVERY_TWO = ("--checkpoint.every_steps", "2", "--checkpoint.keep", "9", "--data.shuffle", "true", "--run.threads", "1")
-
-
-def tensors(checkpoint: Path) -> dict[str, bytes]:
-    found = {}
-    with h5py.File(checkpoint / "state.h5") as state:
-        state.visititems(lambda name, item: found.update({name: item[()].tobytes()}) if hasattr(item, "shape") else None)
-    return found
-
-
-def expect_same(run: Path, whole: Path) -> None:
-    assert comparable_lines(run / "metrics.jsonl") == comparable_lines(whole / "metrics.jsonl"), "metrics.jsonl differs"
-    ours, theirs = (tensors(complete_checkpoints(path)[-1]) for path in (run, whole))
-    assert len(theirs) > 100 and ours == theirs, "tensors differ"
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        time.sleep(0.02)
 
 
 def train_whole(job: Job) -> Path:
@@ -224,8 +212,9 @@ def a_disk_that_fills_up(job: Job) -> None:
         filler = fill(disk, leave=1 << 19)
         wait_until(lambda: "is not saved" in log(), "the warning of a full disk")
         kept = newest_checkpoint(job.run_dir)
-        steps = len((job.run_dir / "metrics.jsonl").read_text().splitlines())
-        wait_until(lambda: len((job.run_dir / "metrics.jsonl").read_text().splitlines()) > steps + 5, "the run to go on")
+        metrics = job.run_dir / "metrics.jsonl"
+        steps = len(metrics.read_text().splitlines())
+        wait_until(lambda: len(metrics.read_text().splitlines()) > steps + 5, "the run to go on")
         assert newest_checkpoint(job.run_dir) == kept
         assert job.run_program(1, "mtp-inspect", job.run_dir).code == 0, "the checkpoint before is not whole"
         warning = re.search(r"warning: step \d+ is not saved: .*", log())

@@ -6,7 +6,6 @@
 
 import os
 import re
-import shutil
 import signal
 import sys
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import h5py
 
-from job import Job, expect, run_cases
+from job import Job, expect, run_cases, wait_until
 
 
 def all_ranks_miss_a_file(job: Job) -> None:
@@ -106,8 +105,7 @@ def a_run_directory_that_cannot_be_made(job: Job) -> None:
 
 def a_run_directory_that_is_taken(job: Job) -> None:
     mpirun = job.start(1, "--train.max_steps", "1000000")
-    while not (job.run_dir / "metrics.jsonl").exists():
-        time.sleep(0.05)
+    wait_until((job.run_dir / "metrics.jsonl").exists, "the first step", job=mpirun)
     expect(job.run(1), 1, r"another job has this run directory")
     mpirun.kill()
     mpirun.communicate()

@@ -5,18 +5,17 @@ run ends with the bits of one that was left alone; on one node and on two, under
     .venv/bin/python tests/check_slurm.py PROGRAMS        (needs root: it starts a Slurm of its own)
 """
 
-import argparse
 import os
 import signal
 import subprocess
 import sys
-import tempfile
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from check_resume import FIXTURE, Run, expect_same, finish
-from local_slurm import Slurm
+from check_resume import Run, finish
+from job import FIXTURE, expect_same, wait_until
+from local_slurm import Slurm, slurm_of_arguments
 
 LIMIT = 60  # seconds to wait for any one thing
 PIECE = 10  # steps between a job's disturbances
@@ -48,11 +47,8 @@ class Job:
     def text(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
-    def wait_for(self, condition, what: str) -> None:
-        end = time.monotonic() + LIMIT
-        while not condition():
-            assert time.monotonic() < end, f"{self.name}: waited {LIMIT} s for {what}; the log:\n{self.text[-4000:]}"
-            time.sleep(0.05)
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        wait_until(condition, what, LIMIT, pause=0.05, log=self.log)
 
     def reach_next_piece(self) -> None:
         self.target = max(self.target, self.run.steps_done) + PIECE
@@ -112,17 +108,13 @@ def cancelled_jobs_stay_cancelled(jobs: list[Job]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("programs", type=Path)
-    programs = parser.parse_args().programs.resolve()
-    with tempfile.TemporaryDirectory() as name, Slurm(Path(name) / "slurm", programs) as slurm:
-        folder = Path(name)
+    with slurm_of_arguments(__doc__) as (slurm, folder):
         config = folder / "fixture.cfg"
         write_config(config)
 
         def job(nodes: int, launcher: str | None, suffix: str = "") -> Job:
             name = f"{nodes}-nodes-{'srun' if launcher else 'mpirun'}{suffix}"
-            return Job(slurm, name, nodes, launcher, config, Run(programs, folder / name))
+            return Job(slurm, name, nodes, launcher, config, Run(slurm.programs, folder / name))
 
         jobs = [job(nodes, launcher) for nodes in range(1, len(slurm.nodes()) + 1) for launcher in (None, SRUN)]
         cancelled = [job(1, launcher, "-cancelled") for launcher in (None, SRUN)]
@@ -131,12 +123,12 @@ def main() -> int:
         steps = str(max(job.run.steps_done for job in jobs) + PIECE)
         for each in jobs:
             each.submit("--train.max_steps", steps)
-        whole = Run(programs, folder / "whole")
+        whole = Run(slurm.programs, folder / "whole")
         command = ["--config", config, "--run.dir", whole.directory, "--train.max_steps", steps]
         finish(whole.start(2, "mtp-train", *command))
         for each in jobs:
             each.wait_for_state("COMPLETED")
-            expect_same(each.run, whole)
+            expect_same(each.run.directory, whole.directory)
         for each in cancelled:
             each.wait_for_state("CANCELLED")
     print(f"{len(jobs) + 1} passed, 0 failed")

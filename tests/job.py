@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 FIXTURE = Path(__file__).parent / "fixtures" / "e4b"
 MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 # What a line of metrics.jsonl says of how a run was carried out, not of what it computed.
@@ -40,6 +42,47 @@ def comparable_lines(path: Path) -> list[dict]:
     """metrics.jsonl or validation.jsonl, without what may differ between runs of the same bits."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in VARYING} for line in lines]
+
+
+def tensors(checkpoint: Path) -> dict[str, bytes]:
+    """Weights and moments."""
+    found = {}
+
+    def add(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()].tobytes()
+
+    with h5py.File(checkpoint / "state.h5") as state:
+        state.visititems(add)
+    return found
+
+
+def expect_same(run_dir: Path, whole_dir: Path) -> None:
+    """The same metrics, and the same bits in the newest checkpoint."""
+    ours, theirs = (comparable_lines(path / "metrics.jsonl") for path in (run_dir, whole_dir))
+    assert ours == theirs, "metrics.jsonl differs"
+    ours, theirs = (tensors(path / "checkpoints" / "latest") for path in (run_dir, whole_dir))
+    assert ours.keys() == theirs.keys() and len(theirs) > 100
+    different = [name for name in theirs if ours[name] != theirs[name]]
+    assert not different, f"{len(different)} tensors differ, the first is {different[0]}"
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    what: str,
+    seconds: float = 30,
+    pause: float = 0.02,
+    job: subprocess.Popen | None = None,
+    log: Path | None = None,
+) -> None:
+    """Asks every `pause` seconds. A job that ends meanwhile fails the check. A failure shows the log's end."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            said = log.read_text()[-4000:] if log and log.exists() else ""
+            raise AssertionError(f"waited {seconds} s for {what}\n{said}")
+        assert job is None or job.poll() is None, job.communicate()[0]
+        time.sleep(pause)
 
 
 def children_of(process: subprocess.Popen) -> list[int]:
@@ -118,9 +161,7 @@ class Job:
         shutil.rmtree(self.run_dir, ignore_errors=True)
         job = self.start(ranks, "--train.max_steps", "1000000", *extra, **options)
         metrics = self.run_dir / "metrics.jsonl"
-        while not (metrics.exists() and metrics.stat().st_size > 0):
-            assert job.poll() is None, job.communicate()[0]
-            time.sleep(0.05)
+        wait_until(lambda: metrics.exists() and metrics.stat().st_size > 0, "the first step", seconds=120, job=job)
         pids = children_of(job) if ranks > 1 else [job.pid]
         assert len(pids) == ranks, pids
         return job, pids

@@ -1,7 +1,11 @@
 """A Slurm of the checks' own, which scripts/slurm_local.sh starts; it needs root."""
 
+import argparse
 import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from job import MPI
@@ -11,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 class Slurm:
     def __init__(self, folder: Path, programs: Path):
-        self.folder = folder
+        self.folder, self.programs = folder, programs
         settings = {"SLURM_CONF": str(folder / "slurm.conf"), "MTP_BIN": str(programs)}
         # The nodes share this machine's cores, which mpirun does not know.
         self.env = os.environ | MPI | settings | {"OMPI_MCA_mpi_yield_when_idle": "1", "SLURM_WAIT": "2"}
@@ -45,3 +49,13 @@ class Slurm:
         """The first in the node's namespaces, where there are several nodes."""
         outside = (self.folder / "run" / f"{node}.pid").read_text().strip()
         return Path(f"/proc/{outside}/task/{outside}/children").read_text().split()[0]
+
+
+@contextmanager
+def slurm_of_arguments(description: str) -> Iterator[tuple[Slurm, Path]]:
+    """A Slurm for the programs that the command line names, and an empty folder."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("programs", type=Path)
+    programs = parser.parse_args().programs.resolve()
+    with tempfile.TemporaryDirectory() as name, Slurm(Path(name) / "slurm", programs) as slurm:
+        yield slurm, Path(name)

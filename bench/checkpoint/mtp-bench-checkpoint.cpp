@@ -15,59 +15,83 @@ using namespace mtp::bench;
 namespace fs = std::filesystem;
 
 struct Options {
-  fs::path dir = "bench-checkpoint";
+  fs::path dir = ".";
   std::int64_t mebibytes = 256;  // of the state, over all ranks
 };
 
 constexpr std::int64_t piece = std::int64_t{1} << 20;  // what plain reading and writing moves at a time, as dd's bs=1M
 
-/// A state as that of a run: units of some matrices, with moments.
+// The state is made of units like this one: square matrices, each with its two moments.
+constexpr std::int64_t width = 1024, matrices = 6, kinds = 3;
+constexpr std::int64_t unit_mebibytes = (width * width * matrices * kinds * std::int64_t{sizeof(float)}) >> 20;
+
+/// A folder of the program's own in `parent`, whose other files it leaves alone. It goes with this object. Collective.
+class Folder {
+ public:
+  Folder(const dist::Communicator& communicator, const fs::path& parent)
+      : path_(parent / "mtp-bench-checkpoint"), is_first_(communicator.is_first()) {
+    dist::agree(communicator, "the folder of the benchmark", [&] {
+      if (!is_first_) return;
+      fs::remove_all(path_);  // of a run that was killed
+      fs::create_directories(path_ / "source");
+    });
+  }
+  ~Folder() {
+    std::error_code ignored;  // what is left is removed by the next run
+    if (is_first_) fs::remove_all(path_, ignored);
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+  bool is_first_;
+};
+
+/// A state as that of a run.
 class Run {
  public:
   Run(Device& device, const dist::Communicator& communicator, const Options& options, bool background)
-      : device_(device), communicator_(communicator), dir_(options.dir), sharding_{device, communicator} {
-    constexpr std::int64_t width = 1024, matrices = 6, kinds = 3;
-    const std::int64_t elements = (options.mebibytes << 20) / std::int64_t{sizeof(float)} / kinds;
-    const std::int64_t units = std::max<std::int64_t>(1, elements / (width * width * matrices));
-    for (std::int64_t u = 0; u < units; ++u) {
+      : device_(device),
+        communicator_(communicator),
+        folder_(communicator, options.dir),
+        sharding_{device, communicator} {
+    for (std::int64_t u = 0; u < options.mebibytes / unit_mebibytes; ++u) {
       std::vector<dist::UnitLayout::Member> members;
       for (std::int64_t m = 0; m < matrices; ++m)
         members.push_back({fmt::format("base.layers.{}.{}.weight", u, m), {width, width}});
       units_.push_back(std::make_unique<dist::ShardedUnit>(dist::UnitLayout("unit", true, members), sharding_));
     }
     Settings settings;
-    settings.run.dir = dir_;
+    settings.run.dir = folder_.path();
     settings.checkpoint.background = background;
     settings.checkpoint.keep = 1;
-    if (communicator.is_first()) {
-      fs::remove_all(dir_ / "checkpoints");
-      fs::create_directories(dir_ / "source");
-    }
-    communicator.barrier("the folder of the benchmark");
     saver_.emplace(checkpoint::Run{settings, {}, "cpu", communicator.size()}, units_, device, communicator);
   }
 
   void save() { saver_->save(++step_, 0, 0, 0, false); }
   void wait() { saver_->finish(); }
   void restore() {
-    const auto state = checkpoint::open(checkpoint::complete_checkpoints(dir_).back().directory, communicator_);
+    const auto state =
+        checkpoint::open(checkpoint::complete_checkpoints(folder_.path()).back().directory, communicator_);
     checkpoint::restore(state, units_, device_, communicator_);
   }
   /// Of this rank.
   std::int64_t bytes() const { return checkpoint::Snapshot(units_).bytes(); }
   const dist::Units& units() const { return units_; }
+  fs::path plain_file() const { return folder_.path() / fmt::format("plain_{:04}", communicator_.rank()); }
 
  private:
   Device& device_;
   const dist::Communicator& communicator_;
-  fs::path dir_;
+  Folder folder_;
   dist::Sharding sharding_;
   dist::Units units_;
   std::optional<checkpoint::Saver> saver_;
   std::int64_t step_ = 0;
 };
-
-fs::path plain_file(const Options& options, int rank) { return options.dir / fmt::format("plain_{:04}", rank); }
 
 void write_plainly(const fs::path& path, std::int64_t bytes) {
   const std::vector<std::byte> block(piece, std::byte{1});
@@ -84,12 +108,16 @@ void read_plainly(const fs::path& path, std::int64_t bytes) {
 
 void add_all(Suite& suite, const Options& options) {
   const dist::Communicator& communicator = suite.communicator();
+  if (options.mebibytes < unit_mebibytes)
+    throw AgreedError(
+        fmt::format("option --mebibytes: {} is below {}, a unit with its moments", options.mebibytes, unit_mebibytes),
+        2);
   const auto start = [&communicator, &options](Device& device, bool background) {
     return std::make_shared<Run>(device, communicator, options, background);
   };
-  suite.add("save", "a whole save, beside a plain file with fsync", [=, &communicator, &options](Device& device) {
+  suite.add("save", "a whole save, beside a plain file with fsync", [=](Device& device) {
     const auto run = start(device, false);
-    const fs::path path = plain_file(options, communicator.rank());
+    const fs::path path = run->plain_file();
     return Work{.run = [run] { run->save(); },
                 .check = [run] { run->wait(); },
                 .bytes = static_cast<double>(run->bytes()),
@@ -102,12 +130,13 @@ void add_all(Suite& suite, const Options& options) {
                 .check = [run] { run->wait(); },
                 .prepare = [run] { run->wait(); },
                 .bytes = static_cast<double>(run->bytes()),
-                .plain = [copy, &device] { copy->take(device); }};
+                .plain = [copy, &device] { copy->take(device); },
+                .count = [run](benchmark::UserCounters&, double) { run->wait(); }};  // for the last save
   });
-  suite.add("restore", "verified, beside plain reading", [=, &communicator, &options](Device& device) {
+  suite.add("restore", "verified, beside plain reading", [=](Device& device) {
     const auto run = start(device, false);
     run->save();
-    const fs::path path = plain_file(options, communicator.rank());
+    const fs::path path = run->plain_file();
     write_plainly(path, run->bytes());
     return Work{.run = [run] { run->restore(); },
                 .check = [] {},
@@ -123,9 +152,9 @@ int main(int argc, char** argv) {
   Options options;
   po::options_description description;
   description.add_options()("dir", po::value(&options.dir)->default_value(options.dir),
-                            "folder on the disk to measure");
+                            "folder on the disk to measure; the program works in mtp-bench-checkpoint inside it");
   description.add_options()("mebibytes", po::value(&options.mebibytes)->default_value(options.mebibytes),
-                            "size of the state, over all ranks");
+                            "size of the state, over all ranks, in whole units of 72");
   return run(argc, argv,
              {.name = "mtp-bench-checkpoint",
               .summary = "times saving and restoring beside plain writing and reading",

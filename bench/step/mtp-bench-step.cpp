@@ -80,9 +80,17 @@ Work work(Suite& suite, Device& device, const hf::Preset& shape, const Options& 
               }};
 }
 
+/// The preset, and what it is cut down to.
+std::string name_of(const std::string& preset, const Cut& cut) {
+  std::string name = preset;
+  if (cut.layer_groups > 0) name += fmt::format("-layer-groups-{}", cut.layer_groups);
+  if (cut.vocabulary > 0) name += fmt::format("-vocabulary-{}", cut.vocabulary);
+  return name;
+}
+
 std::string name_of(const std::string& preset, const Options& options) {
-  return fmt::format("joint_step/{}/{}/{}/{}{}", preset, options.dtype, options.length, options.reduction,
-                     options.recompute ? "/recompute" : "");
+  return fmt::format("joint_step/{}/{}/{}/{}{}", name_of(preset, options.cut), options.dtype, options.length,
+                     options.reduction, options.recompute ? "/recompute" : "");
 }
 
 void check_options(const Options& options) {

@@ -19,8 +19,8 @@ RANKS = 4  # of each node
 
 
 def benchmark(name: str, seconds: float, **counters: float) -> dict:
-    counters = {"fastest": seconds, "floor_time": seconds / 2, "share_of_floor": 0.5, "bytes": 4096, "flops": 0} | counters
-    counters = {"slowest_rank": 0, "imbalance": 1.05} | counters
+    floor = {"floor_time": seconds / 2, "share_of_floor": 0.5}
+    counters = {"fastest": seconds, "bytes": 4096, "flops": 0, "slowest_rank": 0, "imbalance": 1.05} | floor | counters
     name = f"{name}/manual_time"
     time = {"real_time": seconds * 1e6, "cpu_time": 0, "time_unit": "us", "iterations": 1}
     return {"name": name, "run_name": name, "run_type": "iteration"} | time | counters
@@ -52,6 +52,11 @@ class BenchReport(unittest.TestCase):
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"context": context, "benchmarks": benchmarks}))
 
+    def write_decoding(self, node: str, content: dict) -> None:
+        path = self.folder / "run" / f"node-{node}-decode.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+
     def write_nodes(self, folder: str, slow: str = "", slowness: float = 1) -> None:
         for node in ("n1", "n2", "n3", "n10"):
             measured = operations(slowness if node == slow else 1)
@@ -79,6 +84,15 @@ class BenchReport(unittest.TestCase):
         self.write("run/ops.json", "mtp-bench-ops", hosts, operations(slowest_rank=6, imbalance=2))
         self.assertEqual(self.report(self.folder / "run"), ["slow rank: rank 2 of n2: 0.50 of the median rank's speed"])
 
+    def test_a_slow_rank_of_two_is_named(self) -> None:
+        self.write("run/ops.json", "mtp-bench-ops", ["n1"] * 2, operations(slowest_rank=1, imbalance=2))
+        self.assertEqual(self.report(self.folder / "run"), ["slow rank: rank 1 of n1: 0.50 of the median rank's speed"])
+
+    def test_the_rank_that_is_slow_in_most_repetitions_is_named(self) -> None:
+        repeated = [b for rank in (0, 3, 1, 3) for b in operations(slowest_rank=rank, imbalance=2)]
+        self.write("run/ops.json", "mtp-bench-ops", ["n1"] * RANKS, repeated)
+        self.assertEqual(self.report(self.folder / "run"), ["slow rank: rank 3 of n1: 0.50 of the median rank's speed"])
+
     def test_a_rank_that_is_late_now_and_then_is_not_named(self) -> None:
         late = [benchmark("add/small/fp32", 1e-3, slowest_rank=rank, imbalance=2) for rank in range(RANKS)]
         self.write("run/ops.json", "mtp-bench-ops", ["n1"] * RANKS, [late[1], *operations()])
@@ -95,6 +109,26 @@ class BenchReport(unittest.TestCase):
             lines = f"1024+0 records out\n1073741824 bytes (1.1 GB, 1.0 GiB) copied, {seconds} s, 1.1 GB/s\n" * 2
             (self.folder / "run" / f"disk-{node}.txt").write_text(lines)
         self.assertEqual(self.report(self.folder / "run"), ["slow disk: n3: 0.50 of the other nodes' bandwidth"])
+
+    def test_a_disk_that_is_slow_once_is_not_named(self) -> None:
+        self.write_nodes("run")
+        for node, seconds in (("n1", (1, 1, 1)), ("n2", (1, 9, 1))):
+            lines = [f"1073741824 bytes (1.1 GB, 1.0 GiB) copied, {each} s, 1.1 GB/s\n" for each in seconds]
+            (self.folder / "run" / f"disk-{node}.txt").write_text("".join(lines))
+        self.assertEqual(self.report(self.folder / "run"), [])
+
+    def test_a_node_that_decodes_slowly_is_named(self) -> None:
+        for node, seconds in (("n1", 1), ("n2", 1), ("n3", 2)):
+            prompts = [{"decode_time": times * seconds, "target_forwards": 11} for times in (1, 1, 8)]
+            aggregate = {"tokens_per_second": 10, "tokens_per_forward": 1}
+            ways = {way: {"prompts": prompts, "aggregate": aggregate} for way in ("plain", "drafted")}
+            self.write_decoding(node, {"settings": {"max_new_tokens": 11}} | ways)
+        said = self.report(self.folder / "run")
+        self.assertEqual(said, ["slow node: n3: decoding 0.50 of the other nodes' speed"])
+        self.assertIn("| n3 | 10 | 10 | 200 ms | 200 ms | 1.00 |", (self.folder / "report.md").read_text())
+        self.write_decoding("n3", {"settings": {}})
+        [line] = self.report(self.folder / "run", code=1)
+        self.assertIn("node-n3-decode.json: not the JSON of mtp-bench-decode", line)
 
     def test_a_wrong_result_is_named_and_fails(self) -> None:
         wrong = benchmark("add/small/fp32", 1e-3) | {"error_occurred": True, "error_message": "rank 1: element 3 is 5"}

@@ -4,6 +4,7 @@
     .venv/bin/python tests/scripts/scaling_model_test.py
 """
 
+import math
 import sys
 import unittest
 from dataclasses import replace
@@ -31,7 +32,9 @@ MACHINE = scaling.Machine(
 class ScalingModel(unittest.TestCase):
     def test_counts_the_flops_that_the_benchmark_counts(self) -> None:
         step = scaling.Step(length=512, micro_batches=2, dtype=scaling.FP32)
-        self.assertEqual(2 * scaling.flops(scaling.PAIR_17M, step), 159_827_288_064)  # 1.59827e+11 of mtp-bench-step
+        # As in the JSON of mtp-bench-step, whose pairs are made from the presets themselves.
+        self.assertEqual(2 * scaling.flops(scaling.PAIR_17M, step), 159_827_288_064)
+        self.assertEqual(2 * scaling.flops(scaling.SMALL, step), 93_658_902_528)
 
     def test_counts_the_parameters_of_the_published_pairs(self) -> None:
         for pair, base, drafter in ((scaling.E4B, 7.5e9, 78.5e6), (scaling.DENSE_31B, 30.7e9, 427.6e6)):
@@ -65,6 +68,13 @@ class ScalingModel(unittest.TestCase):
         one, two, four = (scaling.times(scaling.PAIR_17M, step, node, ranks).compute for ranks in (1, 2, 4))
         self.assertEqual((two / one, four / one), (1, 2))
         self.assertEqual(one, 159_827_288_064 / 1e6 / 0.5)
+
+    def test_a_fitted_machine_takes_the_seconds_that_were_measured(self) -> None:
+        step = scaling.Step(length=512, micro_batches=2, dtype=scaling.FP32)
+        other = scaling.times(scaling.PAIR_17M, step, replace(MACHINE, efficiency=math.inf), 4).total
+        machine = scaling.fitted(MACHINE, scaling.PAIR_17M, step, 4, other + 1000)
+        self.assertAlmostEqual(scaling.times(scaling.PAIR_17M, step, machine, 4).total, other + 1000)
+        self.assertEqual(scaling.fitted(MACHINE, scaling.PAIR_17M, step, 4, other / 2).efficiency, math.inf)
 
     def test_shards_shrink_with_ranks(self) -> None:
         step = scaling.Step(length=512, micro_batches=2, dtype=scaling.FP32)

@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Prompts of random tokens for a random pair, which has no tokenizer: to time mtp-bench-decode without a model.
+
+    mtp-make-pair --preset small --out pair
+    scripts/random_prompts.py --base pair/base --out prompts.h5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from chat_tokenizer import Sample
+from data_file import DataFile
+
+FIRST = 3  # after pad, end and begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, required=True, metavar="DIR", help="of mtp-make-pair")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument("--prompts", type=int, default=8, help="how many (%(default)s)")
+    parser.add_argument("--length", type=int, default=64, help="tokens of each (%(default)s)")
+    args = parser.parse_args()
+    config = json.loads((args.base / "config.json").read_text())["text_config"]
+    vocabulary = config["vocab_size"]
+    tokens = np.random.default_rng(0).integers(FIRST, vocabulary, (args.prompts, args.length), dtype=np.int32)
+    attributes = {"format": "mtp-data", "version": 1, "vocab_size": vocabulary, "pad_token_id": config["pad_token_id"]}
+    with DataFile(args.out, attributes, has_targets=False) as file:
+        file.add([Sample(prompt, np.zeros(args.length, np.uint8)) for prompt in tokens])
+        file.finish()
+
+
+if __name__ == "__main__":
+    main()
