@@ -1,5 +1,6 @@
 #include "parallel_program.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -49,6 +50,20 @@ int threads_of(const Settings& settings, const dist::Communicator& communicator)
   if (const char* set = std::getenv("OMP_NUM_THREADS"); set != nullptr && std::atoi(set) > 0) return std::atoi(set);
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   return std::max(1, cores / communicator.ranks_on_this_node());
+}
+
+Device device_of(const Settings& settings, const dist::Communicator& communicator) {
+  if (settings.run.device == DeviceChoice::cpu) return Device(threads_of(settings, communicator));
+  const CudaDevices found = find_cuda_devices();
+  const std::vector<std::string> lacking =
+      communicator.all_gather(found.count > 0 ? "" : found.remark, "the ranks' GPUs");
+  const auto first = std::ranges::find_if(lacking, [](const std::string& remark) { return !remark.empty(); });
+  if (first == lacking.end()) return Device::cuda(communicator.rank_on_this_node() % found.count);
+  const bool nobody_has = std::ranges::none_of(lacking, [](const std::string& remark) { return remark.empty(); });
+  if (nobody_has && settings.run.device == DeviceChoice::automatic) return Device(threads_of(settings, communicator));
+  throw AgreedError(fmt::format("setting run.device: rank {} has no GPU: {}{}; use nodes with GPUs, or set it to cpu",
+                                first - lacking.begin(), *first, nobody_has ? "" : ", although others have"),
+                    2);
 }
 
 int print_version(const dist::Communicator& communicator, const std::string& program) {

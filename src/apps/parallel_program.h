@@ -21,6 +21,10 @@ int exit_code(train::Trainer::End end);
 /// Threads of this rank: the setting, else OMP_NUM_THREADS, else this machine's cores shared by its ranks.
 int threads_of(const Settings& settings, const dist::Communicator& communicator);
 
+/// This rank's device, by the setting `run.device`: ranks of a node take its GPUs in turn. Collective; throws
+/// AgreedError where the ranks find GPUs on some nodes only, or none although that was asked for.
+Device device_of(const Settings& settings, const dist::Communicator& communicator);
+
 /// Rank 0 prints the program's version, revision, libraries and devices; returns the exit code.
 int print_version(const dist::Communicator& communicator, const std::string& program);
 

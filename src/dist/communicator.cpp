@@ -94,6 +94,7 @@ Communicator::Communicator() {
   MPI_Comm node = MPI_COMM_NULL;
   MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node);
   MPI_Comm_size(node, &ranks_on_this_node_);
+  MPI_Comm_rank(node, &rank_on_this_node_);
   MPI_Comm_free(&node);
 }
 

@@ -37,8 +37,9 @@ class Communicator {
   int rank() const { return rank_; }
   int size() const { return size_; }
   bool is_first() const { return rank_ == 0; }
-  /// Ranks that share this rank's machine.
+  /// Ranks that share this rank's machine, and this rank's place among them.
   int ranks_on_this_node() const { return ranks_on_this_node_; }
+  int rank_on_this_node() const { return rank_on_this_node_; }
 
   /// How long a rank waits in a collective for the others.
   void set_timeout(double minutes) { timeout_minutes_ = minutes; }
@@ -94,7 +95,7 @@ class Communicator {
   [[noreturn]] void give_up(const Collective& collective) const;
 
   MPI_Comm comm_ = MPI_COMM_NULL;
-  int rank_ = 0, size_ = 1, ranks_on_this_node_ = 1;
+  int rank_ = 0, size_ = 1, ranks_on_this_node_ = 1, rank_on_this_node_ = 0;
   double timeout_minutes_ = 10;
   mutable int patience_ = 0;  // scopes of Patience
   mutable double waited_ = 0;
