@@ -35,5 +35,6 @@ int main(int argc, char** argv) {
              {.name = "mtp-bench-comm",
               .summary = "times the collectives of training beside plain MPI calls, and every link",
               .options = options,
-              .add_all = add_all});
+              .add_all = add_all,
+              .exchanges_tensors = true});
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "cases.h"
@@ -22,17 +23,24 @@ struct Projection {
   double width() const { return static_cast<double>(x.size(1)); }
   double vocabulary() const { return static_cast<double>(w.size(0)); }
 };
-/// `labels`: of every row.
-Projection projection(Device& device, std::int64_t rows, std::int64_t width, std::int64_t vocabulary, float soft_cap,
+/// Of `sizes.rows` rows of `width` over `sizes.vocabulary` tokens. `labels`: of every row.
+Projection projection(Device& device, const Sizes& sizes, std::int64_t width, float soft_cap,
                       std::vector<std::int64_t> labels);
 void label_every_row(Device& device, const Projection& projection);
 
 /// A teacher of the base's width, each of whose rows is that of the same row.
 ops::Teacher teacher(Device& device, const Sizes& sizes);
 
+/// The values of these rows of a tensor.
+std::vector<Values> rows_of(const Device& device, const Tensor& tensor, const std::vector<std::int64_t>& rows);
+/// For every row of a table [n, width], in its order, a part of which is on the host at a time.
+void for_each_row(const Device& device, const Tensor& table,
+                  const std::function<void(std::int64_t index, const float* row)>& body);
+
+double dot(const Values& x, const float* row);
 double cap(double z, float soft_cap);
-/// cap(x wᵀ) of one row x.
-Values logits(const Device& device, const Values& x, const Tensor& w, float soft_cap);
+/// cap(x wᵀ) of each row x.
+std::vector<Values> logits(const Device& device, const std::vector<Values>& rows, const Tensor& w, float soft_cap);
 Values softmax(Values z);
 
 /// The expected loss and gradients of a sample of rows, added up row by row.

@@ -8,6 +8,7 @@ namespace {
 
 /// A layer without bias.
 struct Linear {
+  DType type;
   std::int64_t rows, in, out;
   double flops() const { return 2.0 * static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(out); }
 };
@@ -29,12 +30,12 @@ void expect_elements(const Device& device, const std::string& what, const Tensor
       found.push_back(part(device, actual, i * actual.size(1) + j, 1)[0]);
       wanted.push_back(expected(i, j));
     }
-  expect_close(what, found, wanted);
+  expect_close(what, found, wanted, {actual.dtype()});
 }
 
 Work forward(Device& device, const Linear& linear) {
-  const Tensor x = random_tensor(device, {linear.rows, linear.in}, 1),
-               w = random_tensor(device, {linear.out, linear.in}, 2), y = device.empty({linear.rows, linear.out});
+  const Tensor x = random_tensor(device, {linear.rows, linear.in}, 1, 1, linear.type),
+               w = random_tensor(device, {linear.out, linear.in}, 2, 1, linear.type), y = device.empty({linear.rows, linear.out}, linear.type);
   return {.run = [=, &device] { ops::linear_forward(device, x, w, y); },
           .check =
               [=, &device] {
@@ -43,12 +44,13 @@ Work forward(Device& device, const Linear& linear) {
                 });
               },
           .bytes = bytes_of({x, w, y}),
-          .flops = linear.flops()};
+          .flops = linear.flops(),
+          .flops_type = linear.type};
 }
 
 Work backward_input(Device& device, const Linear& linear) {
-  const Tensor dy = random_tensor(device, {linear.rows, linear.out}, 1),
-               w = random_tensor(device, {linear.out, linear.in}, 2), dx = device.empty({linear.rows, linear.in});
+  const Tensor dy = random_tensor(device, {linear.rows, linear.out}, 1, 1, linear.type),
+               w = random_tensor(device, {linear.out, linear.in}, 2, 1, linear.type), dx = device.empty({linear.rows, linear.in}, linear.type);
   return {.run = [=, &device] { ops::linear_backward_input(device, dy, w, dx); },
           .check =
               [=, &device] {
@@ -57,12 +59,13 @@ Work backward_input(Device& device, const Linear& linear) {
                 });
               },
           .bytes = bytes_of({dy, w, dx}),
-          .flops = linear.flops()};
+          .flops = linear.flops(),
+          .flops_type = linear.type};
 }
 
 Work backward_weight(Device& device, const Linear& linear) {
-  const Tensor dy = random_tensor(device, {linear.rows, linear.out}, 1),
-               x = random_tensor(device, {linear.rows, linear.in}, 2), dw = device.zeros({linear.out, linear.in});
+  const Tensor dy = random_tensor(device, {linear.rows, linear.out}, 1, 1, linear.type),
+               x = random_tensor(device, {linear.rows, linear.in}, 2, 1, linear.type), dw = device.zeros({linear.out, linear.in});
   return {.run = [=, &device] { ops::linear_backward_weight(device, dy, x, dw); },
           .check =
               [=, &device] {
@@ -71,7 +74,8 @@ Work backward_weight(Device& device, const Linear& linear) {
                 });
               },
           .bytes = bytes_of({dy, x, dw, dw}),
-          .flops = linear.flops()};
+          .flops = linear.flops(),
+          .flops_type = linear.type};
 }
 
 }  // namespace
@@ -84,18 +88,18 @@ std::vector<Case> matmul_cases() {
   const std::vector<Use> uses{{"q_proj",
                                [](const Sizes& s) {
                                  const std::int64_t head_dim = s.base.layer_of(hf::LayerType::sliding)->head_dim;
-                                 return Linear{s.rows, s.base.hidden_size, s.base.num_attention_heads * head_dim};
+                                 return Linear{s.type, s.rows, s.base.hidden_size, s.base.num_attention_heads * head_dim};
                                }},
                               {"up_proj",
                                [](const Sizes& s) {
-                                 return Linear{s.rows, s.base.hidden_size, s.base.intermediate_size};
+                                 return Linear{s.type, s.rows, s.base.hidden_size, s.base.intermediate_size};
                                }},
                               {"down_proj",
                                [](const Sizes& s) {
-                                 return Linear{s.rows, s.base.intermediate_size, s.base.hidden_size};
+                                 return Linear{s.type, s.rows, s.base.intermediate_size, s.base.hidden_size};
                                }},
                               {"pre_projection", [](const Sizes& s) {
-                                 return Linear{s.rows, 2 * s.base.hidden_size, s.drafter.hidden_size};
+                                 return Linear{s.type, s.rows, 2 * s.base.hidden_size, s.drafter.hidden_size};
                                }}};
   std::vector<Case> cases;
   for (const Use& use : uses) {

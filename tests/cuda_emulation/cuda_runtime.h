@@ -78,6 +78,14 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 
+struct cudaDeviceProp {
+  char name[256];
+};
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+  *properties = {"emulated GPU"};
+  return cudaSuccess;
+}
+
 /// Fresh memory is full of NaN.
 inline cudaError_t cudaMalloc(void** block, std::size_t bytes) {
   *block = std::aligned_alloc(64, bytes);

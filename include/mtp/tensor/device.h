@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "mtp/tensor/tensor.h"
 #include "mtp/tensor/thread_pool.h"
@@ -32,6 +33,9 @@ class Device {
   const ThreadPool& threads() const { return threads_; }
   /// Of a GPU: its stream, for `ops`.
   CudaContext& context() const { return *context_; }
+
+  /// "cpu", or "cuda" and the GPU's name.
+  std::string name() const;
 
   /// Uninitialised memory.
   Tensor empty(Shape shape, DType dtype = DType::f32);

@@ -21,6 +21,7 @@ class CudaContext : public Memory {
   CudaContext(const CudaContext&) = delete;
   CudaContext& operator=(const CudaContext&) = delete;
 
+  cudaDeviceProp properties() const;
   cudaStream_t stream() const { return stream_; }
 
   /// What the library of matrix products keeps for this device; `ops` makes it with its first product.
@@ -34,6 +35,7 @@ class CudaContext : public Memory {
   void copy_to_host(const void* from, void* to, std::size_t bytes) override;
 
  private:
+  int index_ = 0;
   cudaStream_t stream_ = nullptr;
   std::shared_ptr<void> products_;
 };

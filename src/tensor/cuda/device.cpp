@@ -21,6 +21,10 @@ Device Device::cuda(int index) { return Device(std::make_shared<CudaContext>(ind
 Device::Device(std::shared_ptr<CudaContext> context)
     : threads_(1), context_(std::move(context)), arena_(std::make_shared<Arena>(context_)) {}
 
+std::string Device::name() const {
+  return context_ == nullptr ? "cpu" : "cuda " + std::string(context_->properties().name);
+}
+
 void check_cuda(cudaError_t status, std::string_view what) {
   if (status == cudaSuccess) return;
   int device = 0;
@@ -28,8 +32,16 @@ void check_cuda(cudaError_t status, std::string_view what) {
   throw Error("GPU {}: {}: {} ({})", device, what, cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
-CudaContext::CudaContext(int index) {
+namespace {
+
+int used(int index) {
   check_cuda(cudaSetDevice(index), "to use it");
+  return index;
+}
+
+}  // namespace
+
+CudaContext::CudaContext(int index) : index_(used(index)) {
   check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
 }
 
@@ -38,6 +50,12 @@ CudaContext::~CudaContext() {
   cudaStreamSynchronize(stream_);
   products_.reset();
   cudaStreamDestroy(stream_);
+}
+
+cudaDeviceProp CudaContext::properties() const {
+  cudaDeviceProp properties;
+  check_cuda(cudaGetDeviceProperties(&properties, index_), "its properties");
+  return properties;
 }
 
 std::byte* CudaContext::allocate(std::size_t bytes) {

@@ -9,5 +9,6 @@ namespace mtp {
 CudaDevices find_cuda_devices() { return {0, "built without CUDA (MTP_CUDA)"}; }
 
 Device Device::cuda(int) { throw Error("device cuda: {}", find_cuda_devices().remark); }
+std::string Device::name() const { return "cpu"; }
 
 }  // namespace mtp
