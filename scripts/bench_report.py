@@ -82,8 +82,8 @@ def operations(results: Results) -> Section:
         rate = r.counters["flops"] / r.fastest / 1e9
         cells = [seconds_text(r.fastest), rate_text(r.bandwidth), f"{rate:.1f}" if rate else "", Share(r.share)]
         full.rows.append([r.name, where(r), r.ranks, *cells])
-    text = "The floor is the time for an operation's bytes, at the better bandwidth of copies and of updates in place, or "
-    text += "for its FLOPs, at the matrix rate."
+    text = "The floor is the time for an operation's bytes, at the better bandwidth of copies and of updates in place, "
+    text += "or for its FLOPs, at the matrix rate."
     return Section("Operations", text, [summary], [full], share_plot(shares) if shares else None)
 
 
@@ -118,7 +118,7 @@ def training(results: Results) -> Section:
         cells = [seconds_text(r.fastest), modelled, *rates, *shares, bytes_text(counters["memory_peak"])]
         table.rows.append([r.name.removeprefix("joint_step/"), where(r), r.ranks, *cells])
     text = "Communication is what is not hidden behind compute. Every rank has as many sequences, however many ranks. "
-    text += "The model (docs/scaling.md) knows the rates above, and from the fewest ranks how much of them a step reaches."
+    text += "The model (docs/scaling.md) knows the rates above, and from the fewest ranks how much of them is reached."
     return Section("Training step", text, [table], plot=scaling_plot(steps, models))
 
 
@@ -142,8 +142,8 @@ def decoding(results: Results) -> Section:
             rates = [f"{r.counters['tokens_per_second']:.0f}" for r in (plain, drafted)]
             seconds = [seconds_text(r.time) for r in (plain, drafted)]
             table.rows.append([node, *rates, *seconds, f"{drafted.time / plain.time:.2f}"])
-    text = "On one rank, of a random pair, whose drafts are of no use. A good drafter pays where a step gives more tokens "
-    text += "than the forwards that take as long."
+    text = "On one rank, of a random pair, whose drafts are of no use. A good drafter pays where a step gives more "
+    text += "tokens than the forwards that take as long."
     return Section("Decoding", text, [table])
 
 

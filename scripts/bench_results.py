@@ -1,7 +1,7 @@
 """Reads what the benchmark suite writes, and finds in it the node, rank, link and disk that is slower than its like.
 
-Where nodes, ranks and links are compared, a repetition's time is the mean over its timings, for a node that stops now and
-then is a slow one, and the median of the repetitions counts, for a busy moment makes no node slow. Where runs are
+Where nodes, ranks and links are compared, a repetition's time is the mean over its timings, for a node that stops now
+and then is a slow one, and the median of the repetitions counts, for a busy moment makes no node slow. Where runs are
 compared, it is the fastest timing's.
 """
 

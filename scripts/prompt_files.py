@@ -6,8 +6,9 @@ data file. A part of prepare_data.py's command line:
     scripts/prepare_data.py --decode decoded.json --tokenizer DIR
     scripts/prepare_data.py --continuations decoded.json --prompts prompts.h5 --out data.h5
 
-The first file has one JSON object a line, with the user's question under `prompt`. `--questions-of` takes the samples of
-a data file up to their first target instead. The last one makes samples of the prompts and what the base made of them, with the base's own tokens as targets: to validate on what is decoded.
+The first file has one JSON object a line, with the user's question under `prompt`. `--questions-of` takes the samples
+of a data file up to their first target instead. The last one makes samples of the prompts and what the base made of
+them, with the base's own tokens as targets: to validate on what is decoded.
 """
 
 from __future__ import annotations

@@ -244,8 +244,8 @@ def times(pair: Pair, step: Step, machine: Machine, ranks: int) -> Times:
 
 
 def fitted(machine: Machine, pair: Pair, step: Step, ranks: int, seconds: float) -> Machine:
-    """The machine with the efficiency at which a step on so many ranks takes these seconds; infinite, if all but compute
-    takes longer."""
+    """The machine with the efficiency at which a step on so many ranks takes these seconds; infinite, if all but
+    compute takes longer."""
     ideal = times(pair, step, replace(machine, efficiency=1), ranks)
     compute = seconds - (ideal.total - ideal.compute)
     return replace(machine, efficiency=ideal.compute / compute if compute > 0 else math.inf)

@@ -235,7 +235,8 @@ def a_write_that_fails(job: Job) -> None:
         used = os.statvfs(disk).f_files - os.statvfs(disk).f_ffree
         subprocess.run(["mount", "-o", f"remount,nr_inodes={used + 2}", disk], check=True)
         wait_until(lambda: "is not saved" in log(), "the warning of a failed write")
-        assert re.search(r"warning: step \d+ is not saved: .*rank_000\d\.h5.*No space left.*the run goes on", log()), log()
+        warning = r"warning: step \d+ is not saved: .*rank_000\d\.h5.*No space left.*the run goes on"
+        assert re.search(warning, log()), log()
         stop(job, process, 1, r"checkpoint of step \d+: .*No space left on device")
         assert not [*job.run_dir.glob("checkpoints/.step*")], "what was half-written is still there"
         assert job.run_program(1, "mtp-inspect", job.run_dir).code == 0, "the checkpoint before is not whole"

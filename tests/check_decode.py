@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""mtp-bench-decode: what its JSON says, that with and without the drafter it says the same, and how it refuses bad input.
+"""mtp-bench-decode: what its JSON says, that with and without the drafter it says the same, and what it refuses.
 
     .venv/bin/python tests/check_decode.py PROGRAMS [CASE …]
 """
@@ -19,7 +19,8 @@ from job import FIXTURE, MPI, mpirun, run_cases
 
 VOCABULARY = 512
 AGGREGATE = {
-    "prompts", "new_tokens", "target_forwards", "prefill_time", "decode_time", "tokens_per_second", "tokens_per_forward",
+    "prompts", "new_tokens", "target_forwards", "prefill_time", "decode_time",
+    "tokens_per_second", "tokens_per_forward",
 }  # fmt: skip
 PROMPT = {
     "index", "prompt_tokens", "new_tokens", "output_ids", "target_forwards", "prefill_time", "decode_time",
@@ -158,7 +159,8 @@ def bad_prompts_are_refused(bench: Bench) -> None:
 
 
 def bad_options_are_refused(bench: Bench) -> None:
-    bench.refuses(2, r"--max-new-tokens: prompt 2 of .* has 40 tokens, .* max_position_embeddings 256", "--max-new-tokens", "217")
+    too_long = r"--max-new-tokens: prompt 2 of .* has 40 tokens, .* max_position_embeddings 256"
+    bench.refuses(2, too_long, "--max-new-tokens", "217")
     bench.refuses(2, r"--drafts: 0 is out of range", "--drafts", "0")
     bench.refuses(2, r"--position-offset: 2 is out of range", "--position-offset", "2")
     bench.refuses(2, r"--mode: fast is none of both, plain, drafted", "--mode", "fast")

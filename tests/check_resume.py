@@ -3,7 +3,8 @@
 
     .venv/bin/python tests/check_resume.py PROGRAMS [--seed N] [--torture N]
 
-Compared are metrics.jsonl (but for times, memory and ranks) and every tensor of the last checkpoint: weights and moments.
+Compared are metrics.jsonl (but for times, memory and ranks) and every tensor of the last checkpoint: weights and
+moments.
 With --torture, N runs are killed at random and nothing else is checked.
 """
 
@@ -90,8 +91,8 @@ def any_way(rng: random.Random) -> list[str]:
 
 
 def killed_at_random(run: Run, whole: Run, ranks: list[int], rng: random.Random, *settings: str) -> None:
-    """Many kills hit a save, as there is one every few steps. No resumption may go further back than the newest complete
-    checkpoint."""
+    """Many kills hit a save, as there is one every few steps. No resumption may go further back than the newest
+    complete checkpoint."""
     killed, newest = 0, 0
     for count in ranks:
         seen = len(run.resumptions())

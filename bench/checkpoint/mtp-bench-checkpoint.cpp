@@ -1,6 +1,10 @@
 // mtp-bench-checkpoint: saving and restoring beside plain writing and reading of as many bytes on the same disk.
 
+#include <boost/program_options.hpp>
 #include <filesystem>
+#include <memory>
+#include <optional>
+#include <vector>
 
 #include "mtp/checkpoint/checkpoint.h"
 #include "mtp/checkpoint/directory.h"
@@ -68,7 +72,8 @@ class Run {
     settings.run.dir = folder_.path();
     settings.checkpoint.background = background;
     settings.checkpoint.keep = 1;
-    saver_.emplace(checkpoint::Run{settings, {}, device.name(), communicator.size()}, units_, device, communicator);
+    saver_.emplace(checkpoint::Run{settings, {}, device.name(), communicator.size()}, checkpoint::Manifest(), units_,
+                   device, communicator);
   }
 
   void save() { saver_->save(++step_, 0, 0, 0, false); }

@@ -51,6 +51,14 @@ auto bandwidths(const dist::Communicator& communicator, double bytes) {
   };
 }
 
+void plain_exchange(const Tensor& from, const Tensor& to, int count) {
+  MPI_Alltoall(from.f32(), count, MPI_FLOAT, to.f32(), count, MPI_FLOAT, MPI_COMM_WORLD);
+}
+
+void plain_sum(const Tensor& from, const Tensor& to, int count) {
+  MPI_Reduce_scatter_block(from.f32(), to.f32(), count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+}
+
 Work gather(const dist::Communicator& communicator, Device& device, std::int64_t bytes) {
   const Layout layout(communicator, bytes);
   const std::int64_t n = layout.shard, rank = communicator.rank();
@@ -80,11 +88,7 @@ Work exchange(const dist::Communicator& communicator, Device& device, std::int64
                        [n, rank](std::int64_t i) { return pattern(i / n, rank * n + i % n); });
               },
           .bytes = layout.bytes(),
-          .plain =
-              [=] {
-                const int count = static_cast<int>(n);
-                MPI_Alltoall(slices.f32(), count, MPI_FLOAT, received.f32(), count, MPI_FLOAT, MPI_COMM_WORLD);
-              },
+          .plain = [=] { plain_exchange(slices, received, static_cast<int>(n)); },
           .count = bandwidths(communicator, layout.bytes())};
 }
 
@@ -117,14 +121,6 @@ class Reduction {
   dist::ShardedUnit unit_;
   Tensor gradient_;
 };
-
-void plain_exchange(const Tensor& from, const Tensor& to, int count) {
-  MPI_Alltoall(from.f32(), count, MPI_FLOAT, to.f32(), count, MPI_FLOAT, MPI_COMM_WORLD);
-}
-
-void plain_sum(const Tensor& from, const Tensor& to, int count) {
-  MPI_Reduce_scatter_block(from.f32(), to.f32(), count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
-}
 
 Work reduction(const dist::Communicator& communicator, Device& device, std::int64_t bytes, mtp::Reduction kind) {
   const std::int64_t elements = bytes / static_cast<std::int64_t>(sizeof(float));

@@ -1,5 +1,6 @@
 // mtp-bench-comm: the collectives that training uses beside plain MPI calls, and every link.
 
+#include <algorithm>
 #include <boost/program_options.hpp>
 
 #include "collectives.h"

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "cases.h"
+#include "support/products.h"
 
 namespace mtp::bench {
 
@@ -19,15 +20,10 @@ struct Attention {
   std::int64_t heads() const { return q.size(1); }
   std::int64_t heads_per_group() const { return q.size(1) / k.size(1); }
 
-  /// Pairs of a query and a key that it sees, in all heads.
-  double visible() const {
-    double pairs = 0;
-    for (std::int64_t t = 0; t < length(); ++t)
-      pairs += static_cast<double>(mask.end(t, length()) - mask.begin(t, length()));
-    return pairs * static_cast<double>(heads());
+  /// FLOPs of so many products, each a number for a pair of a query and a key or a row's sum over pairs.
+  double flops(int products) const {
+    return 2.0 * products * visible_pairs(mask, length()) * static_cast<double>(heads() * q.size(2));
   }
-  /// FLOPs of so many products, each a number for a pair or a row's sum over pairs.
-  double flops(int products) const { return 2.0 * products * visible() * static_cast<double>(q.size(2)); }
 };
 
 Attention attention(Device& device, const Sizes& sizes, hf::LayerType type) {

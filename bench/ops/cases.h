@@ -59,7 +59,7 @@ using Values = std::vector<double>;
 Values part(const Device& device, const Tensor& tensor, std::int64_t begin, std::int64_t count);
 /// Row `index` of a tensor of rows as wide as its last dimension.
 Values row(const Device& device, const Tensor& tensor, std::int64_t index);
-/// A few of n rows, first and last among them.
+/// A few of n rows, first and last among them; all where they are few.
 std::vector<std::int64_t> sample(std::int64_t n);
 
 double dot(const Values& a, const Values& b);
@@ -76,6 +76,10 @@ void expect_close(const std::string& what, const Values& actual, const Values& e
 /// The same for a sample of a tensor's rows, whose type is that of the result.
 void expect_rows(const Device& device, const std::string& what, const Tensor& actual,
                  const std::function<Values(std::int64_t row)>& expected, DType terms = DType::f32);
+
+/// The same for elements of a sample of a matrix's rows and columns: `expected(i, j)` is that of row i and column j.
+void expect_elements(const Device& device, const std::string& what, const Tensor& actual,
+                     const std::function<double(std::int64_t i, std::int64_t j)>& expected);
 
 /// Bytes of the tensors' elements.
 double bytes_of(std::initializer_list<Tensor> tensors);

@@ -1,10 +1,10 @@
 #include "mtp/ops/cross_entropy.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "heads.h"
 #include "mtp/ops/choice.h"
+#include "support/products.h"
 
 namespace mtp::bench {
 
@@ -14,7 +14,7 @@ namespace {
 double slope(double z, float soft_cap) { return soft_cap > 0 ? 1 - (z / soft_cap) * (z / soft_cap) : 1; }
 
 /// Products of the logits, of dx and of dw.
-double flops(const Projection& p) { return 3 * 2 * p.rows() * p.width() * p.vocabulary(); }
+double flops(const Projection& p) { return 3 * product_flops(p.rows(), p.width(), p.vocabulary()); }
 
 Projection base_head(Device& device, const Sizes& s) {
   return projection(device, s, s.base.hidden_size, s.base.final_logit_softcapping.value_or(0),
@@ -85,7 +85,7 @@ Work distillation(Device& device, const Sizes& s) {
             label_every_row(device, p);
           },
       .bytes = bytes_of({p.x, p.w, p.labels, p.dx, p.dw, p.dw, from.x, from.w}),
-      .flops = flops(p) + 2 * p.rows() * p.vocabulary() * static_cast<double>(s.base.hidden_size),
+      .flops = flops(p) + product_flops(s.rows, s.base.hidden_size, s.vocabulary),
       .flops_type = s.type};
 }
 
@@ -93,18 +93,13 @@ Work choice(Device& device, const Sizes& s) {
   const Projection p = base_head(device, s);
   const Tensor choices = device.empty({s.rows}, DType::i64);
   const auto check = [=, &device] {
-    std::vector<std::int64_t> chosen(static_cast<std::size_t>(s.rows));
-    device.to_host(choices, chosen);
-    const std::vector<std::int64_t> rows = sample(s.rows);
-    const std::vector<Values> z = logits(device, rows_of(device, p.x, rows), p.w, 0);
-    for (std::size_t i = 0; i < rows.size(); ++i)
-      expect_close("logit of the choice", {z[i][chosen[rows[i]]]}, {std::ranges::max(z[i])});
+    expect_choices(device, choices, logits(device, rows_of(device, p.x, sample(s.rows)), p.w, 0));
     label_every_row(device, p);
   };
   return {.run = [=, &device] { ops::projected_choice(device, p.x, p.w, p.labels, choices); },
           .check = check,
           .bytes = bytes_of({p.x, p.w, p.labels, choices}),
-          .flops = flops(p) / 3,
+          .flops = product_flops(p.rows(), p.width(), p.vocabulary()),
           .flops_type = s.type};
 }
 

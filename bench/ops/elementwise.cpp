@@ -1,5 +1,6 @@
 #include "mtp/ops/elementwise.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -13,7 +14,8 @@ namespace {
 constexpr float factor = 0.75f;
 
 /// y, of which `expected` gives an element of row i from the rows of the inputs.
-Work arithmetic(Device& device, DType type, const Shape& shape, std::size_t inputs, double (*expected)(double a, double b),
+Work arithmetic(Device& device, DType type, const Shape& shape, std::size_t inputs,
+                double (*expected)(double a, double b),
                 void (*apply)(Device&, const Tensor& a, const Tensor& b, const Tensor& y)) {
   const Tensor a = random_tensor(device, shape, 1, 1, type), b = random_tensor(device, shape, 2, 1, type),
                y = device.zeros(shape, type);

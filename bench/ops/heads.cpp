@@ -75,6 +75,14 @@ Values softmax(Values z) {
   return z;
 }
 
+void expect_choices(const Device& device, const Tensor& choices, const std::vector<Values>& logits) {
+  std::vector<std::int64_t> chosen(static_cast<std::size_t>(choices.elements()));
+  device.to_host(choices, chosen);
+  const std::vector<std::int64_t> rows = sample(choices.elements());
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    expect_close("logit of the choice", {logits[i][chosen[rows[i]]]}, {std::ranges::max(logits[i])});
+}
+
 void ExpectedLosses::add(std::int64_t row, double loss, const Values& gradient) {
   loss_ += loss;
   rows_.push_back(row);

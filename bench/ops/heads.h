@@ -19,9 +19,9 @@ struct Projection {
   std::vector<std::int64_t> all_labels;
   Tensor loss, dx, dw;
 
-  double rows() const { return static_cast<double>(x.size(0)); }
-  double width() const { return static_cast<double>(x.size(1)); }
-  double vocabulary() const { return static_cast<double>(w.size(0)); }
+  std::int64_t rows() const { return x.size(0); }
+  std::int64_t width() const { return x.size(1); }
+  std::int64_t vocabulary() const { return w.size(0); }
 };
 /// Of `sizes.rows` rows of `width` over `sizes.vocabulary` tokens. `labels`: of every row.
 Projection projection(Device& device, const Sizes& sizes, std::int64_t width, float soft_cap,
@@ -42,6 +42,9 @@ double cap(double z, float soft_cap);
 /// cap(x wᵀ) of each row x.
 std::vector<Values> logits(const Device& device, const std::vector<Values>& rows, const Tensor& w, float soft_cap);
 Values softmax(Values z);
+
+/// Throws Error where a row's choice is not the token of its largest logit. `logits`: of each row of a sample.
+void expect_choices(const Device& device, const Tensor& choices, const std::vector<Values>& logits);
 
 /// The expected loss and gradients of a sample of rows, added up row by row.
 class ExpectedLosses {

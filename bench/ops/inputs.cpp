@@ -75,7 +75,13 @@ Values row(const Device& device, const Tensor& tensor, std::int64_t index) {
   return part(device, tensor, index * tensor.size(-1), tensor.size(-1));
 }
 
-std::vector<std::int64_t> sample(std::int64_t n) { return {0, n / 3, n - 1}; }
+std::vector<std::int64_t> sample(std::int64_t n) {
+  constexpr std::int64_t few = 5;
+  if (n > few) return {0, n / 3, n - 1};
+  std::vector<std::int64_t> all(static_cast<std::size_t>(n));
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
 
 double dot(const Values& a, const Values& b) { return std::inner_product(a.begin(), a.end(), b.begin(), 0.0); }
 
@@ -96,6 +102,17 @@ void expect_rows(const Device& device, const std::string& what, const Tensor& ac
                  const std::function<Values(std::int64_t row)>& expected, DType terms) {
   for (const std::int64_t i : sample(actual.elements() / actual.size(-1)))
     expect_close(fmt::format("{}, row {}", what, i), row(device, actual, i), expected(i), {actual.dtype(), terms});
+}
+
+void expect_elements(const Device& device, const std::string& what, const Tensor& actual,
+                     const std::function<double(std::int64_t i, std::int64_t j)>& expected) {
+  Values found, wanted;
+  for (const std::int64_t i : sample(actual.size(0)))
+    for (const std::int64_t j : sample(actual.size(1))) {
+      found.push_back(part(device, actual, i * actual.size(1) + j, 1)[0]);
+      wanted.push_back(expected(i, j));
+    }
+  expect_close(what, found, wanted, {actual.dtype()});
 }
 
 double bytes_of(std::initializer_list<Tensor> tensors) {

@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "heads.h"
 #include "mtp/ops/choice.h"
+#include "support/products.h"
 
 namespace mtp::bench {
 
@@ -17,17 +19,17 @@ struct Masked {
   ops::Sequences sequences;
 
   std::int64_t tokens_per_centroid() const { return projection.w.size(0) / head.centroids.size(0); }
-  double selected() const { return static_cast<double>(head.top_k * tokens_per_centroid()); }
+  std::int64_t selected() const { return head.top_k * tokens_per_centroid(); }
   /// FLOPs of choosing the centroids and of `products` over the selected tokens.
   double flops(int products) const {
-    const auto centroids = static_cast<double>(head.centroids.size(0));
-    return 2 * projection.rows() * projection.width() * (centroids + products * selected());
+    return product_flops(projection.rows(), projection.width(), head.centroids.size(0) + products * selected());
   }
   /// Of reading the rows of selected tokens, which are those of one row at the least, and of `passes` over as many of
   /// their gradients.
   double bytes(int passes) const {
-    const double element = static_cast<double>(size_of(projection.w.dtype())) + passes * double{sizeof(float)};
-    return bytes_of({projection.x, head.centroids, projection.labels}) + selected() * projection.width() * element;
+    const auto elements = static_cast<double>(selected() * projection.width());
+    const double element_bytes = static_cast<double>(size_of(projection.w.dtype())) + passes * double{sizeof(float)};
+    return bytes_of({projection.x, head.centroids, projection.labels}) + elements * element_bytes;
   }
 };
 
@@ -59,21 +61,18 @@ class ExpectedLogits {
     for_each_row(device, w, [&](std::int64_t v, const float* row) {
       for (const std::int64_t i : rows_near_[centroid_of_[v]]) least_ = std::min(least_, dot(rows[i], row));
     });
-    sampled_ = sample(x.size(0));
-    logits_ = logits(device, rows_of(device, x, sampled_), w, 0);
+    const std::vector<std::int64_t> sampled = sample(x.size(0));
+    logits_ = logits(device, rows_of(device, x, sampled), w, 0);
+    for (std::size_t i = 0; i < sampled.size(); ++i)
+      for (std::size_t v = 0; v < logits_[i].size(); ++v)
+        if (!is_selected(sampled[i], v)) logits_[i][v] = least_ - 1;
   }
 
   bool is_selected(std::int64_t row, std::size_t token) const {
     return std::ranges::binary_search(rows_near_[centroid_of_[token]], row);
   }
-  const std::vector<std::int64_t>& sampled() const { return sampled_; }
-  /// Of sampled()[i].
-  Values of(std::size_t i) const {
-    Values z = logits_[i];
-    for (std::size_t v = 0; v < z.size(); ++v)
-      if (!is_selected(sampled_[i], v)) z[v] = least_ - 1;
-    return z;
-  }
+  /// Of each row of the sample.
+  const std::vector<Values>& all() const { return logits_; }
 
  private:
   static std::vector<std::int64_t> nearest(const Values& scores, std::int64_t top_k) {
@@ -88,7 +87,6 @@ class ExpectedLogits {
   std::vector<std::int64_t> centroid_of_;             // [V]
   std::vector<std::vector<std::int64_t>> rows_near_;  // of each centroid: the rows that select it, in their order
   double least_ = std::numeric_limits<double>::infinity();
-  std::vector<std::int64_t> sampled_;
   std::vector<Values> logits_;
 };
 
@@ -97,11 +95,11 @@ void check_losses(Device& device, const Masked& m,
                   const std::function<std::vector<Values>(const std::vector<std::int64_t>& rows)>& targets) {
   const Projection& p = m.projection;
   const ExpectedLogits expected_logits(device, m);
-  const std::vector<std::int64_t>& rows = expected_logits.sampled();
+  const std::vector<std::int64_t> rows = sample(p.x.size(0));
   const std::vector<Values> wanted = targets(rows);
   ExpectedLosses expected(device, p);
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    Values gradient = softmax(expected_logits.of(i));
+    Values gradient = softmax(expected_logits.all()[i]);
     double loss = 0;
     for (std::size_t v = 0; v < gradient.size(); ++v) {
       loss -= wanted[i][v] * std::log(gradient[v]);
@@ -150,7 +148,7 @@ Work distillation(Device& device, const Sizes& s) {
               },
           .check = [=, &device] { check_losses(device, m, target); },
           .bytes = m.bytes(2) + bytes_of({p.dx, from.x, from.w}),
-          .flops = m.flops(3) + 2 * p.rows() * p.vocabulary() * static_cast<double>(s.base.hidden_size),
+          .flops = m.flops(3) + product_flops(s.rows, s.base.hidden_size, s.vocabulary),
           .flops_type = s.type};
 }
 
@@ -159,13 +157,8 @@ Work choice(Device& device, const Sizes& s) {
   const Projection& p = m.projection;
   const Tensor choices = device.empty({s.rows}, DType::i64);
   const auto check = [=, &device] {
-    std::vector<std::int64_t> chosen(static_cast<std::size_t>(s.rows));
-    device.to_host(choices, chosen);
     const ExpectedLogits expected(device, m);
-    for (std::size_t i = 0; i < expected.sampled().size(); ++i) {
-      const Values z = expected.of(i);
-      expect_close("logit of the choice", {z[chosen[expected.sampled()[i]]]}, {std::ranges::max(z)});
-    }
+    expect_choices(device, choices, expected.all());
     label_every_row(device, p);
   };
   return {.run = [=, &device] { ops::masked_choice(device, m.head, p.x, p.w, p.labels, choices); },

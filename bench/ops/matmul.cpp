@@ -1,6 +1,7 @@
 #include "mtp/ops/matmul.h"
 
 #include "cases.h"
+#include "support/products.h"
 
 namespace mtp::bench {
 
@@ -10,7 +11,7 @@ namespace {
 struct Linear {
   DType type;
   std::int64_t rows, in, out;
-  double flops() const { return 2.0 * static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(out); }
+  double flops() const { return product_flops(rows, in, out); }
 };
 
 /// Column `index` of a matrix.
@@ -21,21 +22,10 @@ Values column(const Device& device, const Tensor& matrix, std::int64_t index) {
   return values;
 }
 
-/// Compares a sample of elements: expected(i, j) is that of row i and column j.
-void expect_elements(const Device& device, const std::string& what, const Tensor& actual,
-                     const std::function<double(std::int64_t i, std::int64_t j)>& expected) {
-  Values found, wanted;
-  for (const std::int64_t i : sample(actual.size(0)))
-    for (const std::int64_t j : sample(actual.size(1))) {
-      found.push_back(part(device, actual, i * actual.size(1) + j, 1)[0]);
-      wanted.push_back(expected(i, j));
-    }
-  expect_close(what, found, wanted, {actual.dtype()});
-}
-
 Work forward(Device& device, const Linear& linear) {
   const Tensor x = random_tensor(device, {linear.rows, linear.in}, 1, 1, linear.type),
-               w = random_tensor(device, {linear.out, linear.in}, 2, 1, linear.type), y = device.empty({linear.rows, linear.out}, linear.type);
+               w = random_tensor(device, {linear.out, linear.in}, 2, 1, linear.type),
+               y = device.empty({linear.rows, linear.out}, linear.type);
   return {.run = [=, &device] { ops::linear_forward(device, x, w, y); },
           .check =
               [=, &device] {
@@ -50,7 +40,8 @@ Work forward(Device& device, const Linear& linear) {
 
 Work backward_input(Device& device, const Linear& linear) {
   const Tensor dy = random_tensor(device, {linear.rows, linear.out}, 1, 1, linear.type),
-               w = random_tensor(device, {linear.out, linear.in}, 2, 1, linear.type), dx = device.empty({linear.rows, linear.in}, linear.type);
+               w = random_tensor(device, {linear.out, linear.in}, 2, 1, linear.type),
+               dx = device.empty({linear.rows, linear.in}, linear.type);
   return {.run = [=, &device] { ops::linear_backward_input(device, dy, w, dx); },
           .check =
               [=, &device] {
@@ -65,7 +56,8 @@ Work backward_input(Device& device, const Linear& linear) {
 
 Work backward_weight(Device& device, const Linear& linear) {
   const Tensor dy = random_tensor(device, {linear.rows, linear.out}, 1, 1, linear.type),
-               x = random_tensor(device, {linear.rows, linear.in}, 2, 1, linear.type), dw = device.zeros({linear.out, linear.in});
+               x = random_tensor(device, {linear.rows, linear.in}, 2, 1, linear.type),
+               dw = device.zeros({linear.out, linear.in});
   return {.run = [=, &device] { ops::linear_backward_weight(device, dy, x, dw); },
           .check =
               [=, &device] {
@@ -85,22 +77,23 @@ std::vector<Case> matmul_cases() {
     std::string name;
     std::function<Linear(const Sizes&)> shape;
   };
-  const std::vector<Use> uses{{"q_proj",
-                               [](const Sizes& s) {
-                                 const std::int64_t head_dim = s.base.layer_of(hf::LayerType::sliding)->head_dim;
-                                 return Linear{s.type, s.rows, s.base.hidden_size, s.base.num_attention_heads * head_dim};
-                               }},
-                              {"up_proj",
-                               [](const Sizes& s) {
-                                 return Linear{s.type, s.rows, s.base.hidden_size, s.base.intermediate_size};
-                               }},
-                              {"down_proj",
-                               [](const Sizes& s) {
-                                 return Linear{s.type, s.rows, s.base.intermediate_size, s.base.hidden_size};
-                               }},
-                              {"pre_projection", [](const Sizes& s) {
-                                 return Linear{s.type, s.rows, 2 * s.base.hidden_size, s.drafter.hidden_size};
-                               }}};
+  const std::vector<Use> uses{
+      {"q_proj",
+       [](const Sizes& s) {
+         const std::int64_t head_dim = s.base.layer_of(hf::LayerType::sliding)->head_dim;
+         return Linear{s.type, s.rows, s.base.hidden_size, s.base.num_attention_heads * head_dim};
+       }},
+      {"up_proj",
+       [](const Sizes& s) {
+         return Linear{s.type, s.rows, s.base.hidden_size, s.base.intermediate_size};
+       }},
+      {"down_proj",
+       [](const Sizes& s) {
+         return Linear{s.type, s.rows, s.base.intermediate_size, s.base.hidden_size};
+       }},
+      {"pre_projection", [](const Sizes& s) {
+         return Linear{s.type, s.rows, 2 * s.base.hidden_size, s.drafter.hidden_size};
+       }}};
   std::vector<Case> cases;
   for (const Use& use : uses) {
     const auto shape = use.shape;

@@ -10,9 +10,8 @@ using namespace mtp::bench;
 
 std::vector<Case> all_cases() {
   std::vector<Case> all;
-  for (const auto& cases :
-       {norm_cases(), elementwise_cases(), rope_cases(), embedding_cases(), matmul_cases(), attention_cases(),
-        cross_entropy_cases(), masked_head_cases()})
+  for (const auto& cases : {norm_cases(), elementwise_cases(), rope_cases(), embedding_cases(), matmul_cases(),
+                            attention_cases(), cross_entropy_cases(), masked_head_cases()})
     all.insert(all.end(), cases.begin(), cases.end());
   for (const auto& cases : {rowwise_cases(), optimizer_cases()})
     for (Case each : cases) {
@@ -49,10 +48,8 @@ void add_matrix_floors(Suite& suite) {
       suite.add(fmt::format("floor/matrix/{}{}", size, types.size() > 1 ? "/" + to_string(type) : ""),
                 fmt::format("{} products of square matrices", to_string(type)), [=](Device& device) {
                   const MatrixProduct products = matrix_products(device, size, type);
-                  return Work{.run = products.run,
-                              .check = products.check,
-                              .flops = products.flops,
-                              .flops_type = type};
+                  return Work{
+                      .run = products.run, .check = products.check, .flops = products.flops, .flops_type = type};
                 });
 }
 

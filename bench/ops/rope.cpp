@@ -16,7 +16,8 @@ Work work(Device& device, const Sizes& sizes, Operation operation, double sign) 
   const std::int64_t heads = sizes.base.num_attention_heads, width = sizes.base.layer_of(type)->head_dim;
   const ops::Sequences sequences({sizes.rows});
   const ops::Rope rope{.inverse_frequencies = sizes.base.rope_inverse_frequencies(type)};
-  const Tensor x = random_tensor(device, {sizes.rows, heads, width}, 1, 1, sizes.type), y = device.empty(x.shape(), sizes.type);
+  const Tensor x = random_tensor(device, {sizes.rows, heads, width}, 1, 1, sizes.type),
+               y = device.empty(x.shape(), sizes.type);
   const auto check = [=, &device] {
     expect_rows(device, "y", y, [&](std::int64_t i) {
       const Values in = row(device, x, i);

@@ -1,9 +1,9 @@
 #include "mtp/ops/rowwise.h"
 
-#include <algorithm>
 #include <cmath>
 
-#include "cases.h"
+#include "heads.h"
+#include "support/products.h"
 
 namespace mtp::bench {
 
@@ -12,28 +12,18 @@ namespace {
 // What one forward of decoding verifies: a token and its drafts.
 constexpr std::int64_t rows = 5;
 
-double product_flops(const Tensor& x, const Tensor& w) {
-  return 2.0 * static_cast<double>(x.elements()) * static_cast<double>(w.size(0));
-}
-
 Work linear(Device& device, const Sizes& s) {
   const std::int64_t in = s.base.hidden_size, out = s.base.intermediate_size;
   const Tensor x = random_tensor(device, {rows, in}, 1), w = random_tensor(device, {out, in}, 2),
                y = device.empty({rows, out});
   const auto check = [=, &device] {
-    for (const std::int64_t o : sample(out)) {
-      Values found, expected;
-      for (std::int64_t i = 0; i < rows; ++i) {
-        found.push_back(part(device, y, i * out + o, 1)[0]);
-        expected.push_back(dot(row(device, x, i), row(device, w, o)));
-      }
-      expect_close("y", found, expected);
-    }
+    expect_elements(device, "y", y,
+                    [&](std::int64_t i, std::int64_t j) { return dot(row(device, x, i), row(device, w, j)); });
   };
   return {.run = [=, &device] { ops::rowwise_linear(device, x, w, y); },
           .check = check,
           .bytes = bytes_of({x, w, y}),
-          .flops = product_flops(x, w)};
+          .flops = product_flops(rows, in, out)};
 }
 
 Work choice(Device& device, const Sizes& s) {
@@ -41,17 +31,12 @@ Work choice(Device& device, const Sizes& s) {
                w = random_tensor(device, {s.vocabulary, s.base.hidden_size}, 2),
                choices = device.empty({rows}, DType::i64);
   const auto check = [=, &device] {
-    std::vector<std::int64_t> chosen(static_cast<std::size_t>(rows));
-    device.to_host(choices, chosen);
-    const Values first = row(device, x, 0);
-    double best = dot(first, row(device, w, 0));
-    for (std::int64_t token = 1; token < w.size(0); ++token) best = std::max(best, dot(first, row(device, w, token)));
-    expect_close("logit of the choice", {dot(first, row(device, w, chosen[0]))}, {best});
+    expect_choices(device, choices, logits(device, rows_of(device, x, sample(rows)), w, 0));
   };
   return {.run = [=, &device] { ops::rowwise_choice(device, x, w, choices); },
           .check = check,
           .bytes = bytes_of({x, w, choices}),
-          .flops = product_flops(x, w)};
+          .flops = product_flops(rows, s.base.hidden_size, s.vocabulary)};
 }
 
 /// The last rows of a text over all keys so far.

@@ -28,8 +28,8 @@ class PairOnDisk {
   bool is_writer_;
 };
 
-/// Seconds of this rank since the last `reset`, on its host. A GPU computes while the host goes on: only steps that wait
-/// for it between phases say what they take.
+/// Seconds of this rank since the last `reset`, on its host. A GPU computes while the host goes on: only steps that
+/// wait for it between phases say what they take.
 struct Phases {
   double compute = 0;        // forward and backward
   double communication = 0;  // waiting for it: what is not hidden behind compute

@@ -64,8 +64,8 @@ Work work(Suite& suite, Device& device, const hf::Preset& shape, const Options& 
   const dist::Communicator& communicator = suite.communicator();
   const dist::Patience patience(communicator);  // writing and reading a pair takes its time
   const PairOnDisk pair(communicator, shape, options.directory);
-  const auto step = std::make_shared<JointStep>(communicator, device, settings_of(options, pair, communicator.size()),
-                                                length);
+  const auto step =
+      std::make_shared<JointStep>(communicator, device, settings_of(options, pair, communicator.size()), length);
   communicator.barrier("the reading of a random pair");
   const auto first_loss = std::make_shared<double>(0);
   return {.run = [=] { *first_loss = step->run(lr); },
@@ -137,9 +137,9 @@ int main(int argc, char** argv) {
   namespace po = boost::program_options;
   Options options;
   po::options_description own;
-  own.add_options()(
-      "preset", po::value(&options.presets),
-      "a pair's shape, of mtp-make-pair or 17m; may be given more than once (default: 17m, small, e4b-mini; on a GPU e4b)");
+  own.add_options()("preset", po::value(&options.presets),
+                    "a pair's shape, of mtp-make-pair or 17m; may be given more than once (default: 17m, small, "
+                    "e4b-mini; on a GPU e4b)");
   own.add_options()("layer-groups", po::value(&options.cut.layer_groups)->default_value(0),
                     "of the base: sliding layers up to and with a full one; 0: all");
   own.add_options()("vocabulary", po::value(&options.cut.vocabulary)->default_value(0), "tokens; 0: all");

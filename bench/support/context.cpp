@@ -3,6 +3,7 @@
 #include <benchmark/benchmark.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <fstream>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <set>

@@ -11,8 +11,8 @@
 
 namespace mtp::bench {
 
-/// Work that memory limits. On a range that a CPU's caches do not hold, a run does a part of it and the next one goes on
-/// there: short runs are seldom interrupted. On a GPU a run does the whole.
+/// Work that memory limits. On a range that a CPU's caches do not hold, a run does a part of it and the next one goes
+/// on there: short runs are seldom interrupted. On a GPU a run does the whole.
 struct MemoryWork {
   std::function<void()> run;
   double bytes = 0;  // read and written by a run
@@ -38,9 +38,9 @@ const std::vector<DType>& matrix_types(Device::Kind kind);
 
 /// What a run needs at the least.
 struct Amount {
-  double bytes = 0;  // read and written
-  double flops = 0;  // of matrix products: a multiplication and an addition are two
-  double range = 0;  // bytes of memory that runs come back to; 0: as many as `bytes`
+  double bytes = 0;               // read and written
+  double flops = 0;               // of matrix products: a multiplication and an addition are two
+  double range = 0;               // bytes of memory that runs come back to; 0: as many as `bytes`
   DType flops_type = DType::f32;  // of the factors
 };
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -78,8 +79,9 @@ int run_benchmarks(int argc, char** argv, const Program& program, dist::Communic
   options.add_options()("threads", po::value(&settings.run.threads)->default_value(0),
                         "threads of each rank; 0: OMP_NUM_THREADS, else this machine's cores shared by its ranks");
   std::string device = "auto";
-  options.add_options()("device", po::value(&device)->default_value(device),
-                        "auto, cpu or cuda: each rank takes one of its node's GPUs, auto only where all nodes have some");
+  options.add_options()(
+      "device", po::value(&device)->default_value(device),
+      "auto, cpu or cuda: each rank takes one of its node's GPUs, auto only where all nodes have some");
   options.add(program.options);
   if (is_given(argc, argv, "--help")) {
     if (communicator.is_first()) print_help(program, options);

@@ -121,7 +121,8 @@ void Suite::measure(benchmark::State& state, Prepared& prepared) {
     total += largest(of_ranks);
     fastest = std::min(fastest, largest(of_ranks) / times);
     add_to(totals, of_ranks);
-    if (work.plain) fastest_plain = std::min(fastest_plain, largest(time(prepared, work.plain, prepared.times)) / times);
+    if (work.plain)
+      fastest_plain = std::min(fastest_plain, largest(time(prepared, work.plain, prepared.times)) / times);
   }
   const auto slowest_rank = std::ranges::max_element(totals) - totals.begin();
   const double floor = work.plain ? fastest_plain : prepared.floor_time;

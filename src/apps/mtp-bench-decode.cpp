@@ -80,23 +80,16 @@ std::vector<std::vector<std::int64_t>> read_prompts(const CommandLine& line, con
   const data::PromptsFile file(line.prompts);
   const hf::TextConfig& base = pair.base_config.text;
   const std::string name = line.prompts.string();
-  if (file.vocab_size() != base.vocab_size)
-    throw Error("{}: made for a vocabulary of {} tokens, the base has {}; prepare it with the base's tokenizer", name,
-                file.vocab_size(), base.vocab_size);
+  file.check_vocab_size(base.vocab_size);
   const std::int64_t most = std::min(base.max_position_embeddings, pair.drafter_config.text.max_position_embeddings);
   std::vector<std::vector<std::int64_t>> prompts;
   for (std::int64_t i = 0; i < file.prompts(); ++i) {
-    const auto& prompt = prompts.emplace_back(file.prompt(i));
+    const auto& prompt = prompts.emplace_back(file.prompt(i, pair.base_config.special_ids));
     if (const auto length = static_cast<std::int64_t>(prompt.size()); length + line.max_new_tokens > most)
       throw UsageError(
           "option --max-new-tokens: prompt {} of {} has {} tokens, with {} new ones it exceeds the pair's "
           "max_position_embeddings {}",
           i, name, length, line.max_new_tokens, most);
-    for (std::size_t t = 0; t < prompt.size(); ++t)
-      if (const auto& refused = pair.base_config.special_ids;
-          std::find(refused.begin(), refused.end(), prompt[t]) != refused.end())
-        throw Error("{}: prompt {}: token {} is {}, an image, video or audio token, which cannot be decoded yet", name,
-                    i, t, prompt[t]);
   }
   return prompts;
 }

@@ -67,7 +67,7 @@ int export_pair(int argc, char** argv, dist::Communicator& communicator) {
   fs::path checkpoint;
   dist::agree(communicator, "the options", [&] {
     command = parse_command(argc, argv, communicator.is_first() ? std::cout : nowhere);
-    if (command.goes_on) checkpoint = checkpoint::resolve_checkpoint(command.from);
+    if (command.goes_on) checkpoint = checkpoint::named_checkpoints(command.from).front();
   });
   if (!command.goes_on) return 0;
   checkpoint::export_hf(checkpoint, command.out, command.options, communicator);

@@ -1,11 +1,8 @@
 // mtp-inspect PATH: says what a checkpoint, run, Hugging Face directory or data file holds, and verifies it.
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <filesystem>
-#include <iostream>
 #include <map>
 #include <string>
 #include <vector>

@@ -4,7 +4,6 @@
 
 #include <iostream>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "mtp/checkpoint/checkpoint.h"
@@ -16,14 +15,14 @@ namespace {
 using namespace mtp;
 
 /// Goes on from a checkpoint. Throws DamagedCheckpoint before anything is changed.
-int resume(int argc, char** argv, const std::filesystem::path& path, dist::Communicator& communicator) {
+int resume(const ResumeLine& command, const std::filesystem::path& path, dist::Communicator& communicator) {
   std::optional<checkpoint::State> state = checkpoint::open(path, communicator);
   Settings settings;
   dist::agree(communicator, "the settings",
-              [&] { settings = resumed_settings(argc, argv, checkpoint::saved_run(*state)); });
+              [&] { settings = resumed_settings(command, checkpoint::saved_run(*state)); });
   communicator.set_timeout(settings.dist.timeout_minutes);
   Device device(apps::threads_of(settings, communicator));
-  const train::Resumption from{*state, parse_resume(argc, argv).allowed_changes};
+  const train::Resumption from{*state, command.allowed_changes};
   train::Trainer trainer(settings, device, communicator, from);
   state.reset();  // its files must not be open when the run removes it
   return apps::exit_code(trainer.run());
@@ -40,7 +39,7 @@ int run(int argc, char** argv, dist::Communicator& communicator) {
   const std::vector<std::filesystem::path> paths = checkpoint::candidates(command.from, communicator);
   for (auto path = paths.begin();;) {
     try {
-      return resume(argc, argv, *path, communicator);
+      return resume(command, *path, communicator);
     } catch (const checkpoint::DamagedCheckpoint& damage) {
       if (++path == paths.end()) throw;
       if (communicator.is_first()) spdlog::warn("damaged: {}; the checkpoint before it is tried", damage.what());

@@ -16,25 +16,8 @@ namespace {
 
 /// Runs `work` on every rank; where it fails on any, all throw the first one's error.
 void agree_on_damage(const dist::Communicator& communicator, const std::function<void()>& work) {
-  std::string failure;
-  try {
-    work();
-  } catch (const std::exception& error) {
-    failure = error.what();
-  }
-  for (const std::string& message : communicator.all_gather(failure, "the soundness of a checkpoint"))
-    if (!message.empty()) throw DamagedCheckpoint(message);
-}
-
-std::string list_candidates(const fs::path& from) {
-  if (is_checkpoint(from)) return from.string();
-  if (!fs::exists(from)) throw Error("{}: does not exist; name a run directory or a checkpoint", from.string());
-  wait_for_other_job(from);
-  std::string lines;
-  for (const Complete& checkpoint : complete_checkpoints(from)) lines = checkpoint.directory.string() + "\n" + lines;
-  if (lines.empty())
-    throw Error("{}: holds no complete checkpoint; name a run directory or a checkpoint", from.string());
-  return lines;
+  const std::string failure = dist::first_failure(communicator, "the soundness of a checkpoint", work);
+  if (!failure.empty()) throw DamagedCheckpoint(failure);
 }
 
 void restore_shard(const State& state, const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard,
@@ -59,13 +42,12 @@ SavedRun saved_run(const State& state) {
 }
 
 std::vector<fs::path> candidates(const fs::path& from, const dist::Communicator& communicator) {
-  std::string lines, failure;
-  if (communicator.is_first()) try {
-      lines = list_candidates(from);
-    } catch (const std::exception& error) {
-      failure = error.what();
-    }
-  failure = communicator.all_gather(failure, "the choice of a checkpoint").front();
+  std::string lines;
+  const std::string failure = dist::first_failure(communicator, "the choice of a checkpoint", [&] {
+    if (!communicator.is_first()) return;
+    if (fs::is_directory(from)) wait_for_other_job(from);
+    for (const fs::path& path : named_checkpoints(from)) lines += path.string() + "\n";
+  });
   if (!failure.empty()) throw AgreedError(failure, 1);
   std::istringstream text(communicator.all_gather(lines, "the choice of a checkpoint").front());
   std::vector<fs::path> paths;

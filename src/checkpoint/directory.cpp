@@ -32,11 +32,10 @@ std::optional<std::int64_t> step_of(const std::string& name) {
 }
 
 /// Moves a checkpoint out of the complete ones in one step, so that a half-removed one is never taken for complete.
-fs::path set_aside(const fs::path& directory, const std::string& ending) {
-  const fs::path aside = directory.parent_path() / ("." + directory.filename().string() + ending);
+void set_aside(const fs::path& directory) {
+  const fs::path aside = directory.parent_path() / ("." + directory.filename().string() + replaced);
   fs::remove_all(aside);
   fs::rename(directory, aside);
-  return aside;
 }
 
 void remove_hidden(const fs::path& folder, const std::string& ending) {
@@ -60,7 +59,7 @@ void point_latest_at(const fs::path& folder, const std::string& name) {
 void check_free_space(const fs::path& folder, std::int64_t bytes) {
   struct statvfs system = {};
   if (statvfs(folder.c_str(), &system) != 0)
-    throw Error("{}: the free space is unknown: {}", folder.string(), std::generic_category().message(errno));
+    throw Error("{}: the free space is unknown: {}", folder.string(), system_reason(errno));
   const auto free = static_cast<std::int64_t>(system.f_bavail * system.f_frsize);
   if (free < bytes)
     throw Error("{}: {} MiB are needed, {} MiB are free; free some space or lower checkpoint.keep", folder.string(),
@@ -109,12 +108,12 @@ void make_partial(const fs::path& run_dir, std::int64_t step, std::int64_t bytes
 void complete(const fs::path& run_dir, std::int64_t step, std::int64_t keep) {
   in_our_words([&] {
     const fs::path folder = folder_of(run_dir), directory = folder / name_of(step);
-    if (fs::exists(directory)) set_aside(directory, replaced);
+    if (fs::exists(directory)) set_aside(directory);
     fs::rename(partial_directory(run_dir, step), directory);
     sync_to_disk(folder);
     point_latest_at(folder, directory.filename());
     std::vector<Complete> all = complete_checkpoints(run_dir);
-    for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < all.size(); ++i) set_aside(all[i].directory, replaced);
+    for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < all.size(); ++i) set_aside(all[i].directory);
     remove_hidden(folder, replaced);
   });
 }
@@ -128,7 +127,7 @@ void clean(const fs::path& run_dir, std::int64_t step) {
     for (const Complete& checkpoint : all)
       if (checkpoint.step == step) point_latest_at(folder_of(run_dir), checkpoint.directory.filename());
     for (const Complete& checkpoint : all)
-      if (checkpoint.step > step) set_aside(checkpoint.directory, replaced);
+      if (checkpoint.step > step) set_aside(checkpoint.directory);
   });
 }
 

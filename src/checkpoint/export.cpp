@@ -156,14 +156,9 @@ bool is_export(const fs::path& folder) {
          fs::exists(folder / "drafter" / model_folder / "config.json");
 }
 
-void put_on_disk(const fs::path& folder) {
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) sync_to_disk(entry.path());
-  sync_to_disk(folder);
-}
-
 /// Gives a finished export its name.
 void publish(const fs::path& partial, const fs::path& target, bool force) {
-  put_on_disk(partial);
+  sync_folder_to_disk(partial);
   check_export_target(target, force);  // another job may have made it in the meantime
   if (fs::exists(target))
     replace_folder(partial, target);

@@ -1,7 +1,5 @@
 #include "mtp/checkpoint/manifest.h"
 
-#include <algorithm>
-
 #include "mtp/core/checksum.h"
 #include "mtp/core/error.h"
 

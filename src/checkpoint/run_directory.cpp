@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <system_error>
@@ -18,15 +19,13 @@ namespace fs = std::filesystem;
 
 namespace {
 
-std::string reason(int error) { return std::generic_category().message(error); }
-
 /// A file of the run directory, opened and locked; -1 where there is none and `flags` do not create it.
 int lock_file(const fs::path& run_dir, const char* name, int flags, int kind) {
   const fs::path file = run_dir / name;
   const int lock = open(file.c_str(), flags | O_CLOEXEC, 0644);
   if (lock < 0 && (flags & O_CREAT) == 0 && errno == ENOENT) return -1;
   const char* use = (flags & O_CREAT) == 0 ? "opened" : "written";
-  if (lock < 0) throw Error("{}: cannot be {}: {}; choose another run.dir", file.string(), use, reason(errno));
+  if (lock < 0) throw Error("{}: cannot be {}: {}; choose another run.dir", file.string(), use, system_reason(errno));
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   while (flock(lock, kind | LOCK_NB) != 0) {
     const int error = errno;
@@ -36,7 +35,7 @@ int lock_file(const fs::path& run_dir, const char* name, int flags, int kind) {
     }
     close(lock);
     throw Error("{}: another job has this run directory ({}); wait for it or choose another run.dir", run_dir.string(),
-                reason(error));
+                system_reason(error));
   }
   return lock;
 }
@@ -72,11 +71,15 @@ void wait_for_other_job(const fs::path& run_dir) {
 
 bool has_complete_checkpoint(const fs::path& run_dir) { return !complete_checkpoints(run_dir).empty(); }
 
-fs::path resolve_checkpoint(const fs::path& from) {
-  if (is_checkpoint(from)) return from;
-  if (const auto all = complete_checkpoints(from); !all.empty()) return all.back().directory;
+std::vector<fs::path> named_checkpoints(const fs::path& from) {
+  if (is_checkpoint(from)) return {from};
   if (!fs::exists(from)) throw Error("{}: does not exist; name a run directory or a checkpoint", from.string());
-  throw Error("{}: holds no complete checkpoint; name a run directory or a checkpoint", from.string());
+  std::vector<fs::path> found;
+  for (const Complete& checkpoint : complete_checkpoints(from)) found.push_back(checkpoint.directory);
+  if (found.empty())
+    throw Error("{}: holds no complete checkpoint; name a run directory or a checkpoint", from.string());
+  std::ranges::reverse(found);
+  return found;
 }
 
 }  // namespace mtp::checkpoint

@@ -15,29 +15,14 @@ namespace mtp::checkpoint {
 
 namespace fs = std::filesystem;
 
-namespace {
-
-/// For what HDF5 and the file system keep beside values: per tensor and rank, and once.
-constexpr std::int64_t overhead_per_part = 1024, overhead = std::int64_t{1} << 20;
-
-/// Puts the files of a folder and its folders' lists of names on the disk.
-void sync_all(const fs::path& folder) {
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) sync_to_disk(entry.path());
-  sync_to_disk(folder);
-}
-
-}  // namespace
-
-Saver::Saver(Run run, const dist::Units& units, const Device& device, const dist::Communicator& communicator)
+Saver::Saver(Run run, Manifest source, const dist::Units& units, const Device& device,
+             const dist::Communicator& communicator)
     : state_{.run = std::move(run)},
       device_(device),
       communicator_(communicator),
       snapshot_(units),
-      tensors_(state_tensors(units, communicator.size())) {
-  if (!communicator.is_first()) return;
-  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(run_dir() / "source"))
-    if (entry.is_regular_file()) source_.add_file(run_dir(), entry.path());
-}
+      tensors_(state_tensors(units, communicator.size())),
+      source_(std::move(source)) {}
 
 void Saver::save(std::int64_t step, std::int64_t epoch, std::int64_t position, double next_lr, bool run_ends) {
   wait();
@@ -46,7 +31,10 @@ void Saver::save(std::int64_t step, std::int64_t epoch, std::int64_t position, d
   state_.epoch = epoch;
   state_.position = position;
   state_.lr = next_lr;
-  failure_ = agreed_failure(prepare());
+  const std::int64_t bytes = communicator_.sum(snapshot_.bytes(), "the size of a checkpoint");
+  failure_ = dist::first_failure(communicator_, "the start of a checkpoint", [&] {
+    if (communicator_.is_first()) make_partial(run_dir(), step, bytes + overhead());
+  });
   if (!failure_.empty()) return fail(failure_);
   const bool goes_on = state_.run.settings.checkpoint.background && !run_ends;
   if (goes_on)
@@ -68,16 +56,10 @@ void Saver::finish() {
 
 fs::path Saver::directory() const { return partial_directory(run_dir(), state_.step); }
 
-std::string Saver::prepare() const {
-  const std::int64_t bytes = communicator_.sum(snapshot_.bytes(), "the size of a checkpoint");
-  if (!communicator_.is_first()) return {};
-  try {
-    const auto parts = std::ssize(tensors_) * communicator_.size();
-    make_partial(run_dir(), state_.step, bytes + parts * overhead_per_part + overhead);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
+/// For what HDF5 and the file system keep beside values: once, and per tensor and rank.
+std::int64_t Saver::overhead() const {
+  constexpr std::int64_t once = std::int64_t{1} << 20, per_part = 1024;
+  return once + std::ssize(tensors_) * communicator_.size() * per_part;
 }
 
 Json Saver::write(const std::stop_token& stop) const {
@@ -94,7 +76,7 @@ void Saver::complete(const std::vector<std::string>& reports) const {
   for (const std::string& report : reports) manifest.add_rank(Json::parse(report));
   manifest.add_file(directory(), directory() / "state.h5");
   manifest.write(directory() / "checksums.json");
-  sync_all(directory());
+  sync_folder_to_disk(directory());
   checkpoint::complete(run_dir(), state_.step, state_.run.settings.checkpoint.keep);
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin_;
   spdlog::info("step {} is saved, after {:.1f} s", state_.step, time.count());
@@ -108,8 +90,8 @@ void Saver::start(Stage stage, Work work) {
   thread_ = std::jthread([this, work](const std::stop_token& stop) {
     try {
       outcome_.report = work(stop);
-    } catch (const std::exception& error) {
-      outcome_.failure = one_line(error.what());
+    } catch (...) {
+      outcome_.failure = std::current_exception();
     }
     is_ready_ = true;
   });
@@ -119,7 +101,9 @@ void Saver::end_stage() {
   const dist::Patience patience(communicator_);  // with a rank that still writes
   if (thread_.joinable()) thread_.join();
   const Stage ended = std::exchange(stage_, Stage::none);
-  failure_ = agreed_failure(outcome_.failure);
+  failure_ = dist::first_failure(communicator_, "the outcome of a checkpoint", [&] {
+    if (outcome_.failure) std::rethrow_exception(outcome_.failure);
+  });
   if (!failure_.empty()) return fail(failure_);
   if (ended == Stage::completing) return;
   const std::vector<std::string> reports = communicator_.all_gather(outcome_.report, "the checksums of a checkpoint");
@@ -143,12 +127,6 @@ void Saver::fail(const std::string& reason) {
   spdlog::warn("step {} is not saved: {}; the run goes on, {}", state_.step, reason,
                complete.empty() ? "without a checkpoint so far"
                                 : "the newest checkpoint is of step " + std::to_string(complete.back().step));
-}
-
-std::string Saver::agreed_failure(const std::string& mine) const {
-  for (const std::string& failure : communicator_.all_gather(mine, "the outcome of a checkpoint"))
-    if (!failure.empty()) return failure;
-  return {};
 }
 
 }  // namespace mtp::checkpoint

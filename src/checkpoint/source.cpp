@@ -48,6 +48,13 @@ void add_side_files(const fs::path& directory, const fs::path& folder, std::vect
   }
 }
 
+hf::TensorFiles open_tensors(const fs::path& model_source) {
+  std::vector<hf::TensorEntry> without_values;
+  for (const SourceTensor& tensor : read_source_tensors(model_source))
+    if (!tensor.carried) without_values.push_back(tensor.entry);
+  return hf::TensorFiles::open_file(model_source / "carried.safetensors", without_values);
+}
+
 }  // namespace
 
 std::vector<fs::path> side_files(const fs::path& directory) {
@@ -59,10 +66,23 @@ std::vector<fs::path> side_files(const fs::path& directory) {
   return files;
 }
 
-void store_source(const hf::Pair& pair, const fs::path& run_dir) {
+Manifest store_source(const hf::Pair& pair, const fs::path& run_dir) {
   fs::remove_all(run_dir / "source");
   store_model("base", pair.base_directory, pair.base_files, pair.table, run_dir / "source" / "base");
   store_model("drafter", pair.drafter_directory, pair.drafter_files, pair.table, run_dir / "source" / "drafter");
+  Manifest manifest;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(run_dir / "source"))
+    if (entry.is_regular_file()) manifest.add_file(run_dir, entry.path());
+  return manifest;
+}
+
+Manifest share_source(const State& state, const fs::path& run_dir) {
+  fs::remove_all(run_dir / "source");
+  link_files(state.directory() / "source", run_dir / "source");
+  Manifest manifest;
+  for (const auto& [path, file] : state.manifest().files)
+    if (path.starts_with("source/")) manifest.files[path] = file;
+  return manifest;
 }
 
 void link_files(const fs::path& from, const fs::path& to) {
@@ -84,17 +104,6 @@ std::vector<SourceTensor> read_source_tensors(const fs::path& model_source) {
   std::ranges::sort(tensors, {}, [](const SourceTensor& tensor) { return tensor.entry.name; });
   return tensors;
 }
-
-namespace {
-
-hf::TensorFiles open_tensors(const fs::path& model_source) {
-  std::vector<hf::TensorEntry> without_values;
-  for (const SourceTensor& tensor : read_source_tensors(model_source))
-    if (!tensor.carried) without_values.push_back(tensor.entry);
-  return hf::TensorFiles::open_file(model_source / "carried.safetensors", without_values);
-}
-
-}  // namespace
 
 hf::Pair open_source(const Settings& settings, const fs::path& source) {
   return hf::Pair(settings, source / "base", source / "drafter", open_tensors);

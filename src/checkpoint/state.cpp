@@ -52,14 +52,6 @@ void State::read(const std::string& name, std::int64_t begin, std::span<float> v
   if (read != end) throw Error("{}: tensor {} ends before element {}", directory_.string(), name, end);
 }
 
-std::vector<float> State::read_rows(const std::string& name, std::int64_t first, std::int64_t rows) const {
-  const Shape all = shape(name);
-  const std::int64_t width = num_elements(all) / all[0];
-  std::vector<float> values(static_cast<std::size_t>(rows * width));
-  read(name, first * width, values);
-  return values;
-}
-
 void State::read_part(const std::string& name, const Part& part, std::int64_t begin, std::span<float> values) const {
   while (!values.empty()) {
     const std::int64_t index = begin / checksum_block, skip = begin % checksum_block;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <system_error>
 
 #include "mtp/core/json.h"
 
@@ -24,6 +25,8 @@ std::string one_line(std::string message) {
   std::replace_if(message.begin(), message.end(), is_control, ' ');
   return as_utf8(message);
 }
+
+std::string system_reason(int error) { return std::generic_category().message(error); }
 
 void assertion_failed(const char* condition, const char* file, int line) {
   std::fprintf(stderr, "bug: %s:%d: assertion failed: %s\n", file, line, condition);

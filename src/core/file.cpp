@@ -17,6 +17,16 @@ namespace mtp {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+Error unreadable(const fs::path& path) { return Error("{}: cannot be read: {}", path.string(), system_reason(errno)); }
+
+Error unwritable(const fs::path& path) {
+  return Error("{}: cannot be written: {}; check the folder and the free space", path.string(), system_reason(errno));
+}
+
+}  // namespace
+
 void check_is_file(const fs::path& path) {
   std::error_code unused;
   const auto status = fs::status(path, unused);
@@ -28,6 +38,11 @@ void sync_to_disk(const fs::path& path) {
   const bool done = file >= 0 && fsync(file) == 0;
   if (file >= 0) close(file);
   if (!done) throw Error("{}: could not be written to the disk", path.string());
+}
+
+void sync_folder_to_disk(const fs::path& folder) {
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder)) sync_to_disk(entry.path());
+  sync_to_disk(folder);
 }
 
 void replace_folder(const fs::path& from, const fs::path& to) {
@@ -48,29 +63,23 @@ void replace_folder(const fs::path& from, const fs::path& to) {
   fs::remove_all(aside);
 }
 
-namespace {
-
-Error failed(const fs::path& path, const char* action) {
-  return Error("{}: {} failed: {}; check the disk and its free space", path.string(), action,
-               std::generic_category().message(errno));
-}
-
-}  // namespace
-
-RandomAccessFile::RandomAccessFile(int file, fs::path path) : path_(std::move(path)), file_(file) {
-  if (file_ < 0) throw failed(path_, "opening");
-}
+RandomAccessFile::RandomAccessFile(int file, fs::path path) : path_(std::move(path)), file_(file) {}
 
 RandomAccessFile::RandomAccessFile(fs::path path, Access access)
-    : RandomAccessFile(::open(path.c_str(), (access == Access::read ? O_RDONLY : O_RDWR) | O_CLOEXEC), path) {}
+    : path_(std::move(path)), file_(::open(path_.c_str(), (access == Access::read ? O_RDONLY : O_RDWR) | O_CLOEXEC)) {
+  if (file_ < 0) throw access == Access::read ? unreadable(path_) : unwritable(path_);
+}
 
 RandomAccessFile RandomAccessFile::create(fs::path path) {
-  return RandomAccessFile(::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644), path);
+  const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (file < 0) throw unwritable(path);
+  return RandomAccessFile(file, std::move(path));
 }
 
 RandomAccessFile RandomAccessFile::in_memory() {
   std::string path = "/dev/shm/mtp-XXXXXX";
   const int file = mkostemp(path.data(), O_CLOEXEC);
+  if (file < 0) throw unwritable(path);
   return RandomAccessFile(file, path);
 }
 
@@ -83,8 +92,12 @@ RandomAccessFile::~RandomAccessFile() {
 
 std::int64_t RandomAccessFile::bytes() const {
   struct stat status = {};
-  if (fstat(file_, &status) != 0) throw failed(path_, "looking for the size");
+  if (fstat(file_, &status) != 0) throw unreadable(path_);
   return status.st_size;
+}
+
+void RandomAccessFile::resize(std::int64_t bytes) {
+  if (ftruncate(file_, bytes) != 0) throw unwritable(path_);
 }
 
 void RandomAccessFile::unlink() const { ::unlink(path_.c_str()); }
@@ -93,8 +106,8 @@ void RandomAccessFile::read(std::int64_t position, std::span<std::byte> bytes) c
   while (!bytes.empty()) {
     const ssize_t count = pread(file_, bytes.data(), bytes.size(), position);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw failed(path_, "reading");
-    if (count == 0) throw Error("{}: ends at byte {}; it is cut off", path_.string(), position);
+    if (count < 0) throw unreadable(path_);
+    if (count == 0) throw Error("{}: cannot be read: it was cut off at byte {}", path_.string(), position);
     position += count;
     bytes = bytes.subspan(static_cast<std::size_t>(count));
   }
@@ -104,7 +117,7 @@ void RandomAccessFile::write(std::int64_t position, std::span<const std::byte> b
   while (!bytes.empty()) {
     const ssize_t count = pwrite(file_, bytes.data(), bytes.size(), position);
     if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) throw failed(path_, "writing");
+    if (count <= 0) throw unwritable(path_);
     position += count;
     bytes = bytes.subspan(static_cast<std::size_t>(count));
   }
@@ -115,7 +128,7 @@ void RandomAccessFile::start_sync(std::int64_t position, std::int64_t bytes) {
 }
 
 void RandomAccessFile::sync() {
-  if (fsync(file_) != 0) throw failed(path_, "writing");
+  if (fsync(file_) != 0) throw unwritable(path_);
 }
 
 }  // namespace mtp

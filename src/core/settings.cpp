@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <fstream>
+#include <map>
 #include <ostream>
 #include <set>
 #include <sstream>
@@ -16,6 +17,7 @@ namespace {
 namespace po = boost::program_options;
 
 using Table = std::vector<SettingEntry>;
+using Values = std::map<std::string, std::string>;  // as they are written, by the setting's name
 
 // Boost only splits text into names and values; what a value means is the table's business.
 po::options_description describe(const Table& table) {
@@ -77,9 +79,16 @@ const po::option* find(const std::vector<po::option>& options, const std::string
   return found == options.end() ? nullptr : &*found;
 }
 
-void apply(const std::vector<po::option>& options, const Table& table) {
+Values values_of(const std::vector<po::option>& options, const Table& table) {
+  Values values;
   for (const SettingEntry& entry : table)
-    if (const po::option* option = find(options, entry.name)) entry.set(option->value.front());
+    if (const po::option* option = find(options, entry.name)) values[entry.name] = option->value.front();
+  return values;
+}
+
+void assign(const Values& values, const Table& table) {
+  for (const SettingEntry& entry : table)
+    if (const auto value = values.find(entry.name); value != values.end()) entry.set(value->second);
 }
 
 void check_required(const Settings& s) {
@@ -157,67 +166,7 @@ std::vector<std::string> allowed_changes(const Table& table, const std::vector<p
   return names;
 }
 
-std::vector<po::option> parse_resume_options(const Table& table, int argc, const char* const argv[]) {
-  const auto options = parse_command_line(table, {"from", "allow-change"}, argc, argv);
-  check_names(options, "command line");
-  return options;
-}
-
 std::string section_of(const SettingEntry& entry) { return entry.name.substr(0, entry.name.find('.')); }
-
-}  // namespace
-
-CommandLine parse_settings(int argc, const char* const argv[]) {
-  CommandLine line;
-  const Table table = settings_table(line.settings);
-  const auto options = parse_command_line(table, {"config"}, argc, argv);
-  check_names(options, "command line");
-  line.action = action_of(options);
-  if (line.action != CommandLine::Action::run) return line;
-
-  std::string name = "default";
-  if (const po::option* config = find(options, "config")) {
-    const std::filesystem::path path = config->value.front();
-    const auto file_options = parse_file(table, path);
-    check_names(file_options, path.string());
-    apply(file_options, table);
-    name = path.stem().string();
-  }
-  apply(options, table);  // after the file: the command line wins
-  Settings& settings = line.settings;
-  if (settings.run.dir.empty()) settings.run.dir = std::filesystem::path("runs") / name;
-  check(settings);
-  return line;
-}
-
-ResumeLine parse_resume(int argc, const char* const argv[]) {
-  Settings unused;
-  const Table table = settings_table(unused);
-  const auto options = parse_resume_options(table, argc, argv);
-  ResumeLine line{.action = action_of(options), .from = {}, .allowed_changes = allowed_changes(table, options)};
-  if (line.action != CommandLine::Action::run) return line;
-  const po::option* from = find(options, "from");
-  if (from == nullptr) throw UsageError("option --from is required: a run directory or a checkpoint");
-  line.from = from->value.front();
-  return line;
-}
-
-Settings resumed_settings(int argc, const char* const argv[], const SavedRun& run) {
-  Settings settings;
-  const Table table = settings_table(settings);
-  const auto options = parse_resume_options(table, argc, argv);
-  std::istringstream text(run.settings);
-  const auto saved_options = parse_stream(table, text, run.directory.string());
-  apply(saved_options, table);
-  settings.run.dir = run.directory;
-  Settings before = settings;
-  apply(options, table);
-  check_changes(settings_table(before), table, allowed_changes(table, options));
-  check(settings);
-  return settings;
-}
-
-namespace {
 
 void print_settings(std::ostream& out) {
   out << fmt::format("{:<34}  {:<20}  {:<30}  meaning\n", "setting", "default", "type");
@@ -236,6 +185,58 @@ constexpr const char* common_options =
     "  --version       version, revision and libraries\n\n";
 
 }  // namespace
+
+CommandLine parse_settings(int argc, const char* const argv[]) {
+  CommandLine line;
+  const Table table = settings_table(line.settings);
+  const auto options = parse_command_line(table, {"config"}, argc, argv);
+  check_names(options, "command line");
+  line.action = action_of(options);
+  if (line.action != CommandLine::Action::run) return line;
+
+  std::string name = "default";
+  if (const po::option* config = find(options, "config")) {
+    const std::filesystem::path path = config->value.front();
+    const auto file_options = parse_file(table, path);
+    check_names(file_options, path.string());
+    assign(values_of(file_options, table), table);
+    name = path.stem().string();
+  }
+  assign(values_of(options, table), table);  // after the file: the command line wins
+  Settings& settings = line.settings;
+  if (settings.run.dir.empty()) settings.run.dir = std::filesystem::path("runs") / name;
+  check(settings);
+  return line;
+}
+
+ResumeLine parse_resume(int argc, const char* const argv[]) {
+  Settings unused;
+  const Table table = settings_table(unused);
+  const auto options = parse_command_line(table, {"from", "allow-change"}, argc, argv);
+  check_names(options, "command line");
+  ResumeLine line{.action = action_of(options),
+                  .from = {},
+                  .settings = values_of(options, table),
+                  .allowed_changes = allowed_changes(table, options)};
+  if (line.action != CommandLine::Action::run) return line;
+  const po::option* from = find(options, "from");
+  if (from == nullptr) throw UsageError("option --from is required: a run directory or a checkpoint");
+  line.from = from->value.front();
+  return line;
+}
+
+Settings resumed_settings(const ResumeLine& line, const SavedRun& run) {
+  Settings settings;
+  const Table table = settings_table(settings);
+  std::istringstream text(run.settings);
+  assign(values_of(parse_stream(table, text, run.directory.string()), table), table);
+  settings.run.dir = run.directory;
+  Settings before = settings;
+  assign(line.settings, table);
+  check_changes(settings_table(before), table, line.allowed_changes);
+  check(settings);
+  return settings;
+}
 
 void print_help(std::ostream& out, const std::string& program) {
   out << fmt::format(

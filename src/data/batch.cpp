@@ -2,21 +2,9 @@
 
 #include <algorithm>
 
-#include "mtp/core/error.h"
 #include "mtp/ops/cross_entropy.h"
 
 namespace mtp::data {
-namespace {
-
-void check_refused(const DataFile& file, std::int64_t i, const Sample& sample,
-                   const std::vector<std::int64_t>& refused) {
-  for (std::size_t t = 0; t < sample.tokens.size(); ++t)
-    if (std::find(refused.begin(), refused.end(), sample.tokens[t]) != refused.end())
-      throw Error("{}: sample {}: token {} is {}, an image, video or audio token, which cannot be trained on yet",
-                  file.path().string(), i, t, sample.tokens[t]);
-}
-
-}  // namespace
 
 std::int64_t MicroBatch::label_tokens() const {
   return std::count_if(labels.begin(), labels.end(), [](std::int64_t label) { return label != ops::no_label; });
@@ -25,8 +13,7 @@ std::int64_t MicroBatch::label_tokens() const {
 MicroBatch make_micro_batch(const DataFile& file, std::span<const std::int64_t> samples, const BatchOptions& options) {
   std::vector<std::int64_t> lengths, ids, labels;
   for (const std::int64_t i : samples) {
-    const Sample sample = file.sample(i, options.max_length);
-    check_refused(file, i, sample, options.refused_ids);
+    const Sample sample = file.sample(i, options.max_length, options.refused_ids);
     const std::size_t positions = sample.tokens.size() - 1;
     for (std::size_t t = 0; t < positions; ++t) {
       ids.push_back(sample.tokens[t]);

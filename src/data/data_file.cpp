@@ -7,7 +7,8 @@
 namespace mtp::data {
 
 DataFile::DataFile(const std::filesystem::path& path)
-    : lists_(path, "sample", 2), loss_mask_(open_list(lists_.file(), path, "loss_mask", lists_.total())) {}
+    : lists_(path, {.item = "sample", .use = "trained on", .shortest = 2}),
+      loss_mask_(open_list(lists_.file(), path, "loss_mask", lists_.total())) {}
 
 std::int64_t DataFile::length(std::int64_t i, std::int64_t max_length) const {
   MTP_ASSERT(i >= 0 && i < samples());
@@ -20,10 +21,10 @@ std::int64_t DataFile::longest(std::int64_t max_length) const {
   return positions;
 }
 
-Sample DataFile::sample(std::int64_t i, std::int64_t max_length) const {
+Sample DataFile::sample(std::int64_t i, std::int64_t max_length, std::span<const std::int64_t> refused) const {
   const std::int64_t n = length(i, max_length);
   Sample sample{.tokens = std::vector<std::int32_t>(n), .is_target = std::vector<std::uint8_t>(n)};
-  lists_.read(i, sample.tokens);
+  lists_.read(i, sample.tokens, refused);
   loss_mask_.read(lists_.begin(i), std::span(sample.is_target));
   for (std::int64_t t = 0; t < n; ++t)
     if (sample.is_target[t] > 1)

@@ -1,11 +1,13 @@
 #include "mtp/data/token_lists.h"
 
+#include <algorithm>
+
 #include "mtp/core/error.h"
 
 namespace mtp::data {
 namespace {
 
-hdf5::File open_checked(const std::filesystem::path& path) {
+hdf5::File open_checked(const std::filesystem::path& path, const TokenLists::Kind& kind) {
   hdf5::File file = hdf5::File::open(path);
   const std::string where = path.string();
   if (!file.has_attribute("format") || file.attribute<std::string>("format") != "mtp-data")
@@ -13,13 +15,14 @@ hdf5::File open_checked(const std::filesystem::path& path) {
   if (const auto version = file.attribute<std::int64_t>("version"); version != 1)
     throw Error("{} is a data file of version {}, this program reads version 1", where, version);
   for (const char* name : {"patches", "patch_positions", "image_offsets", "sample_images"})
-    if (file.exists(name)) throw Error("{} has images (dataset {}), which cannot be trained on yet", where, name);
+    if (file.exists(name)) throw Error("{} has images (dataset {}), which cannot be {} yet", where, name, kind.use);
   return file;
 }
 
 std::vector<std::int64_t> read_offsets(const hdf5::File& file, const std::filesystem::path& path,
-                                       const std::string& item, std::int64_t shortest) {
+                                       const TokenLists::Kind& kind) {
   const std::string where = path.string();
+  const auto& [item, unused, shortest] = kind;
   auto offsets = open_list(file, path, "offsets").read_all<std::int64_t>();
   if (offsets.size() < 2) throw Error("{} has no {}s", where, item);
   if (offsets.front() != 0) throw Error("{}: offsets start at {}, not at 0", where, offsets.front());
@@ -43,13 +46,13 @@ hdf5::Dataset open_list(const hdf5::File& file, const std::filesystem::path& pat
   return dataset;
 }
 
-TokenLists::TokenLists(const std::filesystem::path& path, std::string item, std::int64_t shortest)
+TokenLists::TokenLists(const std::filesystem::path& path, Kind kind)
     : path_(path),
-      item_(std::move(item)),
-      file_(open_checked(path)),
+      kind_(std::move(kind)),
+      file_(open_checked(path, kind_)),
       vocab_size_(file_.attribute<std::int64_t>("vocab_size")),
       pad_token_id_(file_.attribute<std::int64_t>("pad_token_id")),
-      offsets_(read_offsets(file_, path, item_, shortest)),
+      offsets_(read_offsets(file_, path, kind_)),
       tokens_(open_list(file_, path, "tokens", total())) {
   if (file_.has_attribute("tokenizer")) tokenizer_ = file_.attribute<std::string>("tokenizer");
   if (vocab_size_ < 1) throw Error("{}: attribute vocab_size is {}, it must be at least 1", path.string(), vocab_size_);
@@ -58,13 +61,23 @@ TokenLists::TokenLists(const std::filesystem::path& path, std::string item, std:
                 vocab_size_);
 }
 
-void TokenLists::read(std::int64_t i, std::span<std::int32_t> tokens) const {
+void TokenLists::check_vocab_size(std::int64_t of_base) const {
+  if (vocab_size_ != of_base)
+    throw Error("{}: made for a vocabulary of {} tokens, the base has {}; prepare it with the base's tokenizer",
+                path_.string(), vocab_size_, of_base);
+}
+
+void TokenLists::read(std::int64_t i, std::span<std::int32_t> tokens, std::span<const std::int64_t> refused) const {
   MTP_ASSERT(i >= 0 && i < count() && static_cast<std::int64_t>(tokens.size()) <= length(i));
   tokens_.read(begin(i), tokens);
-  for (std::size_t t = 0; t < tokens.size(); ++t)
+  for (std::size_t t = 0; t < tokens.size(); ++t) {
     if (tokens[t] < 0 || tokens[t] >= vocab_size_)
-      throw Error("{}: {} {}: token {} is {}, outside the vocabulary of {}", path_.string(), item_, i, t, tokens[t],
-                  vocab_size_);
+      throw Error("{}: {} {}: token {} is {}, outside the vocabulary of {}", path_.string(), kind_.item, i, t,
+                  tokens[t], vocab_size_);
+    if (std::ranges::count(refused, tokens[t]) > 0)
+      throw Error("{}: {} {}: token {} is {}, an image, video or audio token, which cannot be {} yet", path_.string(),
+                  kind_.item, i, t, tokens[t], kind_.use);
+  }
 }
 
 }  // namespace mtp::data

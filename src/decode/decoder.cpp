@@ -17,12 +17,6 @@ using Ids = std::vector<std::int64_t>;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-Ids to_host(const Device& device, const Tensor& ids) {
-  Ids values(static_cast<std::size_t>(ids.elements()));
-  device.to_host(ids, values);
-  return values;
-}
-
 Settings::Drafter serving(const Options& options) {
   Settings::Drafter settings;
   settings.alignment = Alignment::serving;
@@ -64,9 +58,8 @@ Decoder::Decoder(Device& device, const hf::Pair& pair, const model::Parameters& 
     : device_(device),
       options_(std::move(options)),
       config_(pair.base_config.text),
-      special_ids_(pair.base_config.special_ids),
       bytes_per_forward_(bytes_of_base(parameters)),
-      base_(pair.base_config.text, pair.base_layer_scalars, parameters),
+      base_(pair.base_config, pair.base_layer_scalars, parameters),
       drafter_(pair.drafter_config, serving(options_), pair.drafter_layer_scalars, model::token_ordering(device, pair),
                parameters) {}
 
@@ -128,11 +121,7 @@ Ids Decoder::forward(Text& text, std::span<const std::int64_t> ids) const {
   Graph g(device_, {.recording = false, .recompute = false, .rowwise = !is_prefill});
   const ops::Sequences sequences = ops::Sequences::continuing(text.positions, rows);
   const Graph::Scope table = g.scope(*base_.embedding().group);
-  // As in training, the base reads the token of an image, a video or a sound as pad.
-  Ids read(ids.begin(), ids.end());
-  for (std::int64_t& id : read)
-    if (std::find(special_ids_.begin(), special_ids_.end(), id) != special_ids_.end()) id = config_.pad_token_id;
-  text.base = base_.forward(g, sequences, read, &text.cache);
+  text.base = base_.forward(g, sequences, ids, &text.cache);
   const Tensor& hidden_TH = text.base.hidden_TH.data;
   return base_choices(is_prefill ? row_of(hidden_TH, rows - 1) : hidden_TH);
 }
@@ -175,13 +164,13 @@ std::int64_t Decoder::drafter_choice(const Tensor& hidden_1D) const {
     ops::masked_choice(device_, drafter_.masked_head(), hidden_1D, head, device_.from_host({&any_label, 1}), choice);
   }
   // A drafter may be broken without a harm to the text.
-  return std::max<std::int64_t>(0, to_host(device_, choice)[0]);
+  return std::max<std::int64_t>(0, device_.ids_to_host(choice)[0]);
 }
 
 Ids Decoder::base_choices(const Tensor& hidden_TH) const {
   const Tensor choices = device_.empty({hidden_TH.size(0)}, DType::i64);
   ops::rowwise_choice(device_, hidden_TH, base_.embedding().value(), choices);
-  const Ids tokens = to_host(device_, choices);
+  const Ids tokens = device_.ids_to_host(choices);
   if (std::find(tokens.begin(), tokens.end(), -1) != tokens.end())
     throw Error("the base's logits are not numbers; check its weights");
   return tokens;

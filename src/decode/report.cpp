@@ -49,9 +49,6 @@ std::int64_t Run::new_tokens() const {
 std::int64_t Run::target_forwards() const {
   return sum(*this, [](const Completion& c) { return c.target_forwards; });
 }
-std::int64_t Run::drafted() const {
-  return sum(*this, [](const Completion& c) { return c.drafted; });
-}
 std::int64_t Run::accepted() const {
   return sum(*this, [](const Completion& c) { return c.accepted(); });
 }
@@ -67,9 +64,7 @@ double Run::prefill_time() const {
 double Run::decode_time() const {
   return sum(*this, [](const Completion& c) { return c.decode_time; });
 }
-double Run::tokens_per_second() const {
-  return new_tokens() > prompts() ? ratio(static_cast<double>(new_tokens() - prompts()), decode_time()) : 0;
-}
+double Run::tokens_per_second() const { return ratio(static_cast<double>(new_tokens() - prompts()), decode_time()); }
 double Run::tokens_per_forward() const {
   return ratio(static_cast<double>(new_tokens()), static_cast<double>(target_forwards()));
 }

@@ -298,4 +298,16 @@ void agree(const Communicator& communicator, std::string_view what, const std::f
   communicator.barrier(what);  // which that rank never reaches: it says what is wrong and ends the job
 }
 
+std::string first_failure(const Communicator& communicator, std::string_view what, const std::function<void()>& work) {
+  std::string mine;
+  try {
+    work();
+  } catch (const std::exception& error) {
+    mine = one_line(error.what());
+  }
+  for (const std::string& failure : communicator.all_gather(mine, what))
+    if (!failure.empty()) return failure;
+  return {};
+}
+
 }  // namespace mtp::dist

@@ -13,10 +13,9 @@ namespace {
 
 /// The different ids in the order of their first place, and for each id its place among them.
 std::pair<std::vector<std::int64_t>, std::vector<std::int64_t>> distinct(const Device& device, const Tensor& ids) {
-  std::vector<std::int64_t> all(static_cast<std::size_t>(ids.elements())), different, place;
-  device.to_host(ids, all);
+  std::vector<std::int64_t> different, place;
   std::unordered_map<std::int64_t, std::int64_t> seen;
-  for (const std::int64_t id : all) {
+  for (const std::int64_t id : device.ids_to_host(ids)) {
     const auto [found, is_new] = seen.insert({id, static_cast<std::int64_t>(different.size())});
     if (is_new) different.push_back(id);
     place.push_back(found->second);

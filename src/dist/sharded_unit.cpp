@@ -166,8 +166,7 @@ Tensor ShardedUnit::as_table(const Tensor& shard) const {
 }
 
 ShardedUnit::Routes ShardedUnit::route(const Tensor& ids, std::int64_t skip) const {
-  Ids host(static_cast<std::size_t>(ids.elements()));
-  sharding_.device.to_host(ids, host);
+  const Ids host = sharding_.device.ids_to_host(ids);
   const std::int64_t rows_of_shard = as_table(master_).size(0);
   Routes routes{std::vector<Ids>(sharding_.communicator.size()), std::vector<Ids>(sharding_.communicator.size())};
   for (std::size_t i = 0; i < host.size(); ++i) {

@@ -1,7 +1,5 @@
 // The operations of a graph: each runs forward and records its backward.
 
-#include <cmath>
-
 #include "mtp/graph/graph.h"
 #include "mtp/ops/elementwise.h"
 #include "mtp/ops/embedding.h"

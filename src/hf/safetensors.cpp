@@ -1,12 +1,10 @@
 #include "mtp/hf/safetensors.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -27,21 +25,12 @@ static_assert(std::endian::native == std::endian::little, "safetensors files are
 /// A file's bytes, mapped read-only.
 class MappedFile {
  public:
-  explicit MappedFile(const fs::path& path) : where_(path.string()) {
-    check_is_file(path);
-    file_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file_ < 0) throw Error("{}: cannot be read: {}", where_, std::strerror(errno));
-    struct stat status {};
-    fstat(file_, &status);
-    size_ = static_cast<std::size_t>(status.st_size);
-    if (size_ > 0) data_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file_, 0);
-    if (data_ != MAP_FAILED) return;
-    close(file_);
-    throw Error("{}: cannot be mapped into memory: {}", where_, std::strerror(errno));
+  explicit MappedFile(const fs::path& path) : file_(open_checked(path)), size_(file_.bytes()) {
+    if (size_ > 0) data_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file_.descriptor(), 0);
+    if (data_ == MAP_FAILED) throw Error("{}: cannot be mapped into memory: {}", path.string(), system_reason(errno));
   }
   ~MappedFile() {
     if (data_ != nullptr) munmap(data_, size_);
-    close(file_);
   }
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
@@ -50,21 +39,18 @@ class MappedFile {
 
   /// A copy of `bytes`, a part of this file's, that does not make them count as this process's memory.
   void copy(std::span<const std::byte> bytes, std::span<std::byte> to) const {
-    std::ptrdiff_t position = bytes.data() - static_cast<const std::byte*>(data_);
-    while (!to.empty()) {
-      const ssize_t count = pread(file_, to.data(), to.size(), position);
-      if (count <= 0)
-        throw Error("{}: cannot be read: {}", where_, count < 0 ? std::strerror(errno) : "it was cut off");
-      position += count;
-      to = to.subspan(static_cast<std::size_t>(count));
-    }
+    file_.read(bytes.data() - static_cast<const std::byte*>(data_), to);
   }
 
  private:
-  std::string where_;
-  int file_ = -1;
+  static RandomAccessFile open_checked(const fs::path& path) {
+    check_is_file(path);
+    return {path, RandomAccessFile::Access::read};
+  }
+
+  RandomAccessFile file_;
+  std::size_t size_;
   void* data_ = nullptr;
-  std::size_t size_ = 0;
 };
 
 namespace {

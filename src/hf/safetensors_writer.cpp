@@ -1,9 +1,3 @@
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
-
 #include "mtp/core/error.h"
 #include "mtp/core/json.h"
 #include "mtp/hf/safetensors.h"
@@ -28,13 +22,6 @@ std::string header_of(const std::vector<TensorEntry>& tensors) {
   return std::string(reinterpret_cast<const char*>(&length), sizeof(length)) + text;
 }
 
-int open_for_writing(const fs::path& path, int more_flags) {
-  const int file = ::open(path.c_str(), O_WRONLY | O_CLOEXEC | more_flags, 0644);
-  if (file < 0)
-    throw Error("{}: cannot be written: {}; check the folder and the free space", path.string(), std::strerror(errno));
-  return file;
-}
-
 }  // namespace
 
 std::vector<std::uint64_t> data_offsets(const std::vector<TensorEntry>& tensors) {
@@ -46,34 +33,19 @@ std::vector<std::uint64_t> data_offsets(const std::vector<TensorEntry>& tensors)
 
 void SafetensorsFile::create(const fs::path& path, const std::vector<TensorEntry>& tensors) {
   const std::string header = header_of(tensors);
-  const int file = open_for_writing(path, O_CREAT | O_TRUNC);
-  const bool written = ::write(file, header.data(), header.size()) == static_cast<ssize_t>(header.size()) &&
-                       ftruncate(file, static_cast<off_t>(header.size() + data_offsets(tensors).back())) == 0;
-  close(file);
-  if (!written) throw Error("{}: writing failed; check the free space", path.string());
+  RandomAccessFile file = RandomAccessFile::create(path);
+  file.write(0, std::as_bytes(std::span(header)));
+  file.resize(static_cast<std::int64_t>(header.size() + data_offsets(tensors).back()));
 }
 
-SafetensorsFile::SafetensorsFile(fs::path path, const std::vector<TensorEntry>& tensors)
-    : path_(std::move(path)),
-      file_(open_for_writing(path_, 0)),
+SafetensorsFile::SafetensorsFile(const fs::path& path, const std::vector<TensorEntry>& tensors)
+    : file_(path, RandomAccessFile::Access::write),
       header_bytes_(header_of(tensors).size()),
       data_bytes_(data_offsets(tensors).back()) {}
 
-SafetensorsFile::~SafetensorsFile() { close(file_); }
-
 void SafetensorsFile::write(std::uint64_t position, std::span<const std::byte> bytes) {
   MTP_ASSERT(position + bytes.size() <= data_bytes_);
-  while (!bytes.empty()) {
-    const ssize_t count = pwrite(file_, bytes.data(), bytes.size(), static_cast<off_t>(header_bytes_ + position));
-    if (count < 0) throw Error("{}: writing failed: {}; check the free space", path_.string(), std::strerror(errno));
-    position += static_cast<std::uint64_t>(count);
-    bytes = bytes.subspan(static_cast<std::size_t>(count));
-  }
-}
-
-void SafetensorsFile::sync() {
-  if (fsync(file_) != 0)
-    throw Error("{}: writing failed: {}; check the free space", path_.string(), std::strerror(errno));
+  file_.write(static_cast<std::int64_t>(header_bytes_ + position), bytes);
 }
 
 SafetensorsWriter::SafetensorsWriter(fs::path path, const std::vector<TensorEntry>& tensors)

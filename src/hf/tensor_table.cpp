@@ -1,7 +1,6 @@
 #include "mtp/hf/tensor_table.h"
 
 #include <algorithm>
-#include <cstring>
 #include <regex>
 #include <set>
 

@@ -1,5 +1,6 @@
 #include "mtp/model/base_model.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace mtp::model {
@@ -12,9 +13,9 @@ AttentionTypes causal_attention(const hf::TextConfig& config, std::int64_t offse
                       .rope = {config.rope_inverse_frequencies(hf::LayerType::sliding), offset}}};
 }
 
-BaseModel::BaseModel(const hf::TextConfig& config, const std::vector<float>& layer_scalars,
+BaseModel::BaseModel(const hf::BaseConfig& config, const std::vector<float>& layer_scalars,
                      const Parameters& parameters)
-    : config_(config), types_(causal_attention(config, 0)) {
+    : config_(config.text), special_ids_(config.special_ids), types_(causal_attention(config.text, 0)) {
   const std::string prefix = "base.model.language_model.";
   for (int i = 0; i < config_.num_hidden_layers; ++i)
     layers_.emplace_back(config_, i, prefix + "layers." + std::to_string(i) + ".", layer_scalars[i], parameters,
@@ -47,8 +48,17 @@ Graph::Lookup BaseModel::embed(Graph& g, std::span<const std::int64_t> ids) cons
   return g.lookup(embedding_, ids, scale, config_.pad_token_id);
 }
 
-BaseOutput BaseModel::forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids,
+/// In the place of an image, a video or a sound stand its own features, not the row of its token.
+std::vector<std::int64_t> BaseModel::looked_up(std::span<const std::int64_t> ids) const {
+  std::vector<std::int64_t> rows(ids.begin(), ids.end());
+  for (std::int64_t& id : rows)
+    if (std::ranges::count(special_ids_, id) > 0) id = config_.pad_token_id;
+  return rows;
+}
+
+BaseOutput BaseModel::forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> tokens,
                               KeyValueCache* cache) const {
+  const std::vector<std::int64_t> ids = looked_up(tokens);
   const auto [embeddings_TH, pad_row_1H] = embed(g, ids);
 
   BaseOutput out;

@@ -35,12 +35,6 @@ double to_host(const Device& device, const Tensor& loss) {
   return value;
 }
 
-std::vector<std::int64_t> to_host_ids(const Device& device, const Tensor& ids) {
-  std::vector<std::int64_t> values(static_cast<std::size_t>(ids.elements()));
-  device.to_host(ids, values);
-  return values;
-}
-
 /// Counts a micro-batch's choices, round after round.
 class Counter {
  public:
@@ -104,7 +98,7 @@ Joint::Joint(Device& device, const Settings& settings, const hf::Pair& pair, con
       settings_(settings.drafter),
       recompute_(settings.train.recompute),
       soft_cap_(pair.base_config.text.final_logit_softcapping.value_or(0)),
-      base_(pair.base_config.text, pair.base_layer_scalars, parameters),
+      base_(pair.base_config, pair.base_layer_scalars, parameters),
       drafter_(pair.drafter_config, settings.drafter, pair.drafter_layer_scalars, token_ordering(device, pair),
                parameters),
       serving_drafter_(pair.drafter_config, as_served(settings.drafter), pair.drafter_layer_scalars,
@@ -145,7 +139,7 @@ ValidationSums Joint::validate(const JointInput& input) {
 std::vector<std::int64_t> Joint::base_choices(const BaseOutput& base, const Tensor& labels) const {
   const Tensor choices = device_.empty(labels.shape(), DType::i64);
   ops::projected_choice(device_, base.hidden_TH.data, base_.embedding().value(), labels, choices);
-  return to_host_ids(device_, choices);
+  return device_.ids_to_host(choices);
 }
 
 std::vector<std::int64_t> Joint::serving_choices(const Value& hidden_TD, const Tensor& asked) const {
@@ -154,7 +148,7 @@ std::vector<std::int64_t> Joint::serving_choices(const Value& hidden_TD, const T
     ops::projected_choice(device_, hidden_TD.data, head, asked, choices);
   else
     ops::masked_choice(device_, serving_drafter_.masked_head(), hidden_TD.data, head, asked, choices);
-  return to_host_ids(device_, choices);
+  return device_.ids_to_host(choices);
 }
 
 Joint::Losses Joint::forward(Graph& g, const JointInput& input, double label_tokens) const {

@@ -1,7 +1,6 @@
 #include "mtp/model/parameters.h"
 
 #include <algorithm>
-#include <span>
 
 namespace mtp::model {
 

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <fstream>
 #include <utility>
 
@@ -79,7 +78,7 @@ MetricsFile::MetricsFile(std::filesystem::path path, std::int64_t last_step) : p
   file_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   // Cut, not written again: a run that is killed here must not lose lines.
   if (file_ < 0 || ftruncate(file_, static_cast<off_t>(bytes_up_to(path_, last_step))) != 0)
-    throw Error("{}: cannot be written: {}; check run.dir", path_.string(), std::strerror(errno));
+    throw Error("{}: cannot be written: {}; check run.dir", path_.string(), system_reason(errno));
 }
 
 MetricsFile::~MetricsFile() { close(file_); }
@@ -88,13 +87,13 @@ void MetricsFile::append(const std::string& line) {
   unwritten_ += line + '\n';
   write();
   if (!unwritten_.empty() && !std::exchange(is_warned_, true))
-    spdlog::warn("{}: cannot be written: {}; its lines are kept until it can", path_.string(), std::strerror(errno));
+    spdlog::warn("{}: cannot be written: {}; its lines are kept until it can", path_.string(), system_reason(errno));
 }
 
 void MetricsFile::finish() {
   write();
   if (!unwritten_.empty())
-    throw Error("{}: cannot be written: {}; check the free space", path_.string(), std::strerror(errno));
+    throw Error("{}: cannot be written: {}; check the free space", path_.string(), system_reason(errno));
 }
 
 void MetricsFile::write() {

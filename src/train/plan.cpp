@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 
 #include "mtp/train/trainer.h"
 
@@ -13,9 +12,7 @@ namespace {
 void check_data(const Settings& settings, const hf::Pair& pair, const data::DataFile& data) {
   const std::string file = data.path().string();
   const hf::TextConfig& base = pair.base_config.text;
-  if (data.vocab_size() != base.vocab_size)
-    throw Error("{}: made for a vocabulary of {} tokens, the base has {}; prepare it with the base's tokenizer", file,
-                data.vocab_size(), base.vocab_size);
+  data.check_vocab_size(base.vocab_size);
   if (data.pad_token_id() != base.pad_token_id)
     throw Error("{}: pad_token_id is {}, the base's is {}; prepare it with the base's tokenizer", file,
                 data.pad_token_id(), base.pad_token_id);
@@ -36,7 +33,7 @@ void check_gradient_file(const Settings& settings) {
     throw UsageError("setting run.dump_gradients: {} is a folder, name a file", file.string());
   const bool is_in_run_dir = folder == fs::absolute(settings.run.dir / "").lexically_normal().parent_path();
   if (!is_in_run_dir && access(folder.c_str(), W_OK | X_OK) != 0)
-    throw UsageError("setting run.dump_gradients: {} cannot be written: {}", file.string(), std::strerror(errno));
+    throw UsageError("setting run.dump_gradients: {} cannot be written: {}", file.string(), system_reason(errno));
 }
 
 void check_settings(const Settings& settings, const hf::Pair& pair, std::int64_t micro_batches, int ranks) {

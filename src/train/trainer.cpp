@@ -54,12 +54,6 @@ void write_settings_file(const Settings& settings) {
   if (!out.flush()) throw Error("{}: cannot be written; check run.dir and the free space", path.string());
 }
 
-/// Gives a run the source of the checkpoint that it goes on from, which was verified.
-void share_source(const checkpoint::State& state, const std::filesystem::path& run_dir) {
-  std::filesystem::remove_all(run_dir / "source");
-  checkpoint::link_files(state.directory() / "source", run_dir / "source");
-}
-
 constexpr const char* device_kind = "cpu";  // the only one so far
 
 bool allows(const Resumption& from, const char* change) { return std::ranges::count(from.allowed_changes, change) > 0; }
@@ -123,7 +117,7 @@ void Trainer::start(const std::optional<Resumption>& from) {
 
   parameters_.emplace(pair_->table, sharding_);
   load(from);
-  if (communicator_.is_first()) fill_run_directory(from);
+  const checkpoint::Manifest source = communicator_.is_first() ? fill_run_directory(from) : checkpoint::Manifest();
   if (from) spdlog::info("resumed after step {} from {}", first_step_, from->state.directory().string());
   joint_.emplace(device_, settings, *pair_, *parameters_);
   optimizer_.emplace(settings.optimizer, device_, communicator_, parameters_->units());
@@ -131,7 +125,7 @@ void Trainer::start(const std::optional<Resumption>& from) {
   order_.emplace(sampler(settings, *data_));
   loader_.emplace(*data_, *order_, reading);
   const checkpoint::Run run{settings, fingerprints_, device_kind, communicator_.size()};
-  saver_.emplace(run, parameters_->units(), device_, communicator_);
+  saver_.emplace(run, source, parameters_->units(), device_, communicator_);
 }
 
 void Trainer::take_run_directory() {
@@ -149,14 +143,12 @@ void Trainer::load(const std::optional<Resumption>& from) {
   });
 }
 
-void Trainer::fill_run_directory(const std::optional<Resumption>& from) {
+checkpoint::Manifest Trainer::fill_run_directory(const std::optional<Resumption>& from) {
   const std::filesystem::path& path = plan_.settings.run.dir;
   checkpoint::clean(path, first_step_);
   write_settings_file(plan_.settings);
-  if (from && !allows(*from, "model"))
-    share_source(from->state, path);
-  else
-    checkpoint::store_source(*pair_, path);
+  if (from && !allows(*from, "model")) return checkpoint::share_source(from->state, path);
+  return checkpoint::store_source(*pair_, path);
 }
 
 Trainer::End Trainer::run() {
@@ -203,6 +195,7 @@ Trainer::End Trainer::train() {
     if (ends || (every > 0 && metrics.step % every == 0)) save(metrics.step, ends);
     if (ends) saver_->finish();
     if (ends && metrics_file) metrics_file->finish();
+    if (ends && validation_file) validation_file->finish();
     if (stops && !is_last) {
       spdlog::info("stopped by a signal after step {}; go on by mtp-resume --from {}", metrics.step,
                    settings.run.dir.string());
@@ -210,8 +203,8 @@ Trainer::End Trainer::train() {
     }
   }
   if (settings.checkpoint.export_at_end)
-    checkpoint::export_hf(checkpoint::resolve_checkpoint(settings.run.dir), settings.run.dir / "hf", {.force = true},
-                          communicator_);
+    checkpoint::export_hf(checkpoint::named_checkpoints(settings.run.dir).front(), settings.run.dir / "hf",
+                          {.force = true}, communicator_);
   return End::done;
 }
 

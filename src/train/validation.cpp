@@ -66,11 +66,8 @@ model::ValidationSums Validation::validate(std::int64_t micro_batch) {
   std::iota(samples.begin(), samples.end(), begin);
   const data::MicroBatch batch = make_micro_batch(data_, samples, batch_);
   model::ValidationSums sums = joint_.validate({batch.sequences, batch.ids, batch.labels});
-  if (micro_batch >= micro_batches_) {
-    sums.label_tokens = sums.drafts = sums.accepted = sums.steps = sums.step_tokens = 0;
-    sums.rounds.assign(sums.rounds.size(), {});
-  }
-  return sums;
+  if (micro_batch < micro_batches_) return sums;
+  return {.losses = std::move(sums.losses), .rounds = std::vector<model::RoundCounts>(sums.rounds.size())};
 }
 
 ValidationMetrics Validation::reduce(std::int64_t step, const std::vector<model::ValidationSums>& mine) const {

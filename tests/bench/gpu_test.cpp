@@ -47,7 +47,7 @@ TEST_P(GpuTest, FloorsMoveAndMultiplyWhatTheySay) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, GpuTest, testing::Values(DType::f32, DType::bf16),
-                         [](const auto& info) { return to_string(info.param); });
+                         [](const auto& types) { return to_string(types.param); });
 
 }  // namespace
 }  // namespace mtp::bench::test

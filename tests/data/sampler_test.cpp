@@ -2,8 +2,6 @@
 
 #include <gmock/gmock.h>
 
-#include <algorithm>
-
 #include "mtp/core/random.h"
 
 namespace mtp::data {

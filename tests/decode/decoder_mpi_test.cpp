@@ -4,7 +4,7 @@
 
 #include <gmock/gmock.h>
 
-#include <cmath>
+#include <algorithm>
 #include <cstring>
 
 #include "decode/support.h"
@@ -24,7 +24,6 @@ class DecoderTest : public testing::TestWithParam<std::string> {
  protected:
   DecoderTest() : loaded(test::with_small_vocabulary(GetParam()), 3) {}
 
-  const hf::TextConfig& config() const { return loaded.pair.base_config.text; }
   static Ids prompt(std::int64_t length, unsigned seed = 0) { return test::random_tokens(length, seed); }
 
   LoadedPair loaded;
@@ -91,7 +90,7 @@ std::vector<float> hidden_in_decoding(LoadedPair& loaded, const model::BaseModel
 }
 
 TEST_P(DecoderTest, HiddenStatesHaveTheSameBitsHoweverTheTextIsVerified) {
-  const model::BaseModel base(config(), loaded.pair.base_layer_scalars, loaded.parameters);
+  const model::BaseModel base(loaded.pair.base_config, loaded.pair.base_layer_scalars, loaded.parameters);
   const Ids text = prompt(70);
   const std::vector<float> one_by_one = hidden_in_decoding(loaded, base, text, 11, 1, 1);
   for (const std::int64_t rows : {2, 3, 5, 8})
@@ -104,13 +103,25 @@ TEST_P(DecoderTest, HiddenStatesHaveTheSameBitsHoweverTheTextIsVerified) {
 }
 
 TEST_P(DecoderTest, HiddenStatesAreThoseOfTraining) {
-  const model::BaseModel base(config(), loaded.pair.base_layer_scalars, loaded.parameters);
+  const model::BaseModel base(loaded.pair.base_config, loaded.pair.base_layer_scalars, loaded.parameters);
   const Ids text = prompt(70);
   const Tensor want = hidden_in_training(loaded, base, text);
   const std::vector<float> got = hidden_in_decoding(loaded, base, text, 11, 3, 2);
   const float* expected = want.f32() + 11 * want.size(1);
   // A final hidden state has elements of order one.
   for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 2e-5) << "element " << i;
+}
+
+TEST_P(DecoderTest, TheBaseReadsAnImageTokenAsPad) {
+  hf::BaseConfig config = loaded.pair.base_config;
+  config.special_ids = {2};
+  const model::BaseModel base(config, loaded.pair.base_layer_scalars, loaded.parameters);
+  Ids text = prompt(20);
+  ASSERT_GT(std::ranges::count(text, 2), 0);
+  const Tensor got = hidden_in_training(loaded, base, text);
+  std::ranges::replace(text, 2, config.text.pad_token_id);
+  const Tensor want = hidden_in_training(loaded, base, text);
+  EXPECT_EQ(std::memcmp(got.f32(), want.f32(), got.elements() * sizeof(float)), 0);
 }
 
 /// What a round chooses at every row, as training has it. The tokens that it is given are those of the text.
@@ -120,7 +131,7 @@ std::vector<Ids> round_choices(LoadedPair& loaded, const Ids& text, std::int64_t
   const hf::Pair& pair = loaded.pair;
   Device& device = loaded.device;
   const Tensor ordering = model::token_ordering(device, pair);
-  const model::BaseModel base(pair.base_config.text, pair.base_layer_scalars, loaded.parameters);
+  const model::BaseModel base(pair.base_config, pair.base_layer_scalars, loaded.parameters);
   const model::Drafter drafter(pair.drafter_config, settings, pair.drafter_layer_scalars, ordering, loaded.parameters);
 
   Graph g(device, {.recording = false});

@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <memory>
-
 #include "mtp/dist/communicator.h"
 
 namespace {

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <string>
 #include <vector>
 
 // The folder RUN/checkpoints. A checkpoint is complete once it has its final name, step_00000010: it is written as

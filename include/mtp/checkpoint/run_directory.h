@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <utility>
+#include <vector>
 
 namespace mtp::checkpoint {
 
@@ -29,7 +30,8 @@ void wait_for_other_job(const std::filesystem::path& run_dir);
 
 bool has_complete_checkpoint(const std::filesystem::path& run_dir);
 
-/// What `--from` names: a checkpoint, or a run's newest complete one, sound or not. Throws Error where there is none.
-std::filesystem::path resolve_checkpoint(const std::filesystem::path& run_or_checkpoint);
+/// What `--from` names: a checkpoint, or a run's complete ones, sound or not, the newest first. Throws Error where
+/// there is none.
+std::vector<std::filesystem::path> named_checkpoints(const std::filesystem::path& run_or_checkpoint);
 
 }  // namespace mtp::checkpoint

@@ -2,7 +2,8 @@
 
 #include <atomic>
 #include <chrono>
-#include <optional>
+#include <cstdint>
+#include <exception>
 #include <stop_token>
 #include <string>
 #include <thread>
@@ -26,8 +27,9 @@ namespace mtp::checkpoint {
 /// constructor are collective. The threads make no MPI calls.
 class Saver {
  public:
-  /// All but `run` must outlive it.
-  Saver(Run run, const dist::Units& units, const Device& device, const dist::Communicator& communicator);
+  /// `source`: on rank 0, what there is to say of the files in RUN/source. The references must outlive it.
+  Saver(Run run, Manifest source, const dist::Units& units, const Device& device,
+        const dist::Communicator& communicator);
   /// Gives up what is being written.
   ~Saver() = default;
 
@@ -45,13 +47,13 @@ class Saver {
   enum class Stage { none, writing, completing };
   /// What a thread says when it has ended.
   struct Outcome {
-    std::string failure;  // empty: done
-    std::string report;   // of writing: what the manifest says of the rank's file
+    std::exception_ptr failure;
+    std::string report;  // of writing: what the manifest says of the rank's file
   };
 
   const std::filesystem::path& run_dir() const { return state_.run.settings.run.dir; }
   std::filesystem::path directory() const;
-  std::string prepare() const;
+  std::int64_t overhead() const;
   Json write(const std::stop_token& stop) const;
   void complete(const std::vector<std::string>& reports) const;
   template <typename Work>
@@ -59,15 +61,13 @@ class Saver {
   /// Ends the stage under way and begins the next; waits for this rank's thread.
   void end_stage();
   void fail(const std::string& reason);
-  /// The first rank's failure, if any rank has one.
-  std::string agreed_failure(const std::string& mine) const;
 
   RunState state_;
   const Device& device_;
   const dist::Communicator& communicator_;
   Snapshot snapshot_;
   std::vector<StateTensor> tensors_;
-  Manifest source_;  // on rank 0, of the files in RUN/source, which do not change
+  Manifest source_;
   Stage stage_ = Stage::none;
   std::string failure_;  // of the last save
   std::chrono::steady_clock::time_point begin_;

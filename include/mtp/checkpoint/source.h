@@ -3,6 +3,8 @@
 #include <filesystem>
 #include <vector>
 
+#include "mtp/checkpoint/manifest.h"
+#include "mtp/checkpoint/state.h"
 #include "mtp/hf/pair.h"
 
 namespace mtp::checkpoint {
@@ -10,8 +12,11 @@ namespace mtp::checkpoint {
 // What a checkpoint keeps of the source pair, in source/{base,drafter}: the files of a Hugging Face directory beside
 // its weights, its tensors' names and types (tensors.json), and the carried tensors (carried.safetensors).
 
-/// Keeps that in RUN/source. Done once a run; checkpoints share the files.
-void store_source(const hf::Pair& pair, const std::filesystem::path& run_dir);
+/// Keeps that in RUN/source, and returns what a checkpoint's manifest says of it. Done once a run; checkpoints share
+/// the files.
+Manifest store_source(const hf::Pair& pair, const std::filesystem::path& run_dir);
+/// The same with the source of a verified checkpoint, from which the run goes on.
+Manifest share_source(const State& state, const std::filesystem::path& run_dir);
 
 /// Everything of a model's directory but its weights: configuration, tokenizer, chat template, processor. Relative to
 /// the directory, in order.

@@ -30,14 +30,11 @@ class State {
   std::int64_t number(const std::string& attribute) const { return file_.attribute<std::int64_t>(attribute); }
   std::string text(const std::string& attribute) const { return file_.attribute<std::string>(attribute); }
 
-  bool has(const std::string& name) const { return manifest_.tensors.contains(name); }
   Shape shape(const std::string& name) const { return file_.dataset(name).shape(); }
 
   /// Elements begin … of a tensor, whoever's file holds them. Reads and verifies the blocks of `checksum_block`
   /// elements that hold them. Not for several threads at once.
   void read(const std::string& name, std::int64_t begin, std::span<float> values) const;
-  /// Rows first … of a tensor.   [rows, width]
-  std::vector<float> read_rows(const std::string& name, std::int64_t first, std::int64_t rows) const;
 
   /// Throws Error unless a file such as "source/base/config.json" is as it was written.
   void verify_file(const std::string& path) const { checkpoint::verify_file(directory_, path, manifest_); }

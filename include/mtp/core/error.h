@@ -12,6 +12,9 @@ namespace mtp {
 /// are no UTF-8, and any length.
 std::string one_line(std::string message);
 
+/// What the system says of an error number, an `errno`.
+std::string system_reason(int error);
+
 /// What the world did: a file, a setting, a peer, a disk, a device. The message is one line that names what, where and
 /// what to do; `main` prints it. Ends the program with `exit_code`.
 class Error : public std::runtime_error {

@@ -13,6 +13,8 @@ void check_is_file(const std::filesystem::path& path);
 
 /// Waits until a file, or a folder's list of names, is on the disk. Throws Error where it could not be written.
 void sync_to_disk(const std::filesystem::path& path);
+/// The same for everything in a folder, and in those in it.
+void sync_folder_to_disk(const std::filesystem::path& folder);
 
 /// Gives a folder the name of another, which is removed. At no time is there neither: the two change names in one step,
 /// or, where the file system cannot do that, the other waits as TO.replaced until the new one has its name.
@@ -35,7 +37,11 @@ class RandomAccessFile {
 
   /// Opens the same file for whoever wants a path.
   const std::filesystem::path& path() const { return path_; }
+  /// For what a class that maps the file needs.
+  int descriptor() const { return file_; }
   std::int64_t bytes() const;
+  /// Cuts the file or makes it longer, by zeros that take no room.
+  void resize(std::int64_t bytes);
   /// Takes the file's name away: it ends with the last who has it open.
   void unlink() const;
   /// Throws Error where the file ends before too.

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <iosfwd>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -94,6 +95,7 @@ CommandLine parse_settings(int argc, const char* const argv[]);
 struct ResumeLine {
   CommandLine::Action action = CommandLine::Action::run;
   std::filesystem::path from;
+  std::map<std::string, std::string> settings;  // that it gives, as they are written
   /// Names of settings, and "data" and "model" for the contents of the files that they name.
   std::vector<std::string> allowed_changes;
 };
@@ -107,10 +109,9 @@ struct SavedRun {
   std::filesystem::path directory;  // where the run is now
 };
 
-/// The settings of a run that goes on: the command line of `parse_resume` wins over what was saved. Throws UsageError
-/// like parse_settings, and where a setting that is part of the run's mathematics would change without being allowed
-/// to.
-Settings resumed_settings(int argc, const char* const argv[], const SavedRun& run);
+/// The settings of a run that goes on: the command line wins over what was saved. Throws UsageError like
+/// parse_settings, and where a setting that is part of the run's mathematics would change without being allowed to.
+Settings resumed_settings(const ResumeLine& line, const SavedRun& run);
 
 /// The table of every setting: name, type, default, unit and meaning.
 void print_help(std::ostream& out, const std::string& program);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -41,12 +42,16 @@ class DataFile {
   const std::optional<std::string>& tokenizer() const { return lists_.tokenizer(); }
   std::int64_t samples() const { return lists_.count(); }
 
+  /// Throws Error unless the file is made for a base of so many tokens.
+  void check_vocab_size(std::int64_t of_base) const { lists_.check_vocab_size(of_base); }
+
   /// Length of sample i.
   std::int64_t length(std::int64_t i, std::int64_t max_length = 0) const;
   /// Positions, length - 1, of the longest sample: what a model's max_position_embeddings must reach.
   std::int64_t longest(std::int64_t max_length = 0) const;
 
-  Sample sample(std::int64_t i, std::int64_t max_length = 0) const;
+  /// `refused`: tokens that it must not have.
+  Sample sample(std::int64_t i, std::int64_t max_length = 0, std::span<const std::int64_t> refused = {}) const;
 
   /// Reads and checks every sample.
   Summary check_all() const;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <vector>
 
 #include "mtp/data/token_lists.h"
@@ -14,11 +15,14 @@ class PromptsFile {
  public:
   explicit PromptsFile(const std::filesystem::path& path);
 
-  const std::filesystem::path& path() const { return lists_.path(); }
   std::int64_t vocab_size() const { return lists_.vocab_size(); }
   std::int64_t prompts() const { return lists_.count(); }
 
-  std::vector<std::int64_t> prompt(std::int64_t i) const;
+  /// Throws Error unless the file is made for a base of so many tokens.
+  void check_vocab_size(std::int64_t of_base) const { lists_.check_vocab_size(of_base); }
+
+  /// `refused`: tokens that it must not have.
+  std::vector<std::int64_t> prompt(std::int64_t i, std::span<const std::int64_t> refused = {}) const;
 
  private:
   TokenLists lists_;

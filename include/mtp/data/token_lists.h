@@ -21,8 +21,12 @@ namespace mtp::data {
 /// the file and the list. Files with images are refused. May be used by several threads.
 class TokenLists {
  public:
-  /// `item`: what messages call a list; `shortest`: tokens it must have.
-  TokenLists(const std::filesystem::path& path, std::string item, std::int64_t shortest);
+  /// What messages call a list, "sample", and what it is for, "trained on"; how many tokens it must have.
+  struct Kind {
+    std::string item, use;
+    std::int64_t shortest = 1;
+  };
+  TokenLists(const std::filesystem::path& path, Kind kind);
 
   const std::filesystem::path& path() const { return path_; }
   const hdf5::File& file() const { return file_; }
@@ -35,12 +39,16 @@ class TokenLists {
   std::int64_t length(std::int64_t i) const { return offsets_[i + 1] - offsets_[i]; }
   std::int64_t total() const { return offsets_.back(); }
 
-  /// The first tokens of list i, as many as there are places.
-  void read(std::int64_t i, std::span<std::int32_t> tokens) const;
+  /// Throws Error unless the file is made for a base of so many tokens.
+  void check_vocab_size(std::int64_t of_base) const;
+
+  /// The first tokens of list i, as many as there are places. `refused`: image, video and audio tokens, which a list
+  /// must not have.
+  void read(std::int64_t i, std::span<std::int32_t> tokens, std::span<const std::int64_t> refused = {}) const;
 
  private:
   std::filesystem::path path_;
-  std::string item_;
+  Kind kind_;
   hdf5::File file_;
   std::int64_t vocab_size_;
   std::int64_t pad_token_id_;

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -68,7 +67,6 @@ class Decoder {
   Device& device_;
   Options options_;
   hf::TextConfig config_;
-  std::vector<std::int64_t> special_ids_;
   std::int64_t bytes_per_forward_;
   model::BaseModel base_;
   model::Drafter drafter_;

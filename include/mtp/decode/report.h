@@ -16,7 +16,6 @@ struct Run {
   std::int64_t prompts() const { return static_cast<std::int64_t>(completions.size()); }
   std::int64_t new_tokens() const;
   std::int64_t target_forwards() const;
-  std::int64_t drafted() const;
   std::int64_t accepted() const;
   std::vector<std::int64_t> accepted_at() const;
   double prefill_time() const;

@@ -122,4 +122,7 @@ class Patience {
 /// `what` names the work.
 void agree(const Communicator& communicator, std::string_view what, const std::function<void()>& work);
 
+/// The same for a failure that the job outlives: returns the first failed rank's message on every rank, or nothing.
+std::string first_failure(const Communicator& communicator, std::string_view what, const std::function<void()>& work);
+
 }  // namespace mtp::dist

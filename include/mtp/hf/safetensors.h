@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "mtp/core/file.h"
 #include "mtp/tensor/tensor.h"
 
 namespace mtp::hf {
@@ -80,19 +81,15 @@ class SafetensorsFile {
   /// Makes the file with its header and with room for the data.
   static void create(const std::filesystem::path& path, const std::vector<TensorEntry>& tensors);
   /// Opens a file that was made of the same tensors.
-  SafetensorsFile(std::filesystem::path path, const std::vector<TensorEntry>& tensors);
-  ~SafetensorsFile();
-  SafetensorsFile(const SafetensorsFile&) = delete;
-  SafetensorsFile& operator=(const SafetensorsFile&) = delete;
+  SafetensorsFile(const std::filesystem::path& path, const std::vector<TensorEntry>& tensors);
 
   /// Bytes from `position` of the data on, see data_offsets.
   void write(std::uint64_t position, std::span<const std::byte> bytes);
   /// Waits until what this process wrote is on the disk.
-  void sync();
+  void sync() { file_.sync(); }
 
  private:
-  std::filesystem::path path_;
-  int file_ = -1;
+  RandomAccessFile file_;
   std::uint64_t header_bytes_ = 0, data_bytes_ = 0;
 };
 

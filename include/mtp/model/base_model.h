@@ -21,7 +21,7 @@ struct BaseOutput {
 class BaseModel {
  public:
   /// `layer_scalars`: the buffer of each layer.
-  BaseModel(const hf::TextConfig& config, const std::vector<float>& layer_scalars, const Parameters& parameters);
+  BaseModel(const hf::BaseConfig& config, const std::vector<float>& layer_scalars, const Parameters& parameters);
   BaseModel(const BaseModel&) = delete;
   BaseModel& operator=(const BaseModel&) = delete;
 
@@ -31,14 +31,18 @@ class BaseModel {
   /// Scaled token embeddings, and that of the pad token.
   Graph::Lookup embed(Graph& g, std::span<const std::int64_t> ids) const;
 
-  /// `cache`: for decoding; the output's keys and values are then what it gives.
+  /// Image, video and audio tokens are looked up as pad. `cache`: for decoding; the output's keys and values are then
+  /// what it gives.
   BaseOutput forward(Graph& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids,
                      KeyValueCache* cache = nullptr) const;
 
  private:
   Value per_layer_inputs(Graph& g, const Value& embeddings_TH, std::span<const std::int64_t> ids) const;
 
+  std::vector<std::int64_t> looked_up(std::span<const std::int64_t> ids) const;
+
   hf::TextConfig config_;
+  std::vector<std::int64_t> special_ids_;
   AttentionTypes types_;
   std::vector<DecoderLayer> layers_;
   Parameter embedding_, final_norm_;

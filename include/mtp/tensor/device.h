@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "mtp/tensor/tensor.h"
 #include "mtp/tensor/thread_pool.h"
@@ -48,6 +49,12 @@ class Device {
   void to_host(const Tensor& tensor, std::span<float> values) const;
   void to_host(const Tensor& tensor, std::span<double> values) const;
   void to_host(const Tensor& tensor, std::span<std::int64_t> values) const;
+  /// All of a tensor of int64.
+  std::vector<std::int64_t> ids_to_host(const Tensor& ids) const {
+    std::vector<std::int64_t> values(static_cast<std::size_t>(ids.elements()));
+    to_host(ids, values);
+    return values;
+  }
   /// Of any type.
   void set_zero(const Tensor& tensor) const;
   /// Both of one type and size.

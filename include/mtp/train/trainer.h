@@ -64,7 +64,8 @@ class Trainer {
   void start(const std::optional<Resumption>& from);
   void take_run_directory();
   void load(const std::optional<Resumption>& from);
-  void fill_run_directory(const std::optional<Resumption>& from);
+  /// Returns what checkpoints say of the run's source.
+  checkpoint::Manifest fill_run_directory(const std::optional<Resumption>& from);
   void save(std::int64_t step, bool run_ends);
   End train();
   StepMetrics step(std::int64_t step);
