@@ -1,4 +1,5 @@
-"""The bytes, FLOPs and memory of a joint training step, and the time they take on a machine: see docs/scaling.md."""
+"""The bytes and FLOPs of a joint training step, and the time they take on a machine: see docs/scaling.md. Its memory is
+in memory_step.py."""
 
 from __future__ import annotations
 
@@ -72,6 +73,10 @@ PAIR_17M = Pair(
 SMALL = Pair(
     Model(4096, 256, 1024, 4, 32, 2, 64, repeats=4, sliding=2, sharing=6, per_layer=16),
     Model(4096, 64, 128, 4, 32, 2, 64, repeats=1, sliding=3, sharing=4),
+)
+TINY = Pair(
+    Model(512, 64, 128, 4, 16, 2, 8, repeats=2, sliding=2, sharing=3, per_layer=8),
+    Model(512, 32, 64, 4, 16, 2, 8, repeats=1, sliding=3, sharing=4),
 )
 PAIRS = {"e4b": E4B, "31b": DENSE_31B, "17m": PAIR_17M, "small": SMALL}
 
@@ -249,38 +254,3 @@ def fitted(machine: Machine, pair: Pair, step: Step, ranks: int, seconds: float)
     ideal = times(pair, step, replace(machine, efficiency=1), ranks)
     compute = seconds - (ideal.total - ideal.compute)
     return replace(machine, efficiency=ideal.compute / compute if compute > 0 else math.inf)
-
-
-def kept(model: Model) -> list[int]:
-    """Elements that each layer keeps of a row for the backward."""
-    norms = (8 if model.per_layer else 6) * model.hidden + 3 * model.inner + 3 * model.per_layer
-    return [
-        norms + 3 * queries + (projections + 2 if projections else 0) * keys
-        for _, queries, keys, projections in model.layers()
-    ]
-
-
-def activations(pair: Pair, step: Step) -> float:
-    """Bytes. With recomputation a layer's inputs, and all of the one that is run again."""
-    base, drafter = kept(pair.base), kept(pair.drafter)
-    if step.recompute:
-        again = max(base + drafter)
-        base, drafter = [pair.base.hidden] * len(base) + [again], [pair.drafter.hidden] * len(drafter)
-    of_round = sum(drafter) + 2 * pair.drafter.hidden + 3 * pair.base.hidden
-    return step.dtype * step.length * (sum(base) + 2 * pair.base.packed + 2 * pair.base.hidden + pair.rounds * of_round)
-
-
-def memory(pair: Pair, step: Step, ranks: int) -> tuple[float, float]:
-    """Bytes of a rank's shards (weights, two moments, the sums of gradients), and of the rest at its peak."""
-    (base_table, *base), (drafter_table, *drafter) = base_units(pair.base), drafter_units(pair)
-    sums = 2 if step.micro_batches * (1 if step.reduction == "fast" else ranks) > GROUP else 1
-    shards = (3 + sums) * FP32 * sum(unit.shard(ranks) for unit in units(pair))
-    table, layer = base_table.elements, max(unit.elements for unit in base if unit.dense)
-    of_drafter = drafter_table.elements + sum(unit.elements for unit in drafter)
-    gathered = 0 if ranks == 1 and step.dtype == FP32 else step.dtype  # the shard itself is the whole
-    received = 0 if ranks == 1 or step.reduction == "fast" else FP32
-    kept_bytes, both_tables = activations(pair, step), table + drafter_table.elements
-    end_of_forward = kept_bytes + gathered * (table + of_drafter) + FP32 * both_tables
-    in_backward = kept_bytes + FP32 * table + (gathered + FP32 + received) * layer
-    end_of_backward = (FP32 + received) * table
-    return shards, max(end_of_forward, in_backward, end_of_backward)

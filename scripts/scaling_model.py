@@ -16,11 +16,18 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from scaling_costs import FP32, H100, KINDS, PAIRS, Machine, Pair, Step, fitted, memory, times
+import memory_step
+from scaling_costs import FP32, H100, KINDS, PAIRS, Machine, Pair, Step, fitted, times
 
 RANKS = [2**i for i in range(11)]
 MEASURED_RANKS = (1, 2, 4)
 MICROSECOND = 1e-6
+
+
+def memory(pair: Pair, step: Step, ranks: int, is_gpu: bool = True) -> int:
+    """The most bytes of a rank's device that are in use."""
+    run = memory_step.Run(pair, ranks, step.micro_batches, step.length, step.dtype, step.recompute, is_gpu=is_gpu)
+    return memory_step.Step(run).go().peak
 
 
 def table(name: str, step: Step, machine: Machine) -> str:
@@ -34,7 +41,7 @@ def table(name: str, step: Step, machine: Machine) -> str:
         seconds = [ordered.compute, ordered.gather, ordered.reduce, first.reduce, fast.reduce]
         seconds += [ordered.total, first.total, fast.total, fast.hidden]
         numbers = [f"{value:.2f}" for value in seconds + [t.compute / t.total for t in (ordered, fast)]]
-        size = sum(memory(PAIRS[name], step, ranks)) / 1e9
+        size = memory(PAIRS[name], step, ranks) / 1e9
         lines.append(f"| {ranks} | {' | '.join(numbers)} | {size:.0f} |")
     return "\n".join(lines)
 
@@ -52,7 +59,7 @@ def draw(step: Step, machine: Machine, out: Path) -> None:
             row[0].plot(RANKS, [t.total for t in of_ranks], "o-", markersize=3, label=kind)
             row[1].plot(RANKS, [t.compute / t.total for t in of_ranks], "o-", markersize=3, label=kind)
         for recompute in (False, True):
-            sizes = [sum(memory(pair, replace(step, recompute=recompute), ranks)) / 1e9 for ranks in RANKS]
+            sizes = [memory(pair, replace(step, recompute=recompute), ranks) / 1e9 for ranks in RANKS]
             row[2].plot(RANKS, sizes, "o-", markersize=3, label="recomputed" if recompute else "kept activations")
         row[2].axhline(80, color="black", linewidth=0.8, linestyle=":")
         row[0].set(title=f"{name}: step, s", ylim=(0, None))
@@ -113,7 +120,7 @@ def measure(programs: Path, name: str, repeats: int) -> None:
     print(f"{machine}\n\n| ranks | predicted, s | processor, s | ratio | clock, s | ratio | memory, MB | its ratio |")
     print("|" + " --- |" * 8)
     for ranks, of in runs.items():
-        predicted, size = times(pair, step, machine, ranks).total, sum(memory(pair, step, ranks))
+        predicted, size = times(pair, step, machine, ranks).total, memory(pair, step, ranks, is_gpu=False)
         seconds, clock = processor[ranks] * machine.crowding(ranks), min(run["fastest"] for run in of)
         peak = of[0]["memory_peak"]
         print(f"| {ranks} | {predicted:.3f} | {seconds:.3f} | {predicted / seconds:.2f} "

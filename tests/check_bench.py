@@ -32,8 +32,8 @@ STEP = FLOOR | {"tokens", "tokens_per_second", "flops_utilisation", "memory_peak
 STEP |= {"share_of_compute", "share_of_communication", "share_of_optimizer"}
 
 OPERATIONS = """
-rms_norm_forward rms_norm_backward add_rms_norm_forward add add_scaled scale accumulate concat_columns split_columns copy_columns add_columns
-gated_gelu_forward gated_gelu_backward rope_forward rope_backward lookup_forward lookup_backward shift_rows_forward
+rms_norm_forward rms_norm_backward add_rms_norm_forward add add_scaled scale accumulate concat_columns split_columns
+copy_columns add_columns gated_gelu_forward gated_gelu_backward rope_forward rope_backward lookup_forward lookup_backward shift_rows_forward
 shift_rows_backward linear_forward linear_backward_input linear_backward_weight attention_forward attention_backward
 projected_cross_entropy projected_distillation projected_choice rowwise_linear rowwise_choice rowwise_attention
 masked_cross_entropy masked_distillation masked_choice convert adamw sum_of_squares

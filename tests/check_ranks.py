@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The same bits on 1, 2, 3 and 4 ranks, 1 and 2 threads, with and without recomputation, in fp32 and in bf16.
+"""The same bits on 1, 2, 3 and 4 ranks, 1 and 2 threads, with and without recomputation, in fp32 and in bf16 (AdamW's
+moments too, in some ways on the host).
 
     tests/check_ranks.py PROGRAMS [--fixture DIR …]
 
@@ -24,12 +25,14 @@ BF16_WAYS = [(1, 1, False), (2, 2, False), (3, 1, True), (4, 1, False)]
 
 
 def train(programs: Path, fixture: Path, run: Path, dtype: str, ranks: int, threads: int, recompute: bool) -> None:
+    place = "host" if threads > 1 else "device"
     command = [*mpirun(ranks), programs / "mtp-train"]
     command += ["--config", fixture / "settings.cfg", "--model.base", fixture / "base", "--model.drafter"]
     command += [fixture / "drafter", "--data.train", fixture / "data.h5", "--run.dir", run, "--run.threads"]
     command += [str(threads), "--train.recompute", str(recompute).lower(), "--train.global_batch", "12"]
     command += ["--train.micro_batch", "1", "--train.max_steps", "3", "--data.shuffle", "true", "--data.validation", fixture / "data.h5"]
     command += ["--validation.every_steps", "2", "--train.compute_dtype", dtype]
+    command += ["--optimizer.moments", dtype, "--optimizer.moments_on", place]
     subprocess.run(command, check=True, env=os.environ | MPI, stderr=subprocess.DEVNULL)
     export = [programs / "mtp-export-hf", "--from", run, "--out", run / "hf"]
     subprocess.run(export, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -86,6 +86,7 @@ def finish(job: subprocess.Popen, code: int = 0) -> str:
 def any_way(rng: random.Random) -> list[str]:
     """Settings that must not change a bit."""
     words = ["--train.recompute", rng.choice(("true", "false")), "--run.threads", rng.choice("12")]
+    words += ["--optimizer.moments_on", rng.choice(("device", "host"))]
     words += ["--checkpoint.every_steps", rng.choice("123"), "--checkpoint.keep", rng.choice("123")]
     return words + ["--checkpoint.background", rng.choice(("true", "true", "false"))]
 
@@ -108,7 +109,7 @@ def killed_at_random(run: Run, whole: Run, ranks: list[int], rng: random.Random,
 
 def killed_in_fp32_and_bf16(programs: Path, folder: Path, whole: Run, rng: random.Random) -> None:
     killed_at_random(Run(programs, folder / "killed"), whole, [1, 2, 3, 4], rng)
-    bf16 = ("--train.compute_dtype", "bf16")
+    bf16 = ("--train.compute_dtype", "bf16", "--optimizer.moments", "bf16")
     of_bf16 = Run(programs, folder / "bf16")
     finish(of_bf16.train(2, *bf16))
     assert of_bf16.metrics() != whole.metrics(), "bf16 has the bits of fp32"
@@ -145,8 +146,9 @@ def a_finished_run_changes_nothing(whole: Run) -> None:
 
 
 def another_run_is_refused(whole: Run) -> None:
-    output = finish(whole.resume(2, "--optimizer.lr", "0.5"), 2)
-    assert output.count("error: ") == 1 and "optimizer.lr" in output and "--allow-change" in output, output
+    for name, value in (("optimizer.lr", "0.5"), ("optimizer.moments", "bf16")):
+        output = finish(whole.resume(2, f"--{name}", value), 2)
+        assert output.count("error: ") == 1 and name in output and "--allow-change" in output, output
 
 
 def main() -> int:
@@ -173,6 +175,9 @@ def main() -> int:
         shutil.move(whole.directory, moved.directory)
         finish(moved.resume(1, "--train.max_steps", str(STEPS + 2)))
         assert len(moved.metrics()) == STEPS + 2
+        rounded = ("--optimizer.moments", "bf16", "--allow-change", "optimizer.moments")
+        finish(moved.resume(2, "--train.max_steps", str(STEPS + 4), *rounded))
+        assert len(moved.metrics()) == STEPS + 4
     print("5 passed, 0 failed")
     return 0
 

@@ -10,14 +10,10 @@ using namespace mtp::bench;
 
 std::vector<Case> all_cases() {
   std::vector<Case> all;
-  for (const auto& cases : {norm_cases(), elementwise_cases(), rope_cases(), embedding_cases(), matmul_cases(),
-                            attention_cases(), cross_entropy_cases(), masked_head_cases()})
+  for (const auto& cases :
+       {norm_cases(), elementwise_cases(), rope_cases(), embedding_cases(), matmul_cases(), attention_cases(),
+        cross_entropy_cases(), masked_head_cases(), rowwise_cases(), optimizer_cases()})
     all.insert(all.end(), cases.begin(), cases.end());
-  for (const auto& cases : {rowwise_cases(), optimizer_cases()})
-    for (Case each : cases) {
-      each.exists = is_fp32;
-      all.push_back(each);
-    }
   return all;
 }
 

@@ -71,9 +71,9 @@ Work attention(Device& device, const Sizes& s) {
 }  // namespace
 
 std::vector<Case> rowwise_cases() {
-  return {{"rowwise_linear", "up_proj", linear},
-          {"rowwise_choice", "base", choice},
-          {"rowwise_attention", "full", attention}};
+  return {{"rowwise_linear", "up_proj", linear, is_fp32},
+          {"rowwise_choice", "base", choice, is_fp32},
+          {"rowwise_attention", "full", attention, is_fp32}};
 }
 
 }  // namespace mtp::bench

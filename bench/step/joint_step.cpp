@@ -58,7 +58,7 @@ JointStep::JointStep(const dist::Communicator& communicator, Device& device, con
                 settings.train.compute_dtype == ComputeType::bf16 ? DType::bf16 : DType::f32},
       parameters_(pair_.table, sharding_),
       joint_(device, settings_, pair_, parameters_),
-      optimizer_(settings_.optimizer, device, communicator, parameters_.units()),
+      optimizer_(settings_.optimizer, settings_.run.seed, device, communicator, parameters_.units()),
       sequences_({length}) {
   parameters_.load(pair_, device);
   const auto vocabulary = static_cast<std::uint64_t>(pair_.base_config.text.vocab_size);

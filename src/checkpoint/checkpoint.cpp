@@ -30,7 +30,8 @@ void restore_shard(const State& state, const std::string& kind, const dist::Shar
                   to_string(member.shape));
     std::vector<float> values(static_cast<std::size_t>(piece.elements));
     state.read(name, piece.begin, values);
-    device.copy(device.from_host(values, {piece.elements}), shard.slice(piece.position, {piece.elements}));
+    device.copy(device.from_host(values, {piece.elements}, shard.dtype()),
+                shard.slice(piece.position, {piece.elements}));
   }
 }
 

@@ -41,17 +41,23 @@ Snapshot::Snapshot(const dist::Units& units) {
   values_.resize(shards_.size());
 }
 
+void Snapshot::copy(std::size_t shard, const Device& device) {
+  copies_[shard].resize(shards_[shard].elements());
+  device.to_host(shards_[shard], copies_[shard]);
+  values_[shard] = copies_[shard];
+}
+
 void Snapshot::take(const Device& device) {
-  for (std::size_t i = 0; i < shards_.size(); ++i) {
-    copies_[i].resize(shards_[i].elements());
-    device.to_host(shards_[i], copies_[i]);
-    values_[i] = copies_[i];
-  }
+  for (std::size_t i = 0; i < shards_.size(); ++i) copy(i, device);
 }
 
 void Snapshot::take_unchanging(const Device& device) {
   if (device.kind() != Device::Kind::cpu) return take(device);
-  for (std::size_t i = 0; i < shards_.size(); ++i) values_[i] = std::span(shards_[i].f32(), shards_[i].elements());
+  for (std::size_t i = 0; i < shards_.size(); ++i)
+    if (shards_[i].dtype() == DType::f32)
+      values_[i] = std::span(shards_[i].f32(), shards_[i].elements());
+    else
+      copy(i, device);
 }
 
 std::int64_t Snapshot::bytes() const {

@@ -153,7 +153,7 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       number("train.global_batch", s.train.global_batch, count, "sequences a step, over all ranks"),
       number("train.micro_batch", s.train.micro_batch, count, "sequences a forward and backward"),
       choice("train.compute_dtype", s.train.compute_dtype, {{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}},
-             "type of forward and backward; weights, moments and sums of gradients are fp32"),
+             "type of forward and backward; weights and sums of gradients are fp32"),
       flag("train.recompute", s.train.recompute, "recompute activations in the backward, for less memory"),
 
       number("optimizer.lr", s.optimizer.lr, not_negative, "peak learning rate"),
@@ -163,6 +163,11 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       number("optimizer.weight_decay", s.optimizer.weight_decay, not_negative, "AdamW: decay of every parameter"),
       number("optimizer.max_grad_norm", s.optimizer.max_grad_norm, not_negative,
              "norm that gradients are clipped to; 0: off"),
+      choice("optimizer.moments", s.optimizer.moments, {{"fp32", Moments::fp32}, {"bf16", Moments::bf16}},
+             "type of AdamW's moments; bf16 rounds them at random (run.seed), to take half the memory"),
+      choice("optimizer.moments_on", s.optimizer.moments_on,
+             {{"device", MomentsPlace::device}, {"host", MomentsPlace::host}},
+             "memory that AdamW's moments lie in; host: they pass through the GPU in every step"),
 
       choice(
           "schedule.style", s.schedule.style,

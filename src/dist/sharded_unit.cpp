@@ -40,12 +40,16 @@ ShardedUnit::ShardedUnit(UnitLayout layout, Sharding& sharding) : layout_(std::m
   const Shape shape{layout_.shard_elements(sharding_.communicator.size())};
   master_ = sharding_.device.zeros(shape);
   if (!trained()) return;
-  moment1_ = sharding_.device.zeros(shape);
-  moment2_ = sharding_.device.zeros(shape);
+  const auto moments = [&] {
+    return sharding_.moments_on_host ? sharding_.device.zeros_on_host(shape, sharding_.moment_dtype)
+                                     : sharding_.device.zeros(shape, sharding_.moment_dtype);
+  };
+  moment1_ = moments();
+  moment2_ = moments();
 }
 
 void ShardedUnit::acquire() {
-  if (users_++ == 0) values_ = gather(in_compute_dtype(master_));
+  if (users_++ == 0) values_ = gather(in_compute_dtype());
 }
 
 void ShardedUnit::release() {
@@ -196,11 +200,13 @@ std::vector<ShardedUnit::Piece> ShardedUnit::pieces(int rank) const {
   return pieces;
 }
 
-Tensor ShardedUnit::in_compute_dtype(const Tensor& shard) const {
-  if (shard.dtype() == sharding_.compute_dtype) return shard;
-  const Tensor rounded = sharding_.device.empty(shard.shape(), sharding_.compute_dtype);
-  ops::convert(sharding_.device, shard, rounded);
-  return rounded;
+const Tensor& ShardedUnit::in_compute_dtype() {
+  if (master_.dtype() == sharding_.compute_dtype) return master_;
+  if (rounded_.empty()) {
+    rounded_ = sharding_.device.empty(master_.shape(), sharding_.compute_dtype);
+    ops::convert(sharding_.device, master_, rounded_);
+  }
+  return rounded_;
 }
 
 Tensor ShardedUnit::gather(const Tensor& shard) const {

@@ -196,9 +196,8 @@ void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const 
   MTP_FORWARD(rms_norm_backward, dy, x, weight, rrms, dx, dweight);
 }
 
-void adamw(Device& device, const AdamW& adamw, const Tensor& gradient, const Tensor& weight, const Tensor& moment1,
-           const Tensor& moment2) {
-  MTP_FORWARD(adamw, adamw, gradient, weight, moment1, moment2);
+void adamw(Device& device, const AdamW& adamw, std::span<const AdamWShard> shards) {
+  MTP_FORWARD(adamw, adamw, shards);
 }
 
 void sum_of_squares(Device& device, const Tensor& gradient, std::int64_t block, const Tensor& sums) {

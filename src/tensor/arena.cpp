@@ -14,7 +14,8 @@ namespace {
 
 std::size_t block_size(std::size_t bytes) {
   bytes = std::max<std::size_t>(bytes, 1);
-  const std::size_t step = std::max(Memory::alignment, std::bit_floor(bytes) / 8);
+  constexpr std::size_t most_wasted = std::size_t{64} << 20;
+  const std::size_t step = std::clamp(std::bit_floor(bytes) / 8, Memory::alignment, most_wasted);
   return (bytes + step - 1) / step * step;
 }
 
@@ -46,6 +47,8 @@ std::byte* Arena::take(std::size_t size) {
   if (block == nullptr)
     throw Error("memory: {} MiB could not be allocated beside {} MiB in use; use more ranks or train.recompute true",
                 size >> 20, in_use_ >> 20);
+  held_ += static_cast<std::int64_t>(size);
+  ++fresh_allocations_;
   return block;
 }
 
@@ -61,6 +64,7 @@ void Arena::free_unused() {
     for (std::byte* block : blocks) {
       ASAN_UNPOISON_MEMORY_REGION(block, size);
       memory_->free(block);
+      held_ -= static_cast<std::int64_t>(size);
     }
   unused_.clear();
 }

@@ -18,6 +18,8 @@ class HostMemory : public Memory {
     return static_cast<std::byte*>(std::aligned_alloc(alignment, bytes));
   }
   void free(std::byte* block) override { std::free(block); }
+  std::byte* allocate_on_host(std::size_t bytes) override { return allocate(bytes); }
+  void free_on_host(std::byte* block) override { free(block); }
   void set_zero(void* to, std::size_t bytes) override { std::memset(to, 0, bytes); }
   void copy(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
   void copy_from_host(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
@@ -55,6 +57,17 @@ Tensor Device::zeros(Shape shape, DType dtype) {
   Tensor tensor = empty(std::move(shape), dtype);
   set_zero(tensor);
   return tensor;
+}
+
+Tensor Device::zeros_on_host(Shape shape, DType dtype) {
+  if (kind() == Kind::cpu) return zeros(std::move(shape), dtype);
+  const auto bytes = static_cast<std::size_t>(num_elements(shape)) * size_of(dtype);
+  std::byte* const block = arena_->memory().allocate_on_host(bytes);
+  if (block == nullptr)
+    throw Error("memory: {} MiB of the host could not be set aside for a GPU; use more ranks or a smaller type",
+                bytes >> 20);
+  std::memset(block, 0, bytes);
+  return Tensor({block, [arena = arena_](std::byte* p) { arena->memory().free_on_host(p); }}, std::move(shape), dtype);
 }
 
 Tensor Device::from_host(std::span<const float> values, Shape shape, DType dtype) {
@@ -95,5 +108,7 @@ void Device::copy(const Tensor& from, const Tensor& to) const {
 
 std::int64_t Device::memory_in_use() const { return arena_->in_use(); }
 std::int64_t Device::memory_peak() const { return arena_->peak(); }
+std::int64_t Device::memory_held() const { return arena_->held(); }
+std::int64_t Device::fresh_allocations() const { return arena_->fresh_allocations(); }
 
 }  // namespace mtp

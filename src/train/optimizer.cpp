@@ -3,20 +3,18 @@
 #include <algorithm>
 #include <cmath>
 
-#include "mtp/ops/optimizer.h"
-
 namespace mtp::train {
 
-Optimizer::Optimizer(const Settings::Optimizer& settings, Device& device, const dist::Communicator& communicator,
-                     const dist::Units& units)
-    : settings_(settings), device_(device), communicator_(communicator) {
-  for (const auto& unit : units)
-    if (unit->trained()) units_.push_back(unit.get());
+Optimizer::Optimizer(const Settings::Optimizer& settings, std::uint64_t seed, Device& device,
+                     const dist::Communicator& communicator, const dist::Units& units)
+    : settings_(settings), seed_(seed), device_(device), communicator_(communicator) {
+  for (std::size_t i = 0; i < units.size(); ++i)
+    if (units[i]->trained()) units_.push_back({units[i].get(), i});
 }
 
 double Optimizer::gradient_norm() const {
   double sum = 0;
-  for (const dist::ShardedUnit* unit : units_) {
+  for (const auto& [unit, number] : units_) {
     const std::int64_t block = unit->layout().block();
     const Tensor shard_sums = device_.empty({unit->gradient_sum().elements() / block}, DType::f64);
     ops::sum_of_squares(device_, unit->gradient_sum(), block, shard_sums);
@@ -37,8 +35,23 @@ void Optimizer::update(std::int64_t step, double lr, double gradient_norm) {
                          .weight_decay = settings_.weight_decay,
                          .step = step + 1,
                          .gradient_factor = static_cast<float>(factor)};
-  for (const dist::ShardedUnit* unit : units_)
-    ops::adamw(device_, adamw, unit->gradient_sum(), unit->master(), unit->moment1(), unit->moment2());
+  std::vector<ops::AdamWShard> shards;
+  for (const Unit& unit : units_) shards.push_back(shard(unit, step));
+  ops::adamw(device_, adamw, shards);
+}
+
+ops::AdamWShard Optimizer::shard(const Unit& of, std::int64_t step) const {
+  constexpr int bits_of_step = 40;
+  const dist::ShardedUnit& unit = *of.unit;
+  const std::uint64_t stream = of.number << bits_of_step | static_cast<std::uint64_t>(step);
+  return {.gradient = unit.gradient_sum(),
+          .weight = unit.master(),
+          .moment1 = unit.moment1(),
+          .moment2 = unit.moment2(),
+          .moments_on_host = settings_.moments_on == MomentsPlace::host,
+          .rounded_weight = unit.rounded(),
+          .random = Random(seed_, Purpose::stochastic_rounding, stream),
+          .first = communicator_.rank() * unit.master().elements()};
 }
 
 }  // namespace mtp::train

@@ -45,8 +45,6 @@ void check_samples(const data::DataFile& data, const data::Loader::Options& opti
     data::make_micro_batch(data, {&i, 1}, options.batch);
 }
 
-DType dtype_of(ComputeType type) { return type == ComputeType::bf16 ? DType::bf16 : DType::f32; }
-
 void write_settings_file(const Settings& settings) {
   const std::filesystem::path path = settings.run.dir / "settings.cfg";
   std::ofstream out(path);
@@ -66,7 +64,12 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
       communicator_(communicator),
       first_step_(from ? from->state.step() : 0),
       is_resumed_(from.has_value()),
-      sharding_{device, communicator, settings.dist.reduction, 1, 0, dtype_of(settings.train.compute_dtype)} {
+      sharding_{.device = device,
+                .communicator = communicator,
+                .reduction = settings.dist.reduction,
+                .compute_dtype = settings.train.compute_dtype == ComputeType::bf16 ? DType::bf16 : DType::f32,
+                .moment_dtype = settings.optimizer.moments == Moments::bf16 ? DType::bf16 : DType::f32,
+                .moments_on_host = settings.optimizer.moments_on == MomentsPlace::host} {
   const dist::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
   dist::agree(communicator, "the check of the pair and the data", [&] { check(settings, from); });
   sharding_.micro_batches = plan_.micro_batches;
@@ -120,7 +123,7 @@ void Trainer::start(const std::optional<Resumption>& from) {
   const checkpoint::Manifest source = communicator_.is_first() ? fill_run_directory(from) : checkpoint::Manifest();
   if (from) spdlog::info("resumed after step {} from {}", first_step_, from->state.directory().string());
   joint_.emplace(device_, settings, *pair_, *parameters_);
-  optimizer_.emplace(settings.optimizer, device_, communicator_, parameters_->units());
+  optimizer_.emplace(settings.optimizer, settings.run.seed, device_, communicator_, parameters_->units());
   if (validation_data_) validation_.emplace(plan_.settings, *validation_data_, reading.batch, *joint_, communicator_);
   order_.emplace(sampler(settings, *data_));
   loader_.emplace(*data_, *order_, reading);

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <functional>
 
+#include "streams.h"
+
 #define MTP_CUDA_EMULATION
 #define __global__
 #define __device__
@@ -22,6 +24,9 @@ struct dim3 {
   unsigned x = 1, y = 1, z = 1;
   constexpr dim3(unsigned of_x = 1, unsigned of_y = 1, unsigned of_z = 1) : x(of_x), y(of_y), z(of_z) {}
 };
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
@@ -31,22 +36,11 @@ struct alignas(16) float4 {
 
 inline dim3 threadIdx, blockIdx, blockDim;
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation, cudaErrorInvalidValue };
 inline const char* cudaGetErrorString(cudaError_t) { return "emulated CUDA"; }
 inline const char* cudaGetErrorName(cudaError_t) { return "emulated CUDA"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 namespace emulation {
-
-/// Every emulated device runs the threads of a block, and the blocks of a grid, in an order of its own.
-enum class Order { forward, backward, shuffled };
-inline constexpr int devices = 3;
-
-struct Stream {
-  Order order;
-};
-inline Stream streams[devices] = {{Order::forward}, {Order::backward}, {Order::shuffled}};
-inline int current_device = 0;
 
 /// Runs all blocks of a grid. Ends the program with a message where threads of a block wait for each other in vain.
 void run(dim3 grid, dim3 block, std::size_t shared_bytes, Order order, const std::function<void()>& thread);
@@ -60,9 +54,6 @@ unsigned lane();
 
 }  // namespace emulation
 
-using cudaStream_t = emulation::Stream*;
-inline constexpr unsigned cudaStreamNonBlocking = 1;
-
 inline cudaError_t cudaGetDeviceCount(int* count) { return *count = emulation::devices, cudaSuccess; }
 inline cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 0, cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = emulation::current_device, cudaSuccess; }
@@ -71,35 +62,12 @@ inline cudaError_t cudaSetDevice(int device) {
   emulation::current_device = device;
   return cudaSuccess;
 }
-inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = &emulation::streams[emulation::current_device];
-  return cudaSuccess;
-}
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-
 struct cudaDeviceProp {
   char name[256];
 };
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {"emulated GPU"};
   return cudaSuccess;
-}
-
-/// Fresh memory is full of NaN.
-inline cudaError_t cudaMalloc(void** block, std::size_t bytes) {
-  *block = std::aligned_alloc(64, bytes);
-  if (*block == nullptr) return cudaErrorMemoryAllocation;
-  std::memset(*block, 0xFF, bytes);
-  return cudaSuccess;
-}
-inline cudaError_t cudaFree(void* block) { return std::free(block), cudaSuccess; }
-inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
-  return std::memset(to, value, bytes), cudaSuccess;
-}
-enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  return std::memcpy(to, from, bytes), cudaSuccess;
 }
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
@@ -115,10 +83,12 @@ struct cudaLaunchConfig_t {
 };
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
-                               Arguments&&... arguments) {
+                               Arguments... arguments) {
   const dim3 block = config->blockDim, grid = config->gridDim;
   if (block.x * block.y * block.z > 1024 || grid.y > 65535 || grid.z > 65535) return cudaErrorInvalidValue;
-  emulation::run(grid, block, config->dynamicSmemBytes, config->stream->order, [&] { kernel(arguments...); });
+  config->stream->give([=, shared_bytes = config->dynamicSmemBytes, order = config->stream->order] {
+    emulation::run(grid, block, shared_bytes, order, [&] { kernel(arguments...); });
+  });
   return cudaSuccess;
 }
 

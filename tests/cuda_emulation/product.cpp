@@ -25,8 +25,9 @@ std::vector<float> values_of(const Operand& matrix) {
 
 }  // namespace
 
-void multiply(Device&, const Operand& a, const Operand& b, float beta, const Tensor& c) {
+void multiply(Device& device, const Operand& a, const Operand& b, float beta, const Tensor& c) {
   MTP_ASSERT(a.columns() == b.rows() && c.size(0) == a.rows() && c.size(1) == b.columns());
+  cudaStreamSynchronize(device.context().stream());
   const std::int64_t columns = b.columns(), inner = a.columns();
   const std::vector<float> values_a = values_of(a), values_b = values_of(b);
   const Elements out(c);

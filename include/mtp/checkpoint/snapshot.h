@@ -23,7 +23,7 @@ struct StateTensor {
 /// Every tensor of the state, as so many ranks hold it: moments of trained parameters only.
 std::vector<StateTensor> state_tensors(const dist::Units& units, int ranks);
 
-/// A rank's shards as they are at one moment, on the host.
+/// A rank's shards as they are at one moment, on the host, as fp32: what is bf16 fits exactly.
 class Snapshot {
  public:
   explicit Snapshot(const dist::Units& units);
@@ -47,6 +47,8 @@ class Snapshot {
     std::size_t shard = 0;
     std::int64_t position = 0, elements = 0;
   };
+  void copy(std::size_t shard, const Device& device);
+
   std::vector<Tensor> shards_;
   std::vector<std::vector<float>> copies_;      // [shards]; empty until the first copy
   std::vector<std::span<const float>> values_;  // [shards] what was taken

@@ -10,7 +10,8 @@ namespace mtp {
 
 /// Philox4x32-10: four random words as a function of a 128-bit counter and a 64-bit key.
 /// Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3 (SC 2011); checked against Random123's vectors.
-inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {
+constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
+                                                  std::array<std::uint32_t, 2> key) {
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t a = std::uint64_t{0xD2511F53} * counter[0];
     const std::uint64_t b = std::uint64_t{0xCD9E8D57} * counter[2];
@@ -27,12 +28,20 @@ enum class Purpose : std::uint8_t { shuffle = 1, initialisation = 2, stochastic_
 
 /// Random numbers as a function of (seed, purpose, stream, counter): no state, so it does not matter who draws them,
 /// in which order or on how many ranks and threads. A stream is a use's own numbering, such as an epoch or a tensor.
+/// Kernels of GPUs draw them too: what they call is constexpr.
 class Random {
  public:
   /// `stream` < 2^56.
   Random(std::uint64_t seed, Purpose purpose, std::uint64_t stream) : seed_(seed) {
     MTP_ASSERT(stream >> 56 == 0);
     stream_ = stream | static_cast<std::uint64_t>(purpose) << 56;
+  }
+
+  /// The four random words that belong to a counter; everything below is made of them.
+  constexpr std::array<std::uint32_t, 4> block(std::uint64_t counter) const {
+    return philox4x32({static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32),
+                       static_cast<std::uint32_t>(stream_), static_cast<std::uint32_t>(stream_ >> 32)},
+                      {static_cast<std::uint32_t>(seed_), static_cast<std::uint32_t>(seed_ >> 32)});
   }
 
   /// 64 random bits.
@@ -56,11 +65,6 @@ class Random {
   }
 
  private:
-  std::array<std::uint32_t, 4> block(std::uint64_t counter) const {
-    return philox4x32({static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32),
-                       static_cast<std::uint32_t>(stream_), static_cast<std::uint32_t>(stream_ >> 32)},
-                      {static_cast<std::uint32_t>(seed_), static_cast<std::uint32_t>(seed_ >> 32)});
-  }
   static double unit(std::uint64_t bits) { return static_cast<double>(bits >> 11) * 0x1p-53; }
 
   std::uint64_t seed_;

@@ -14,6 +14,8 @@ enum class Alignment { serving, pr2240 };
 enum class Head { dense, masked };
 enum class Target { data, base };
 enum class ComputeType { fp32, bf16 };
+enum class Moments { fp32, bf16 };
+enum class MomentsPlace { device, host };
 enum class ScheduleStyle { constant, linear, cosine };
 enum class Reduction { ordered, fast };
 enum class DeviceChoice { automatic, cpu, cuda };
@@ -52,6 +54,8 @@ struct Settings {
   } train;
   struct Optimizer {
     double lr = 1e-5, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.01, max_grad_norm = 1.0;
+    Moments moments = Moments::fp32;
+    MomentsPlace moments_on = MomentsPlace::device;
   } optimizer;
   struct Schedule {
     ScheduleStyle style = ScheduleStyle::cosine;

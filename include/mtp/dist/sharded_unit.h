@@ -53,6 +53,8 @@ struct Sharding {
   std::int64_t micro_batches = 1;      // of a step, over all ranks
   std::int64_t first_micro_batch = 0;  // of the `communicator.size()` consecutive ones that the ranks work on now
   DType compute_dtype = DType::f32;    // of gathered values and rows
+  DType moment_dtype = DType::f32;     // of AdamW's moments
+  bool moments_on_host = false;        // where they lie: Device::zeros_on_host
 };
 
 /// A unit's parameters as one flat fp32 buffer of which each rank owns a shard, with the moments of the optimizer.
@@ -75,8 +77,12 @@ class ShardedUnit final : public ParameterGroup {
   Tensor rows(const Tensor& ids) override;
   void add_row_gradients(const RowGradients& rows) override;
 
-  /// This rank's shard of the master weights; zero where the flat buffer is padding.
+  /// This rank's shard of the master weights; zero where the flat buffer is padding. Once the unit has been acquired,
+  /// whoever changes it changes `rounded` too.
   const Tensor& master() const { return master_; }
+  /// The master in the type that is computed with, which is what gathers: empty before the first `acquire`, or where
+  /// the master itself has that type.
+  const Tensor& rounded() const { return rounded_; }
   const Tensor& moment1() const { return moment1_; }
   const Tensor& moment2() const { return moment2_; }
   /// This rank's shard of the step's summed gradient.
@@ -104,7 +110,7 @@ class ShardedUnit final : public ParameterGroup {
     std::vector<Ids> ids, positions;
   };
 
-  Tensor in_compute_dtype(const Tensor& shard) const;
+  const Tensor& in_compute_dtype();
   void reduce_ordered(Tensor mine, const std::vector<RowGradients>& rows);
   void reduce_fast(const Tensor& mine, const std::vector<RowGradients>& rows);
   /// What each rank's micro-batch gives the rows of this shard; empty for a unit whose rows were not looked up.
@@ -117,7 +123,7 @@ class ShardedUnit final : public ParameterGroup {
 
   UnitLayout layout_;
   Sharding& sharding_;
-  Tensor master_, moment1_, moment2_;
+  Tensor master_, rounded_, moment1_, moment2_;
   int users_ = 0;
   Tensor values_;     // gathered, while in use
   Tensor gradients_;  // of this rank's micro-batch, until reduced

@@ -42,6 +42,10 @@ class Device {
   Tensor empty(Shape shape, DType dtype = DType::f32);
   Tensor zeros(Shape shape, DType dtype = DType::f32);
 
+  /// Zeros in the host's memory, from where a GPU copies fast. Operations on a GPU take none such but where they say
+  /// so; `to_host` and `copy` do. On the CPU it is memory like any other.
+  Tensor zeros_on_host(Shape shape, DType dtype = DType::f32);
+
   /// fp32 or bf16, rounded to the nearest.
   Tensor from_host(std::span<const float> values, Shape shape, DType dtype = DType::f32);
   Tensor from_host(std::span<const std::int64_t> values);
@@ -63,6 +67,9 @@ class Device {
   /// Bytes in use, and the most that ever were, by tensors of this device.
   std::int64_t memory_in_use() const;
   std::int64_t memory_peak() const;
+  /// Bytes taken from the system, in use or kept for reuse, and how often some were taken: not once in a steady step.
+  std::int64_t memory_held() const;
+  std::int64_t fresh_allocations() const;
 
  private:
   explicit Device(std::shared_ptr<CudaContext> context);

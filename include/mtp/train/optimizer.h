@@ -2,14 +2,16 @@
 
 #include "mtp/core/settings.h"
 #include "mtp/dist/sharded_unit.h"
+#include "mtp/ops/optimizer.h"
 
 namespace mtp::train {
 
-/// AdamW with clipping by the global norm over the trained units; each rank updates its shards.
+/// AdamW with clipping by the global norm over the trained units; each rank updates its shards. `seed` is that of the
+/// rounding of moments in bf16.
 class Optimizer {
  public:
-  Optimizer(const Settings::Optimizer& settings, Device& device, const dist::Communicator& communicator,
-            const dist::Units& units);
+  Optimizer(const Settings::Optimizer& settings, std::uint64_t seed, Device& device,
+            const dist::Communicator& communicator, const dist::Units& units);
 
   /// The norm of the step's summed gradients, before clipping: over blocks of each unit that do not depend on the
   /// number of ranks, added in one order.
@@ -19,10 +21,17 @@ class Optimizer {
   void update(std::int64_t step, double lr, double gradient_norm);
 
  private:
+  struct Unit {
+    dist::ShardedUnit* unit;
+    std::uint64_t number;  // among all units of the pair
+  };
+  ops::AdamWShard shard(const Unit& of, std::int64_t step) const;
+
   Settings::Optimizer settings_;
+  std::uint64_t seed_;
   Device& device_;
   const dist::Communicator& communicator_;
-  std::vector<dist::ShardedUnit*> units_;
+  std::vector<Unit> units_;
 };
 
 }  // namespace mtp::train

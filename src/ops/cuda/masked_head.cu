@@ -132,8 +132,7 @@ __global__ void backward_x_kernel(Selection selection, std::int64_t width, Eleme
   const float* const dz = selection.row(row);
   for (std::int64_t i = threadIdx.x; i < width; i += row_threads) {
     float sum = 0;
-    for (std::int64_t j = 0; j < selection.width(); ++j)
-      sum = fmaf(dz[j], w[selection.token(row, j) * width + i], sum);
+    for (std::int64_t j = 0; j < selection.width(); ++j) sum = fmaf(dz[j], w[selection.token(row, j) * width + i], sum);
     dx.set(row * width + i, sum);
   }
 }

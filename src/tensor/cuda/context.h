@@ -29,6 +29,8 @@ class CudaContext : public Memory {
 
   std::byte* allocate(std::size_t bytes) override;
   void free(std::byte* block) override;
+  std::byte* allocate_on_host(std::size_t bytes) override;
+  void free_on_host(std::byte* block) override;
   void set_zero(void* to, std::size_t bytes) override;
   void copy(const void* from, void* to, std::size_t bytes) override;
   void copy_from_host(const void* from, void* to, std::size_t bytes) override;

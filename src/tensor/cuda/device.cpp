@@ -58,9 +58,10 @@ cudaDeviceProp CudaContext::properties() const {
   return properties;
 }
 
-std::byte* CudaContext::allocate(std::size_t bytes) {
-  void* block = nullptr;
-  const cudaError_t status = cudaMalloc(&block, bytes);
+namespace {
+
+/// What an allocation gave; null where there was not enough.
+std::byte* allocated(cudaError_t status, void* block) {
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();  // else the next launch would report it
     return nullptr;
@@ -69,14 +70,30 @@ std::byte* CudaContext::allocate(std::size_t bytes) {
   return static_cast<std::byte*>(block);
 }
 
+}  // namespace
+
+std::byte* CudaContext::allocate(std::size_t bytes) {
+  void* block = nullptr;
+  const cudaError_t status = cudaMalloc(&block, bytes);
+  return allocated(status, block);
+}
+
 void CudaContext::free(std::byte* block) { cudaFree(block); }
+
+std::byte* CudaContext::allocate_on_host(std::size_t bytes) {
+  void* block = nullptr;
+  const cudaError_t status = cudaMallocHost(&block, bytes);
+  return allocated(status, block);
+}
+
+void CudaContext::free_on_host(std::byte* block) { cudaFreeHost(block); }
 
 void CudaContext::set_zero(void* to, std::size_t bytes) {
   check_cuda(cudaMemsetAsync(to, 0, bytes, stream_), "a fill");
 }
 
 void CudaContext::copy(const void* from, void* to, std::size_t bytes) {
-  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "a copy");
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_), "a copy");
 }
 
 // From pageable memory: returns when the runtime has read it.
@@ -85,7 +102,7 @@ void CudaContext::copy_from_host(const void* from, void* to, std::size_t bytes) 
 }
 
 void CudaContext::copy_to_host(const void* from, void* to, std::size_t bytes) {
-  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "a copy to the host");
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_), "a copy to the host");
   check_cuda(cudaStreamSynchronize(stream_), "what was to be copied to the host");
 }
 
