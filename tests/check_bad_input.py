@@ -386,6 +386,20 @@ CASES = [
         settings=["--drafter.share_embedding_with_base", "true"],
         code=2,
     ),
+    Case(
+        "setting_no_gpu",
+        r"setting run\.device: rank 0 has no GPU: .*; use nodes with GPUs, or set it to cpu",
+        settings=["--run.device", "cuda"],
+        code=2,
+        ranks=ANY,
+    ),
+    Case(
+        "setting_contradiction_transport",
+        r"dist\.transport: nccl cannot be used: it moves tensors of GPUs, and run\.device is the cpu",
+        settings=["--run.device", "cpu", "--dist.transport", "nccl"],
+        code=2,
+        ranks=ANY,
+    ),
     Case("setting_frozen_for_good", r"freeze\.vision: ", settings=["--freeze.vision", "false"], code=2),
     # Places that cannot be written
     Case("run_dir_read_only", r"/proc/lock: cannot be written", settings=["--run.dir", "/proc"], ranks=ANY),
@@ -407,4 +421,5 @@ CASES = [
 ]
 
 if __name__ == "__main__":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # there may be GPUs
     sys.exit(run_cases(__doc__, {case.name: case for case in CASES}))

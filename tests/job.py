@@ -119,7 +119,7 @@ class Job:
         self.run_dir = folder / "run"
         shutil.copytree(FIXTURE, self.fixture)
 
-    def start(self, ranks: int, *extra: str, **options: object) -> subprocess.Popen:
+    def settings(self, *extra: str) -> dict[str, object]:
         settings = {
             "--config": self.fixture / "settings.cfg",
             "--model.base": self.fixture / "base",
@@ -129,8 +129,11 @@ class Job:
             "--train.global_batch": "12",
             "--train.micro_batch": "1",
         }
-        settings |= dict(zip(extra[::2], extra[1::2], strict=True))
-        return self.start_program(ranks, "mtp-train", *(word for pair in settings.items() for word in pair), **options)
+        return settings | dict(zip(extra[::2], extra[1::2], strict=True))
+
+    def start(self, ranks: int, *extra: str, **options: object) -> subprocess.Popen:
+        words = [word for pair in self.settings(*extra).items() for word in pair]
+        return self.start_program(ranks, "mtp-train", *words, **options)
 
     def start_program(self, ranks: int, program: str, *words: object, **options: object) -> subprocess.Popen:
         # One rank needs no mpirun, which takes two seconds to notice that it has failed.

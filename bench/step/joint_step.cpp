@@ -77,9 +77,10 @@ double JointStep::run(double lr) {
   const double waited_before = communicator_.waited();
   std::vector<double> losses;
   for (std::int64_t i = 0; i < micro_batches(); ++i) {
-    sharding_.first_micro_batch = i * communicator_.size();
+    sharding_.begin_micro_batches(i * communicator_.size());
     const std::span<const std::int64_t> all = tokens_[i];
     losses.push_back(joint_.forward_backward({sequences_, all.first(length_), all.last(length_)}, tokens()).base);
+    sharding_.end_micro_batches();
   }
   end_phase();
   const double waited_in_passes = communicator_.waited() - waited_before;

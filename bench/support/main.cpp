@@ -96,13 +96,9 @@ int run_benchmarks(int argc, char** argv, const Program& program, dist::Communic
     apps::parse(count, arguments.data(), options);
     if (settings.run.threads < 0) throw UsageError("option --threads: {} is below 0", settings.run.threads);
     settings.run.device = device_choice(device);
-    if (!program.exchanges_tensors || communicator.size() == 1) return;
-    if (settings.run.device == DeviceChoice::cuda)
-      throw UsageError("option --device: GPUs do not exchange tensors yet, use one rank or cpu");
-    settings.run.device = DeviceChoice::cpu;
   });
 
-  Suite suite(communicator, settings);
+  Suite suite(communicator, settings, program.exchanges_tensors);
   add_context(communicator, program.name, suite.threads(), suite.device_name());
   program.add_all(suite);
   SilentReporter silent;

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
+#include "mtp/dist/connection.h"
 #include "parallel_program.h"
 #include "support/timing.h"
 
@@ -29,18 +31,20 @@ void add_to(std::vector<double>& sums, const std::vector<double>& values) {
 struct Suite::Prepared {
   std::string name;
   Device device;
+  std::optional<dist::Connection> connection = {};
   Work work = {};
   std::string error = {};
   std::int64_t times = 1;  // runs in a timing
   double floor_time = 0;   // of a run, where it is not timed in turn
 };
 
-Suite::Suite(const dist::Communicator& communicator, const Settings& settings)
-    : Suite(communicator, settings, apps::device_of(settings, communicator)) {}
+Suite::Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors)
+    : Suite(communicator, settings, exchanges_tensors, apps::device_of(settings, communicator)) {}
 
-Suite::Suite(const dist::Communicator& communicator, const Settings& settings, const Device& device)
+Suite::Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors, const Device& device)
     : communicator_(communicator),
       settings_(settings),
+      exchanges_tensors_(exchanges_tensors),
       threads_(apps::threads_of(settings, communicator)),
       device_kind_(device.kind()),
       device_name_(device.name()),
@@ -67,6 +71,7 @@ Suite::Prepared& Suite::prepared(const std::string& name, const Make& make) {
   if (prepared_ && prepared_->name == name) return *prepared_;
   prepared_ = nullptr;  // frees its memory first
   std::shared_ptr<Prepared> next(new Prepared{.name = name, .device = apps::device_of(settings_, communicator_)});
+  if (exchanges_tensors_) next->connection.emplace(communicator_, next->device, settings_.dist.transport);
   next->work = make(next->device);
   const Work& work = next->work;
   next->error = error_on_any_rank(work);

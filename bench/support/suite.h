@@ -38,8 +38,8 @@ class Suite {
  public:
   using Make = std::function<Work(Device&)>;
 
-  /// On the devices that `settings.run` asks for. Collective.
-  Suite(const dist::Communicator& communicator, const Settings& settings);
+  /// On the devices that `settings.run` asks for; `exchanges_tensors`: the ranks' devices are connected. Collective.
+  Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors);
 
   const dist::Communicator& communicator() const { return communicator_; }
   int threads() const { return threads_; }
@@ -54,7 +54,7 @@ class Suite {
   bool has_failed() const { return has_failed_; }
 
  private:
-  Suite(const dist::Communicator& communicator, const Settings& settings, const Device& device);
+  Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors, const Device& device);
 
   struct Prepared;
   /// Seconds on each rank.
@@ -67,8 +67,9 @@ class Suite {
   RankTimes time(Prepared& prepared, const std::function<void()>& run, std::int64_t times) const;
   void measure(benchmark::State& state, Prepared& prepared);
 
-  const dist::Communicator& communicator_;
+  dist::Communicator& communicator_;
   Settings settings_;
+  bool exchanges_tensors_;
   int threads_;
   Device::Kind device_kind_;
   std::string device_name_;

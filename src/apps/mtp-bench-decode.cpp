@@ -52,7 +52,7 @@ std::optional<CommandLine> parse(int argc, char** argv) {
       "position-offset", number(&line.position_offset),
       "distance of the drafter's query from its state: 1 (Hugging Face) or 0 (vLLM, SGLang)")(
       "ignore-eos", word(&line.ignore_eos), "true: go on after an end token; true or false")(
-      "device", word(&line.device), "auto or cpu (cuda is not offered yet)")(
+      "device", word(&line.device), "auto, cpu or cuda")(
       "threads", number(&line.threads), "0: OMP_NUM_THREADS, else all cores")("json", po::value(&line.json),
                                                                               "file for the results")(
       "logits", po::value(&line.logits), "safetensors file for the base's logits after each prompt");
@@ -63,8 +63,7 @@ std::optional<CommandLine> parse(int argc, char** argv) {
   check_range("threads", line.threads, 0, 1024);
   check_choice("mode", line.mode, {"both", "plain", "drafted"});
   check_choice("ignore-eos", line.ignore_eos, {"true", "false"});
-  if (line.device == "cuda") throw UsageError("option --device: cuda has decoded on no GPU yet, use cpu");
-  check_choice("device", line.device, {"auto", "cpu"});
+  check_choice("device", line.device, {"auto", "cpu", "cuda"});
   return line;
 }
 
@@ -73,6 +72,9 @@ Settings settings_of(const CommandLine& line) {
   settings.model.base = line.base;
   settings.model.drafter = line.drafter;
   settings.run.threads = line.threads;
+  settings.run.device = line.device == "cuda"  ? DeviceChoice::cuda
+                        : line.device == "cpu" ? DeviceChoice::cpu
+                                               : DeviceChoice::automatic;
   return settings;
 }
 
@@ -115,7 +117,7 @@ void write_logits(const std::filesystem::path& path, const decode::Decoder& deco
   writer.finish();
 }
 
-Json to_json(const CommandLine& line, int threads) {
+Json to_json(const CommandLine& line, const std::string& device, int threads) {
   return {{"base", line.base.string()},
           {"drafter", line.drafter.string()},
           {"prompts", line.prompts.string()},
@@ -124,7 +126,7 @@ Json to_json(const CommandLine& line, int threads) {
           {"mode", line.mode},
           {"position_offset", line.position_offset},
           {"ignore_eos", line.ignore_eos == "true"},
-          {"device", "cpu"},
+          {"device", device},
           {"dtype", "fp32"},
           {"threads", threads}};
 }
@@ -148,7 +150,7 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
                           .end_tokens = {}};
   if (line->ignore_eos == "false") options.end_tokens = hf::read_end_tokens(line->base);
 
-  Device device(apps::threads_of(settings, communicator));
+  Device device = apps::device_of(settings, communicator);
   dist::Sharding sharding{device, communicator};
   model::Parameters parameters(pair.table, sharding);
   parameters.load(pair, device);
@@ -168,7 +170,7 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
                                 decoder.bytes_per_forward());
   if (!line->logits.empty()) write_logits(line->logits, decoder, prompts, pair.base_config.text.vocab_size);
   if (line->json.empty()) return 0;
-  Json json{{"settings", to_json(*line, device.threads().threads())}};
+  Json json{{"settings", to_json(*line, device.name(), device.threads().threads())}};
   if (line->plain()) json["plain"] = decode::to_json(plain, false);
   if (line->drafted()) json["drafted"] = decode::to_json(drafted, true);
   write_json(line->json, json);

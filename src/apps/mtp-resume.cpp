@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "mtp/checkpoint/checkpoint.h"
+#include "mtp/dist/connection.h"
 #include "mtp/train/trainer.h"
 #include "parallel_program.h"
 
@@ -21,7 +22,8 @@ int resume(const ResumeLine& command, const std::filesystem::path& path, dist::C
   dist::agree(communicator, "the settings",
               [&] { settings = resumed_settings(command, checkpoint::saved_run(*state)); });
   communicator.set_timeout(settings.dist.timeout_minutes);
-  Device device(apps::threads_of(settings, communicator));
+  Device device = apps::device_of(settings, communicator);
+  const dist::Connection connection(communicator, device, settings.dist.transport);
   const train::Resumption from{*state, command.allowed_changes};
   train::Trainer trainer(settings, device, communicator, from);
   state.reset();  // its files must not be open when the run removes it

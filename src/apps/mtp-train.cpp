@@ -2,6 +2,7 @@
 
 #include <iostream>
 
+#include "mtp/dist/connection.h"
 #include "mtp/train/trainer.h"
 #include "parallel_program.h"
 
@@ -18,7 +19,8 @@ int run(int argc, char** argv, dist::Communicator& communicator) {
     return 0;
   }
   communicator.set_timeout(command.settings.dist.timeout_minutes);
-  Device device(apps::threads_of(command.settings, communicator));
+  Device device = apps::device_of(command.settings, communicator);
+  const dist::Connection connection(communicator, device, command.settings.dist.transport);
   return apps::exit_code(train::Trainer(command.settings, device, communicator).run());
 }
 

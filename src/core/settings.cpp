@@ -114,8 +114,6 @@ void check_contradictions(const Settings& s) {
 
 // What the contract knows and this version does not: refused, because a run without it would be another run.
 void check_built(const Settings& s) {
-  if (s.run.device == DeviceChoice::cuda)
-    throw UsageError("setting run.device: cuda cannot train yet, for ranks do not exchange tensors of GPUs; use cpu");
   if (!s.freeze.vision)
     throw UsageError("setting freeze.vision: the vision tower cannot be trained yet, it must be true");
   if (!s.freeze.audio) throw UsageError("setting freeze.audio: the audio tower cannot be trained yet, it must be true");
@@ -137,6 +135,7 @@ bool may_change(const std::string& name) {
   static const std::set<std::string> free = {
       "model.base",      "model.drafter",    "data.train",      "data.validation",      "data.prefetch",
       "train.max_steps", "train.max_epochs", "train.recompute", "optimizer.moments_on", "dist.timeout_minutes",
+      "dist.transport",
       "run.dir",         "run.device",       "run.threads",     "run.log_every_steps",  "run.dump_gradients"};
   return free.contains(name) || name.starts_with("checkpoint.") || name.starts_with("validation.");
 }

@@ -74,23 +74,45 @@ template <typename T>
 using Choices = std::vector<std::pair<std::string, T>>;
 
 template <typename T>
-SettingEntry choice(std::string name, T& field, Choices<T> choices, std::string meaning) {
+std::string names_of(const Choices<T>& choices) {
   std::string names = choices[0].first;
   for (std::size_t i = 1; i < choices.size(); ++i) names += (i + 1 < choices.size() ? ", " : " or ") + choices[i].first;
-  const auto set = [=, &field](const std::string& text) {
-    for (const auto& [word, value] : choices)
-      if (word == text) {
-        field = value;
-        return;
-      }
-    throw UsageError("setting {}: '{}' is not {}", name, text, names);
-  };
-  const auto text = [=, &field] {
-    for (const auto& [word, value] : choices)
-      if (value == field) return std::optional(word);
-    return std::optional<std::string>();
-  };
-  return {.name = name, .type = names, .meaning = std::move(meaning), .unset = "", .set = set, .text = text};
+  return names;
+}
+
+template <typename T>
+T parse_choice(const std::string& name, const std::string& text, const Choices<T>& choices) {
+  for (const auto& [word, value] : choices)
+    if (word == text) return value;
+  throw UsageError("setting {}: '{}' is not {}", name, text, names_of(choices));
+}
+
+template <typename T>
+std::optional<std::string> word_of(const std::optional<T>& chosen, const Choices<T>& choices) {
+  for (const auto& [word, value] : choices)
+    if (value == chosen) return word;
+  return std::nullopt;
+}
+
+template <typename T>
+SettingEntry choice(std::string name, T& field, Choices<T> choices, std::string meaning) {
+  return {.name = name,
+          .type = names_of(choices),
+          .meaning = std::move(meaning),
+          .unset = "",
+          .set = [=, &field](const std::string& text) { field = parse_choice(name, text, choices); },
+          .text = [=, &field] { return word_of(std::optional(field), choices); }};
+}
+
+template <typename T>
+SettingEntry choice(std::string name, std::optional<T>& field, Choices<T> choices, std::string unset,
+                    std::string meaning) {
+  return {.name = name,
+          .type = names_of(choices),
+          .meaning = std::move(meaning),
+          .unset = std::move(unset),
+          .set = [=, &field](const std::string& text) { field = parse_choice(name, text, choices); },
+          .text = [=, &field] { return word_of(field, choices); }};
 }
 
 SettingEntry flag(std::string name, bool& field, std::string meaning) {
@@ -153,7 +175,7 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       number("train.global_batch", s.train.global_batch, count, "sequences a step, over all ranks"),
       number("train.micro_batch", s.train.micro_batch, count, "sequences a forward and backward"),
       choice("train.compute_dtype", s.train.compute_dtype, {{"fp32", ComputeType::fp32}, {"bf16", ComputeType::bf16}},
-             "type of forward and backward; weights and sums of gradients are fp32"),
+             "bf16 on GPUs, else fp32", "type of forward and backward; weights and sums of gradients are fp32"),
       flag("train.recompute", s.train.recompute, "recompute activations in the backward, for less memory"),
 
       number("optimizer.lr", s.optimizer.lr, not_negative, "peak learning rate"),
@@ -193,13 +215,17 @@ std::vector<SettingEntry> settings_table(Settings& s) {
 
       choice("dist.reduction", s.dist.reduction, {{"ordered", Reduction::ordered}, {"fast", Reduction::fast}},
              "gradients: the same bits on any number of ranks, or plain reduce-scatter"),
+      choice(
+          "dist.transport", s.dist.transport,
+          {{"auto", TransportChoice::automatic}, {"nccl", TransportChoice::nccl}, {"staged", TransportChoice::staged}},
+          "how tensors get from GPU to GPU: auto is nccl where every rank has its own, else staged (through the host)"),
       number("dist.timeout_minutes", s.dist.timeout_minutes, positive,
              "minutes to wait for other ranks; 6 times as long while models are read or written"),
 
       path("run.dir", s.run.dir, "runs/<config's name>", "run directory"),
       choice("run.device", s.run.device,
              {{"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}},
-             "device; auto is the cpu, for cuda cannot train yet"),
+             "device; auto is cuda where the job's nodes have GPUs"),
       number("run.seed", s.run.seed, seed, "seed of initialisation and stochastic rounding"),
       number("run.threads", s.run.threads, count_or_none,
              "threads per rank; 0: OMP_NUM_THREADS, else cores / ranks of the node"),

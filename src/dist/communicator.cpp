@@ -7,28 +7,15 @@
 #include <chrono>
 #include <cstdlib>
 #include <exception>
-#include <limits>
+#include <future>
+#include <numeric>
 #include <thread>
+
+#include "staged_transport.h"
 
 namespace mtp::dist {
 
 namespace {
-
-/// Counts of MPI are ints: large tensors travel as blocks, of bytes as nothing is computed with them.
-class BlockType {
- public:
-  BlockType(std::int64_t elements, DType dtype) {
-    MPI_Type_contiguous(static_cast<int>(elements) * static_cast<int>(size_of(dtype)), MPI_BYTE, &type_);
-    MPI_Type_commit(&type_);
-  }
-  ~BlockType() { MPI_Type_free(&type_); }
-  BlockType(const BlockType&) = delete;
-  BlockType& operator=(const BlockType&) = delete;
-  MPI_Datatype get() const { return type_; }
-
- private:
-  MPI_Datatype type_ = MPI_DATATYPE_NULL;
-};
 
 /// Lengths of lists, and where each begins when they stand one after another.
 struct Counts {
@@ -72,11 +59,6 @@ class Pause {
   Seconds waited_{0};
 };
 
-int count_of_blocks(std::int64_t elements, std::int64_t block) {
-  MTP_ASSERT(elements % block == 0 && elements / block <= std::numeric_limits<int>::max());
-  return static_cast<int>(elements / block);
-}
-
 }  // namespace
 
 MpiSession::MpiSession(int& argc, char**& argv) {
@@ -87,15 +69,33 @@ MpiSession::MpiSession(int& argc, char**& argv) {
 
 MpiSession::~MpiSession() { MPI_Finalize(); }
 
-Communicator::Communicator() {
+Communicator::Communicator(std::optional<int> ranks_per_node) {
   MPI_Comm_dup(MPI_COMM_WORLD, &comm_);  // lives as long as MPI: a collective that was given up may still use it
   MPI_Comm_rank(comm_, &rank_);
   MPI_Comm_size(comm_, &size_);
   MPI_Comm node = MPI_COMM_NULL;
-  MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node);
+  if (ranks_per_node)
+    MPI_Comm_split(comm_, rank_ / *ranks_per_node, rank_, &node);
+  else
+    MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node);
   MPI_Comm_size(node, &ranks_on_this_node_);
   MPI_Comm_rank(node, &rank_on_this_node_);
+  int lowest = rank_;
+  MPI_Bcast(&lowest, 1, MPI_INT, 0, node);
   MPI_Comm_free(&node);
+  node_of_rank_.resize(static_cast<std::size_t>(size_));
+  MPI_Allgather(&lowest, 1, MPI_INT, node_of_rank_.data(), 1, MPI_INT, comm_);
+  for (int r = 0; r < size_; ++r) nodes_ += r > 0 && node_of_rank_[r] == r;
+  over_mpi_ = std::make_unique<StagedTransport>(*this, nullptr, "MPI");
+  transport_ = over_mpi_.get();
+}
+
+Communicator::~Communicator() = default;
+
+bool Communicator::nodes_hold_whole_groups(int size) const {
+  for (int r = 0; r < size_; ++r)
+    if (node_of_rank_[r] != node_of_rank_[r / size * size]) return false;
+  return size_ % size == 0;
 }
 
 void Communicator::barrier(std::string_view what) const {
@@ -140,36 +140,29 @@ std::vector<std::string> Communicator::all_gather(const std::string& text, std::
   return texts;
 }
 
+void Communicator::broadcast(std::span<std::byte> bytes, std::string_view what) const {
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Ibcast(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, 0, comm_, &request);
+  wait(request, {"broadcast", what});
+}
+
 void Communicator::gather(const Tensor& shard, const Tensor& whole, std::int64_t block, std::string_view what) const {
   MTP_ASSERT(whole.elements() == shard.elements() * size_ && whole.dtype() == shard.dtype());
-  const BlockType type(block, shard.dtype());
-  const int count = count_of_blocks(shard.elements(), block);
-  MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Iallgather(shard.data<std::byte>(), count, type.get(), whole.data<std::byte>(), count, type.get(), comm_,
-                 &request);
-  wait(request, {"gather", what});
+  transport_->gather(shard, whole, block, what).finish();
 }
 
 void Communicator::exchange(const Tensor& slices, const Tensor& received, std::int64_t block,
                             std::string_view what) const {
   MTP_ASSERT(slices.elements() == received.elements() && slices.elements() % size_ == 0);
   MTP_ASSERT(slices.dtype() == received.dtype());
-  const BlockType type(block, slices.dtype());
-  const int count = count_of_blocks(slices.elements() / size_, block);
-  MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Ialltoall(slices.data<std::byte>(), count, type.get(), received.data<std::byte>(), count, type.get(), comm_,
-                &request);
-  wait(request, {"exchange", what});
+  std::vector<int> everyone(static_cast<std::size_t>(size_));
+  std::iota(everyone.begin(), everyone.end(), 0);
+  transport_->exchange(slices, received, block, {everyone, everyone}, what).finish();
 }
 
 void Communicator::reduce_scatter(const Tensor& slices, const Tensor& sum, std::string_view what) const {
   MTP_ASSERT(slices.elements() == sum.elements() * size_);
-  if (sum.elements() > std::numeric_limits<int>::max())  // a sum needs a basic type, and MPI counts with ints
-    throw Error("dist.reduction fast: a shard of {} elements is too large for MPI; use ordered", sum.elements());
-  MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Ireduce_scatter_block(slices.f32(), sum.f32(), static_cast<int>(sum.elements()), MPI_FLOAT, MPI_SUM, comm_,
-                            &request);
-  wait(request, {"sum", what});
+  transport_->reduce_scatter(slices, sum, what).finish();
 }
 
 std::vector<std::vector<std::int64_t>> Communicator::exchange(const std::vector<std::vector<std::int64_t>>& to_each,
@@ -197,25 +190,36 @@ Tensor Communicator::exchange_rows(Device& device, const Tensor& sent,
                                    const std::vector<std::vector<std::int64_t>>& to_each,
                                    const std::vector<std::vector<std::int64_t>>& from_each,
                                    std::string_view what) const {
-  const Counts out(to_each), in(from_each);
-  MTP_ASSERT(sent.size(0) == out.total);
-  const BlockType row(sent.size(1), sent.dtype());
-  Tensor received = device.empty({in.total, sent.size(1)}, sent.dtype());
-  MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Ialltoallv(sent.data<std::byte>(), out.counts.data(), out.offsets.data(), row.get(), received.data<std::byte>(),
-                 in.counts.data(), in.offsets.data(), row.get(), comm_, &request);
-  wait(request, {"exchange", what});
+  const auto counts = [](const std::vector<std::vector<std::int64_t>>& lists) {
+    std::vector<std::int64_t> sizes;
+    for (const auto& list : lists) sizes.push_back(std::ssize(list));
+    return sizes;
+  };
+  const std::vector<std::int64_t> out = counts(to_each), in = counts(from_each);
+  MTP_ASSERT(sent.size(0) == std::reduce(out.begin(), out.end()));
+  Tensor received = device.empty({std::reduce(in.begin(), in.end()), sent.size(1)}, sent.dtype());
+  transport_->exchange_rows(sent, out, received, in, what).finish();
   return received;
 }
 
 void Communicator::wait(MPI_Request request, const Collective& collective) const {
-  const Seconds limit = std::chrono::duration<double, std::ratio<60>>(limit_minutes());
   const Clock::time_point start = Clock::now();
-  Pause pause;
-  for (int done = 0; MPI_Test(&request, &done, MPI_STATUS_IGNORE), done == 0; pause())
-    if (pause.waited() > limit || (pause.is_long() && roll_is_called())) give_up(collective);
+  const auto is_done = [&] {
+    int done = 0;
+    MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+    return done != 0;
+  };
+  wait_until(is_done, collective);
   waited_ += Seconds(Clock::now() - start).count();
 }
+
+void Communicator::wait_until(const std::function<bool()>& is_done, const Collective& collective) const {
+  const Seconds limit = std::chrono::duration<double, std::ratio<60>>(limit_minutes());
+  for (Pause pause; !is_done(); pause())
+    if (pause.waited() > limit || (pause.is_long() && roll_is_called())) give_up(collective, "");
+}
+
+void Communicator::fail(const Collective& collective, std::string_view reason) const { give_up(collective, reason); }
 
 double Communicator::limit_minutes() const { return timeout_minutes_ * (patience_ > 0 ? Patience::factor : 1); }
 
@@ -247,29 +251,41 @@ std::vector<int> Communicator::missing_ranks() const {
   return missing;
 }
 
-Error Communicator::waited_in_vain(const std::vector<int>& missing, const Collective& collective) const {
+std::string Communicator::waited_in_vain(const std::vector<int>& missing, const Collective& collective) const {
   const std::string who = missing.empty() ? "all ranks answer now, but there was nothing"
                                           : fmt::format("no answer from rank{} {}", missing.size() > 1 ? "s" : "",
                                                         fmt::join(missing, ", "));
   const std::string limit =
       patience_ > 0 ? fmt::format("{} × dist.timeout_minutes", Patience::factor) : "dist.timeout_minutes";
-  return Error(
+  return fmt::format(
       "{} for {:.6g} minutes ({}) in the {} of {}; see whether they were stopped and their machines and disks answer, "
       "or raise the setting",
       who, limit_minutes(), limit, collective.kind, collective.what);
 }
 
-void Communicator::give_up(const Collective& collective) const {
+void Communicator::give_up(const Collective& collective, std::string_view reason) const {
   const std::vector<int> missing = missing_ranks();
   int reporter = 0;
   while (std::ranges::count(missing, reporter) > 0) ++reporter;
   if (reporter != rank_) std::this_thread::sleep_for(end_of_job_time);
-  const Error error = waited_in_vain(missing, collective);
+  const std::string message =
+      reason.empty() ? waited_in_vain(missing, collective)
+                     : fmt::format("the {} of {} failed: {}{}; see the machines' logs of GPUs and network",
+                                   collective.kind, collective.what, reason,
+                                   missing.empty() ? "" : fmt::format("; no answer from {}", fmt::join(missing, ", ")));
+  const Error error("{}", message);
   if (missing_ranks_) missing_ranks_(error);
   throw error;
 }
 
 void Communicator::abort(int exit_code) const {
+  // A collective on a GPU would hold up the end of this process; so may, at worst, what ends the collective.
+  if (transport_->overlaps()) {
+    std::packaged_task<void()> abandon([transport = transport_] { transport->abandon(); });
+    const std::future<void> abandoned = abandon.get_future();
+    std::thread(std::move(abandon)).detach();
+    abandoned.wait_for(end_of_job_time);
+  }
   MPI_Abort(comm_, exit_code);
   std::abort();  // MPI_Abort does not return
 }

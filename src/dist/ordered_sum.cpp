@@ -54,6 +54,12 @@ void OrderedSum::add_rows(Device& device, const RowGradients& leaf, const Shape&
   end_group(device, index, count);
 }
 
+void OrderedSum::add_group(Device& device, const Tensor& sum, std::int64_t index) {
+  if (index > 0) return ops::accumulate(device, sum, total_);
+  if (total_.empty()) total_ = device.empty(sum.shape());
+  device.copy(sum, total_);
+}
+
 void OrderedSum::end_group(Device& device, std::int64_t index, std::int64_t count) {
   const bool last_of_group = index % group_size == group_size - 1 || index == count - 1;
   if (index >= group_size && last_of_group) ops::accumulate(device, group_, total_);

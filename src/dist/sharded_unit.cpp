@@ -1,6 +1,7 @@
 #include "mtp/dist/sharded_unit.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "mtp/ops/elementwise.h"
@@ -48,13 +49,44 @@ ShardedUnit::ShardedUnit(UnitLayout layout, Sharding& sharding) : layout_(std::m
   moment2_ = moments();
 }
 
+void Sharding::begin_micro_batches(std::int64_t first) {
+  first_micro_batch = first;
+  if (communicator.size() > 1 && communicator.transport().overlaps()) overlap.begin();
+}
+
+void Sharding::end_micro_batches() { overlap.end(); }
+
 void ShardedUnit::acquire() {
-  if (users_++ == 0) values_ = gather(in_compute_dtype());
+  if (users_++ > 0) return;
+  if (values_.empty()) start_gather();
+  gather_.finish();
+  sharding_.overlap.acquired(*this);
 }
 
 void ShardedUnit::release() {
   MTP_ASSERT(users_ > 0);
-  if (--users_ == 0) values_ = Tensor();
+  if (--users_ == 0 && !sharding_.overlap.is_next(*this)) values_ = Tensor();
+}
+
+void ShardedUnit::prefetch() {
+  if (values_.empty()) start_gather();
+}
+
+void ShardedUnit::drop_unused() {
+  if (users_ > 0) return;
+  gather_.finish();
+  values_ = Tensor();
+}
+
+void ShardedUnit::start_gather() {
+  const Tensor& shard = in_compute_dtype();
+  const std::int64_t ranks = sharding_.communicator.size();
+  if (ranks == 1) {
+    values_ = shard;
+    return;
+  }
+  values_ = sharding_.device.empty({shard.elements() * ranks}, shard.dtype());
+  gather_ = sharding_.communicator.transport().gather(shard, values_, layout_.block(), layout_.name());
 }
 
 Tensor ShardedUnit::value(std::size_t index) const {
@@ -82,11 +114,11 @@ Tensor ShardedUnit::rows(const Tensor& ids) {
     ops::lookup_forward(device, table, ids, 1, result);
     return result;
   }
-  const Routes routes = route(ids, -1);
+  const Routes routes = route(ids, -1, owners());
   const std::vector<Ids> wanted = sharding_.communicator.exchange(routes.ids, layout_.name());
   const Ids wanted_here = joined(wanted);
   const Tensor mine = device.empty({static_cast<std::int64_t>(wanted_here.size()), table.size(1)}, dtype);
-  ops::lookup_forward(device, table, device.from_host(local(wanted_here)), 1, mine);
+  ops::lookup_forward(device, table, device.from_host(local(wanted_here, owners())), 1, mine);
   const Tensor answers = sharding_.communicator.exchange_rows(device, mine, wanted, routes.ids, layout_.name());
   // Answers come owner by owner: back to the order of the ids.
   Ids answer_of(static_cast<std::size_t>(ids.elements()));
@@ -97,35 +129,95 @@ Tensor ShardedUnit::rows(const Tensor& ids) {
 }
 
 void ShardedUnit::reduce_gradients() {
-  const std::vector<RowGradients> rows = exchange_row_gradients();
   Tensor mine = std::exchange(gradients_, Tensor());
-  const bool only_rows = mine.empty() && !rows.empty();
-  if (mine.empty() && !only_rows) mine = sharding_.device.zeros({master_.elements() * sharding_.communicator.size()});
-  if (sharding_.reduction == Reduction::fast)
+  const bool is_dense = !mine.empty() || !row_gradients_, is_ordered = sharding_.reduction == Reduction::ordered;
+  const std::vector<RowGradients> rows = exchange_row_gradients(is_dense && is_ordered ? adders() : owners());
+  if (is_dense && mine.empty()) mine = sharding_.device.zeros({master_.elements() * sharding_.communicator.size()});
+  if (!is_ordered)
     reduce_fast(mine, rows);
+  else if (is_dense)
+    reduce_dense(std::move(mine), rows);
   else
-    reduce_ordered(std::move(mine), rows);
+    reduce_rows(rows);
 }
 
-void ShardedUnit::reduce_ordered(Tensor mine, const std::vector<RowGradients>& rows) {
-  Device& device = sharding_.device;
-  const std::int64_t ranks = sharding_.communicator.size(), first = sharding_.first_micro_batch,
-                     count = sharding_.micro_batches;
-  const bool dense = !mine.empty();
-  if (dense && ranks > 1) {
-    const Tensor slices = device.empty(mine.shape());
-    sharding_.communicator.exchange(mine, slices, layout_.block(), layout_.name());
-    mine = slices;
+ShardedUnit::Division ShardedUnit::owners() const {
+  Division all{std::vector<int>(static_cast<std::size_t>(sharding_.communicator.size())), 1,
+               sharding_.communicator.rank()};
+  std::iota(all.ranks.begin(), all.ranks.end(), 0);
+  return all;
+}
+
+ShardedUnit::Division ShardedUnit::adders() const {
+  if (!groups_add_first()) return owners();
+  const int rank = sharding_.communicator.rank(), size = static_cast<int>(group_size);
+  Division group{std::vector<int>(group_size), sharding_.communicator.size() / group_size, rank % size};
+  std::iota(group.ranks.begin(), group.ranks.end(), rank / size * size);
+  return group;
+}
+
+bool ShardedUnit::groups_add_first() const {
+  const Communicator& communicator = sharding_.communicator;
+  return communicator.nodes() > 1 && communicator.nodes_hold_whole_groups(static_cast<int>(group_size));
+}
+
+void ShardedUnit::reduce_dense(Tensor mine, const std::vector<RowGradients>& rows) {
+  const std::int64_t first = sharding_.first_micro_batch;
+  if (sharding_.communicator.size() == 1) {
+    if (!rows.empty()) add(rows[0], mine);
+    sum_.add(sharding_.device, std::move(mine), first, sharding_.micro_batches);
+    return;
   }
-  for (std::int64_t r = 0; r < ranks; ++r) {
-    if (!dense) {
-      sum_.add_rows(device, rows[r], as_table(master_).shape(), first + r, count);
-      continue;
-    }
-    Tensor leaf = ranks == 1 ? std::exchange(mine, Tensor()) : mine.slice(r * master_.elements(), master_.shape());
+  const Division division = adders();
+  const Tensor slices = sharding_.device.empty(mine.shape());
+  Transfer exchange = sharding_.communicator.transport().exchange(mine, slices, layout_.block(),
+                                                                  {division.ranks, division.ranks}, layout_.name());
+  sharding_.overlap.add_later([this, slices, rows, first, exchange]() mutable {
+    exchange.finish();
+    if (groups_add_first())
+      add_groups(slices, rows, first);
+    else
+      add_leaves(slices, rows, first);
+  });
+}
+
+void ShardedUnit::add_leaves(const Tensor& slices, const std::vector<RowGradients>& rows, std::int64_t first) {
+  for (std::int64_t r = 0; r < sharding_.communicator.size(); ++r) {
+    const Tensor leaf = slices.slice(r * master_.elements(), master_.shape());
     if (!rows.empty()) add(rows[r], leaf);
-    sum_.add(device, std::move(leaf), first + r, count);
+    sum_.add(sharding_.device, leaf, first + r, sharding_.micro_batches);
   }
+}
+
+void ShardedUnit::add_groups(const Tensor& slices, const std::vector<RowGradients>& rows, std::int64_t first) {
+  Device& device = sharding_.device;
+  const Division group = adders();
+  const std::int64_t elements = group.shards * master_.elements(), groups = sharding_.communicator.size() / group_size;
+  OrderedSum group_sum;  // for the owners of this rank's shards, one after another
+  for (std::int64_t m = 0; m < group_size; ++m) {
+    const Tensor leaf = slices.slice(m * elements, {elements});
+    if (!rows.empty()) add(rows[m], leaf);
+    group_sum.add(device, leaf, m, group_size);
+  }
+  Transport::Peers peers;  // this rank's owners; and who has added up for this rank, in each group
+  for (std::int64_t k = 0; k < groups; ++k) {
+    peers.to.push_back(static_cast<int>(group.place * group.shards + k));
+    peers.from.push_back(static_cast<int>(k * group_size + sharding_.communicator.rank() / group.shards));
+  }
+  const Tensor sums = device.empty({elements});
+  Transfer exchange =
+      sharding_.communicator.transport().exchange(group_sum.total(), sums, layout_.block(), peers, layout_.name());
+  sharding_.overlap.add_later([this, sums, first, groups, exchange]() mutable {
+    exchange.finish();
+    for (std::int64_t k = 0; k < groups; ++k)
+      sum_.add_group(sharding_.device, sums.slice(k * master_.elements(), master_.shape()), first / group_size + k);
+  });
+}
+
+void ShardedUnit::reduce_rows(const std::vector<RowGradients>& rows) {
+  for (std::int64_t r = 0; r < std::ssize(rows); ++r)
+    sum_.add_rows(sharding_.device, rows[r], as_table(master_).shape(), sharding_.first_micro_batch + r,
+                  sharding_.micro_batches);
 }
 
 void ShardedUnit::reduce_fast(const Tensor& mine, const std::vector<RowGradients>& rows) {
@@ -136,11 +228,11 @@ void ShardedUnit::reduce_fast(const Tensor& mine, const std::vector<RowGradients
   sum_.add(sharding_.device, std::move(sum), sharding_.first_micro_batch / ranks, sharding_.micro_batches / ranks);
 }
 
-std::vector<RowGradients> ShardedUnit::exchange_row_gradients() {
+std::vector<RowGradients> ShardedUnit::exchange_row_gradients(const Division& division) {
   if (!row_gradients_) return {};
   const RowGradients mine = *std::exchange(row_gradients_, std::nullopt);
   Device& device = sharding_.device;
-  const Routes routes = route(mine.ids, mine.skip);
+  const Routes routes = route(mine.ids, mine.skip, division);
   const Ids positions = joined(routes.positions);
   const Tensor sent = device.empty({static_cast<std::int64_t>(positions.size()), mine.gradients.size(1)});
   ops::lookup_forward(device, mine.gradients, device.from_host(positions), mine.factor, sent);
@@ -151,40 +243,41 @@ std::vector<RowGradients> ShardedUnit::exchange_row_gradients() {
       ids.size() == 1 ? sent : sharding_.communicator.exchange_rows(device, sent, routes.ids, ids, layout_.name());
   std::vector<RowGradients> by_rank;
   std::int64_t begin = 0;
-  for (const Ids& from_rank : ids) {
+  for (const int rank : division.ranks) {
+    const Ids& from_rank = ids[rank];
     const auto count = static_cast<std::int64_t>(from_rank.size()), width = received.size(1);
-    by_rank.push_back({device.from_host(local(from_rank)), received.slice(begin * width, {count, width})});
+    by_rank.push_back({device.from_host(local(from_rank, division)), received.slice(begin * width, {count, width})});
     begin += count;
   }
   return by_rank;
 }
 
-void ShardedUnit::add(const RowGradients& rows, const Tensor& shard) {
-  ops::lookup_backward(sharding_.device, rows.gradients, rows.ids, rows.factor, rows.skip, as_table(shard));
+void ShardedUnit::add(const RowGradients& rows, const Tensor& shards) {
+  ops::lookup_backward(sharding_.device, rows.gradients, rows.ids, rows.factor, rows.skip, as_table(shards));
 }
 
-Tensor ShardedUnit::as_table(const Tensor& shard) const {
+Tensor ShardedUnit::as_table(const Tensor& shards) const {
   MTP_ASSERT(layout_.is_table());
   const std::int64_t width = layout_.members()[0].shape[1];
-  return shard.view({shard.elements() / width, width});
+  return shards.view({shards.elements() / width, width});
 }
 
-ShardedUnit::Routes ShardedUnit::route(const Tensor& ids, std::int64_t skip) const {
+ShardedUnit::Routes ShardedUnit::route(const Tensor& ids, std::int64_t skip, const Division& division) const {
   const Ids host = sharding_.device.ids_to_host(ids);
-  const std::int64_t rows_of_shard = as_table(master_).size(0);
+  const std::int64_t rows_of_rank = rows_of_shard() * division.shards;
   Routes routes{std::vector<Ids>(sharding_.communicator.size()), std::vector<Ids>(sharding_.communicator.size())};
   for (std::size_t i = 0; i < host.size(); ++i) {
     if (host[i] == skip) continue;
     MTP_ASSERT(host[i] >= 0 && host[i] < layout_.members()[0].shape[0]);
-    const std::int64_t owner = host[i] / rows_of_shard;
-    routes.ids[owner].push_back(host[i]);
-    routes.positions[owner].push_back(static_cast<std::int64_t>(i));
+    const int rank = division.ranks[host[i] / rows_of_rank];
+    routes.ids[rank].push_back(host[i]);
+    routes.positions[rank].push_back(static_cast<std::int64_t>(i));
   }
   return routes;
 }
 
-ShardedUnit::Ids ShardedUnit::local(Ids ids) const {
-  const std::int64_t first = as_table(master_).size(0) * sharding_.communicator.rank();
+ShardedUnit::Ids ShardedUnit::local(Ids ids, const Division& division) const {
+  const std::int64_t first = rows_of_shard() * division.shards * division.place;
   for (std::int64_t& id : ids) id -= first;
   return ids;
 }

@@ -18,8 +18,6 @@ class HostMemory : public Memory {
     return static_cast<std::byte*>(std::aligned_alloc(alignment, bytes));
   }
   void free(std::byte* block) override { std::free(block); }
-  std::byte* allocate_on_host(std::size_t bytes) override { return allocate(bytes); }
-  void free_on_host(std::byte* block) override { free(block); }
   void set_zero(void* to, std::size_t bytes) override { std::memset(to, 0, bytes); }
   void copy(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
   void copy_from_host(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
@@ -45,7 +43,8 @@ void read(Arena& arena, const Tensor& tensor, std::span<T> values) {
 
 }  // namespace
 
-Device::Device(int threads) : threads_(threads), arena_(std::make_shared<Arena>(std::make_shared<HostMemory>())) {}
+Device::Device(int threads)
+    : threads_(threads), arena_(std::make_shared<Arena>(std::make_shared<HostMemory>())), host_arena_(arena_) {}
 Device::~Device() = default;
 
 Tensor Device::empty(Shape shape, DType dtype) {
@@ -60,14 +59,9 @@ Tensor Device::zeros(Shape shape, DType dtype) {
 }
 
 Tensor Device::zeros_on_host(Shape shape, DType dtype) {
-  if (kind() == Kind::cpu) return zeros(std::move(shape), dtype);
-  const auto bytes = static_cast<std::size_t>(num_elements(shape)) * size_of(dtype);
-  std::byte* const block = arena_->memory().allocate_on_host(bytes);
-  if (block == nullptr)
-    throw Error("memory: {} MiB of the host could not be set aside for a GPU; use more ranks or a smaller type",
-                bytes >> 20);
-  std::memset(block, 0, bytes);
-  return Tensor({block, [arena = arena_](std::byte* p) { arena->memory().free_on_host(p); }}, std::move(shape), dtype);
+  Tensor tensor = empty_on_host(std::move(shape), dtype);
+  std::memset(tensor.data<std::byte>(), 0, bytes_of(tensor));
+  return tensor;
 }
 
 Tensor Device::from_host(std::span<const float> values, Shape shape, DType dtype) {
@@ -104,6 +98,21 @@ void Device::set_zero(const Tensor& tensor) const {
 void Device::copy(const Tensor& from, const Tensor& to) const {
   MTP_ASSERT(from.dtype() == to.dtype() && from.elements() == to.elements());
   arena_->memory().copy(from.data<std::byte>(), to.data<std::byte>(), bytes_of(from));
+}
+
+Tensor Device::empty_on_host(Shape shape, DType dtype) {
+  const auto bytes = static_cast<std::size_t>(num_elements(shape)) * size_of(dtype);
+  return Tensor(host_arena_->allocate(bytes), std::move(shape), dtype);
+}
+
+void Device::copy_to_host(const Tensor& from, const Tensor& to_host) const {
+  MTP_ASSERT(from.dtype() == to_host.dtype());
+  read(*arena_, from, std::span(to_host.data<std::byte>(), bytes_of(to_host)));
+}
+
+void Device::copy_from_host(const Tensor& from_host, const Tensor& to) const {
+  MTP_ASSERT(from_host.dtype() == to.dtype());
+  filled(*arena_, to, std::span<const std::byte>(from_host.data<std::byte>(), bytes_of(from_host)));
 }
 
 std::int64_t Device::memory_in_use() const { return arena_->in_use(); }

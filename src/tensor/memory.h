@@ -14,11 +14,8 @@ class Memory {
   /// Null where there is not enough.
   virtual std::byte* allocate(std::size_t bytes) = 0;
   virtual void free(std::byte* block) = 0;
-  /// The host's memory, from and to which the device copies without waiting. Null where there is not enough.
-  virtual std::byte* allocate_on_host(std::size_t bytes) = 0;
-  virtual void free_on_host(std::byte* block) = 0;
   virtual void set_zero(void* to, std::size_t bytes) = 0;
-  /// Both on the device or, for a GPU, in what `allocate_on_host` gave.
+  /// Both on the device or, for a GPU, in pinned memory of the host.
   virtual void copy(const void* from, void* to, std::size_t bytes) = 0;
   virtual void copy_from_host(const void* from, void* to, std::size_t bytes) = 0;
   virtual void copy_to_host(const void* from, void* to, std::size_t bytes) = 0;

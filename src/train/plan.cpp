@@ -63,7 +63,7 @@ void check_is_new(const Settings& settings) {
 }
 
 Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataFile& data,
-               const data::DataFile* validation, int ranks) {
+               const data::DataFile* validation, Device::Kind device, int ranks) {
   Plan plan{.settings = settings,
             .steps = 0,
             .micro_batches = settings.train.global_batch / settings.train.micro_batch,
@@ -75,6 +75,8 @@ Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataF
   plan.steps = sampler.total_steps(settings.train.max_steps, settings.train.max_epochs);
   plan.schedule = Schedule::from(settings, plan.steps);
   // What the settings left open is fixed from here on: a resumed run reads it back.
+  plan.settings.train.compute_dtype =
+      settings.train.compute_dtype.value_or(device == Device::Kind::cuda ? ComputeType::bf16 : ComputeType::fp32);
   plan.settings.schedule.warmup_steps = plan.schedule.warmup_steps;
   plan.settings.schedule.decay_steps = plan.schedule.decay_steps;
   plan.settings.schedule.init_lr = plan.schedule.init_lr;

@@ -52,7 +52,10 @@ void write_settings_file(const Settings& settings) {
   if (!out.flush()) throw Error("{}: cannot be written; check run.dir and the free space", path.string());
 }
 
-constexpr const char* device_kind = "cpu";  // the only one so far
+std::string description_of(const Device& device) {
+  if (device.kind() == Device::Kind::cpu) return fmt::format("cpu, {} threads", device.threads().threads());
+  return fmt::format("{}, {} GiB", device.name(), device.memory_size() >> 30);
+}
 
 bool allows(const Resumption& from, const char* change) { return std::ranges::count(from.allowed_changes, change) > 0; }
 
@@ -67,12 +70,12 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
       sharding_{.device = device,
                 .communicator = communicator,
                 .reduction = settings.dist.reduction,
-                .compute_dtype = settings.train.compute_dtype == ComputeType::bf16 ? DType::bf16 : DType::f32,
                 .moment_dtype = settings.optimizer.moments == Moments::bf16 ? DType::bf16 : DType::f32,
                 .moments_on_host = settings.optimizer.moments_on == MomentsPlace::host} {
   const dist::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
   dist::agree(communicator, "the check of the pair and the data", [&] { check(settings, from); });
   sharding_.micro_batches = plan_.micro_batches;
+  sharding_.compute_dtype = plan_.settings.train.compute_dtype == ComputeType::bf16 ? DType::bf16 : DType::f32;
   if (is_finished()) {
     checkpoint::verify(from->state, communicator);
     return;
@@ -90,13 +93,13 @@ void Trainer::check(const Settings& settings, const std::optional<Resumption>& f
   data_ = std::make_unique<data::DataFile>(settings.data.train);
   if (settings.validation.every_steps > 0)
     validation_data_ = std::make_unique<data::DataFile>(settings.data.validation);
-  plan_ = make_plan(settings, *pair_, *data_, validation_data_.get(), communicator_.size());
+  plan_ = make_plan(settings, *pair_, *data_, validation_data_.get(), device_.kind(), communicator_.size());
   if (!from) check_is_new(settings);
-  if (from && from->state.text("device") != device_kind && !allows(*from, "run.device"))
+  if (from && from->state.text("device") != device_.name() && !allows(*from, "run.device"))
     throw UsageError(
         "setting run.device: the run was on another kind of device, {}, this is {}; --allow-change run.device if that "
         "is meant",
-        from->state.text("device"), device_kind);
+        from->state.text("device"), device_.name());
 }
 
 void Trainer::check_files(const std::optional<Resumption>& from) {
@@ -127,7 +130,7 @@ void Trainer::start(const std::optional<Resumption>& from) {
   if (validation_data_) validation_.emplace(plan_.settings, *validation_data_, reading.batch, *joint_, communicator_);
   order_.emplace(sampler(settings, *data_));
   loader_.emplace(*data_, *order_, reading);
-  const checkpoint::Run run{settings, fingerprints_, device_kind, communicator_.size()};
+  const checkpoint::Run run{settings, fingerprints_, device_.name(), communicator_.size()};
   saver_.emplace(run, source, parameters_->units(), device_, communicator_);
 }
 
@@ -176,6 +179,9 @@ Trainer::End Trainer::train() {
     validation_file.emplace(settings.run.dir / "validation.jsonl", first_step_);
   spdlog::info("{} steps of {} sequences on {} ranks, {} samples", plan_.steps, settings.train.global_batch,
                communicator_.size(), data_->samples());
+  spdlog::info("device {}; {} ranks on {} nodes, tensors by {}; computing in {}", description_of(device_),
+               communicator_.size(), communicator_.nodes(), communicator_.transport().name(),
+               to_string(sharding_.compute_dtype));
   const auto validate = [&](std::int64_t step) {
     const ValidationMetrics validated = validation_->run(step);
     if (validation_file) validation_file->append(to_json_line(validated));
@@ -233,9 +239,10 @@ StepMetrics Trainer::step(std::int64_t step) {
 
   std::vector<model::LossSums> losses;
   for (std::size_t i = 0; i < batches.size(); ++i) {
-    sharding_.first_micro_batch = static_cast<std::int64_t>(i) * communicator_.size();
+    sharding_.begin_micro_batches(static_cast<std::int64_t>(i) * communicator_.size());
     const data::MicroBatch& batch = batches[i];
     losses.push_back(joint_->forward_backward({batch.sequences, batch.ids, batch.labels}, metrics.label_tokens));
+    sharding_.end_micro_batches();
   }
 
   const std::vector<double> sums = sum_losses(communicator_, losses, plan_.micro_batches);

@@ -48,7 +48,7 @@ class SuiteTest : public testing::Test {
   }
 
   dist::Communicator communicator_;
-  Suite suite_{communicator_, settings()};
+  Suite suite_{communicator_, settings(), true};
   int last_rank_ = communicator_.size() - 1;
 };
 

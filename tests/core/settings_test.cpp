@@ -59,6 +59,7 @@ TEST_F(SettingsTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(s.validation.every_steps, 0);
   EXPECT_EQ(s.dist.timeout_minutes, 10);
   EXPECT_EQ(s.dist.reduction, Reduction::ordered);
+  EXPECT_EQ(s.dist.transport, TransportChoice::automatic);
   EXPECT_EQ(s.run.dir, "runs/default");
   EXPECT_EQ(s.run.log_every_steps, 1);
   EXPECT_EQ(s.drafter.rounds, 4);
@@ -182,8 +183,6 @@ TEST_F(SettingsTest, SettingsWithoutEffectAreNoContradiction) {
 }
 
 TEST_F(SettingsTest, WhatIsNotBuiltYetIsRefusedByName) {
-  EXPECT_EQ(refusal({"--run.device", "cuda"}),
-            "setting run.device: cuda cannot train yet, for ranks do not exchange tensors of GPUs; use cpu");
   EXPECT_EQ(refusal({"--freeze.vision", "false"}),
             "setting freeze.vision: the vision tower cannot be trained yet, it must be true");
   EXPECT_EQ(refusal({"--freeze.audio", "false"}),

@@ -10,8 +10,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <vector>
 
 #include "streams.h"
+
+#include "mma.h"
 
 #define MTP_CUDA_EMULATION
 #define __global__
@@ -36,11 +39,29 @@ struct alignas(16) float4 {
 
 inline dim3 threadIdx, blockIdx, blockDim;
 
+enum cudaError_t {
+  cudaSuccess,
+  cudaErrorMemoryAllocation,
+  cudaErrorInvalidValue,
+  cudaErrorNoDevice,
+  cudaErrorNotReady
+};
 inline const char* cudaGetErrorString(cudaError_t) { return "emulated CUDA"; }
 inline const char* cudaGetErrorName(cudaError_t) { return "emulated CUDA"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 namespace emulation {
+
+/// Every emulated device runs the threads of a block, and the blocks of a grid, in an order that the next two
+/// do not have.
+enum class Order { forward, backward, shuffled };
+inline constexpr int devices = 16;
+inline Order order_of_device(int device) { return static_cast<Order>(device % 3); }
+
+/// Those that CUDA_VISIBLE_DEVICES names.
+std::vector<int> visible_devices();
+
+inline int current_device = 0;
 
 /// Runs all blocks of a grid. Ends the program with a message where threads of a block wait for each other in vain.
 void run(dim3 grid, dim3 block, std::size_t shared_bytes, Order order, const std::function<void()>& thread);
@@ -52,21 +73,92 @@ void wait_for_block();
 const std::uint64_t* exchange(std::uint64_t value);
 unsigned lane();
 
+/// That of the device that runs.
+Order order();
+/// Ends the program with a message that names the block.
+[[noreturn]] void fail(const char* what);
+
 }  // namespace emulation
 
-inline cudaError_t cudaGetDeviceCount(int* count) { return *count = emulation::devices, cudaSuccess; }
+using cudaStream_t = emulation::Stream*;
+inline constexpr unsigned cudaStreamNonBlocking = 1;
+
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  const auto visible = static_cast<int>(emulation::visible_devices().size());
+  return visible == 0 ? cudaErrorNoDevice : (*count = visible, cudaSuccess);
+}
 inline cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 0, cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = emulation::current_device, cudaSuccess; }
 inline cudaError_t cudaSetDevice(int device) {
-  if (device < 0 || device >= emulation::devices) return cudaErrorInvalidValue;
+  if (device < 0 || device >= static_cast<int>(emulation::visible_devices().size())) return cudaErrorInvalidValue;
   emulation::current_device = device;
   return cudaSuccess;
 }
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = emulation::make_stream(emulation::order_of_device(emulation::visible_devices()[emulation::current_device]));
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return emulation::finish(stream), cudaSuccess; }
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) { return emulation::destroy(stream), cudaSuccess; }
+
+using cudaEvent_t = emulation::Event*;
+inline constexpr unsigned cudaEventDisableTiming = 2;
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return *event = new emulation::Event, cudaSuccess;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->has_happened = std::make_shared<bool>(false);
+  emulation::enqueue(stream, [happened = event->has_happened] { return *happened = true; });
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventQuery(cudaEvent_t event) {
+  if (!*event->has_happened) emulation::progress();
+  return *event->has_happened ? cudaSuccess : cudaErrorNotReady;
+}
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event) {
+  emulation::enqueue(stream, [happened = event->has_happened] { return *happened; });
+  return cudaSuccess;
+}
+
+struct cudaUUID_t {
+  char bytes[16];
+};
 struct cudaDeviceProp {
   char name[256];
+  cudaUUID_t uuid;
+  std::size_t totalGlobalMem;
 };
-inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  *properties = {"emulated GPU"};
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  *properties = {"emulated GPU", {}, std::size_t{1} << 30};
+  properties->uuid.bytes[0] = static_cast<char>(emulation::visible_devices()[device]);
+  return cudaSuccess;
+}
+
+/// Fresh memory is full of NaN.
+inline cudaError_t cudaMalloc(void** block, std::size_t bytes) {
+  *block = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+  if (*block == nullptr) return cudaErrorMemoryAllocation;
+  std::memset(*block, 0xFF, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaFree(void* block) { return emulation::finish_all(), std::free(block), cudaSuccess; }
+inline cudaError_t cudaMallocHost(void** block, std::size_t bytes) {
+  *block = emulation::allocate_pinned(bytes);
+  return *block != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+inline cudaError_t cudaFreeHost(void* block) { return emulation::free_pinned(block), cudaSuccess; }
+inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
+  emulation::enqueue(stream, [=] {
+    std::memset(to, value, bytes);
+    return true;
+  });
+  return cudaSuccess;
+}
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                                   cudaStream_t stream) {
+  emulation::copy(to, from, bytes, kind == cudaMemcpyHostToDevice, kind == cudaMemcpyDeviceToHost, stream);
   return cudaSuccess;
 }
 
@@ -86,8 +178,9 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                                Arguments... arguments) {
   const dim3 block = config->blockDim, grid = config->gridDim;
   if (block.x * block.y * block.z > 1024 || grid.y > 65535 || grid.z > 65535) return cudaErrorInvalidValue;
-  config->stream->give([=, shared_bytes = config->dynamicSmemBytes, order = config->stream->order] {
+  emulation::enqueue(config->stream, [=, shared_bytes = config->dynamicSmemBytes, order = config->stream->order] {
     emulation::run(grid, block, shared_bytes, order, [&] { kernel(arguments...); });
+    return true;
   });
   return cudaSuccess;
 }

@@ -1,8 +1,9 @@
 // Runs the threads of a block as fibers, one at a time, until each waits or has ended; when all that are left wait for
-// the same barrier, it opens. Barriers that only some threads reach end the program. Faults show as differences between
-// devices: each runs threads and blocks in another order, so that a missing barrier, or blocks that depend on each
-// other, change results. Memory that is read before it is written holds NaN; the address sanitizer sees what is out of
-// bounds.
+// the same barrier, it opens. A warp goes as far as it gets before the next one starts, so that one that does not wait
+// for another is far ahead of it or behind it. Barriers that only some threads reach end the program. Faults show as
+// differences between devices: each runs threads and blocks in another order, so that a missing barrier, or blocks that
+// depend on each other, change results. Memory that is read before it is written holds NaN; the address sanitizer sees
+// what is out of bounds.
 
 #include <algorithm>
 #include <boost/context/fiber.hpp>
@@ -10,6 +11,8 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -62,6 +65,7 @@ void* scheduler_sanitizer_state = nullptr;
 const void* scheduler_stack = nullptr;
 std::size_t scheduler_stack_bytes = 0;
 std::vector<std::byte> shared;
+Order running_order = Order::forward;
 
 void leave_for_fiber(Fiber& fiber) {
   __sanitizer_start_switch_fiber(&scheduler_sanitizer_state, fiber.stack.get(), stack_bytes);
@@ -86,15 +90,11 @@ void start(Fiber& fiber, unsigned place, dim3 block, const std::function<void()>
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
     scheduler = std::move(caller);
     thread();
+    if (has_copies_under_way()) fail("a thread has ended before its copies");
     fiber.state = State::ended;
     __sanitizer_start_switch_fiber(nullptr, scheduler_stack, scheduler_stack_bytes);
     return std::move(scheduler);
   });
-}
-
-[[noreturn]] void fail(const char* what) {
-  std::fprintf(stderr, "emulated CUDA: block (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z, what);
-  std::abort();
 }
 
 /// Wakes the threads begin … end - 1 if all of them wait in `state`, or else have ended where that is allowed. False
@@ -118,39 +118,70 @@ std::vector<std::size_t> order_of(std::size_t n, Order order) {
   return places;
 }
 
-void run_block(std::size_t threads, dim3 block, const std::vector<std::size_t>& order,
-               const std::function<void()>& thread) {
-  std::fill(shared.begin(), shared.end(), std::byte{0xFF});
-  for (std::size_t i = 0; i < threads; ++i) start(fibers[i], static_cast<unsigned>(i), block, thread);
-  while (true) {
-    for (const std::size_t i : order) {
+/// The threads of each warp, and the warps, in the order in which they run.
+std::vector<std::vector<std::size_t>> warps_of(std::size_t threads, Order order) {
+  std::vector<std::vector<std::size_t>> warps;
+  std::vector<std::size_t> place((threads + warp_size - 1) / warp_size, threads);
+  for (const std::size_t i : order_of(threads, order)) {
+    std::size_t& warp = place[i / warp_size];
+    if (warp == threads) {
+      warp = warps.size();
+      warps.emplace_back();
+    }
+    warps[warp].push_back(i);
+  }
+  return warps;
+}
+
+/// Runs a warp as far as it gets without the others.
+void run_warp(const std::vector<std::size_t>& warp, std::size_t threads) {
+  const std::size_t begin = warp.front() / warp_size * warp_size;
+  do {
+    for (const std::size_t i : warp) {
       if (fibers[i].state != State::running) continue;
       current = &fibers[i];
       threadIdx = current->index;
       leave_for_fiber(*current);
     }
-    bool opened = false, left = false;
-    for (std::size_t i = 0; i < threads; ++i) left = left || fibers[i].state != State::ended;
-    if (!left) return;
-    for (std::size_t warp = 0; warp < threads; warp += warp_size)
-      opened = open_barrier(warp, std::min(warp + warp_size, threads), State::exchanging, false) || opened;
-    opened = open_barrier(0, threads, State::waiting_for_block, true) || opened;
-    if (!opened) fail("threads wait for others that have ended or wait elsewhere");
-  }
+  } while (open_barrier(begin, std::min(begin + warp_size, threads), State::exchanging, false));
+}
+
+void run_block(std::size_t threads, dim3 block, const std::vector<std::vector<std::size_t>>& warps,
+               const std::function<void()>& thread) {
+  std::fill(shared.begin(), shared.end(), std::byte{0xFF});
+  for (std::size_t i = 0; i < threads; ++i) start(fibers[i], static_cast<unsigned>(i), block, thread);
+  do {
+    for (const std::vector<std::size_t>& warp : warps) run_warp(warp, threads);
+  } while (open_barrier(0, threads, State::waiting_for_block, true));
+  for (std::size_t i = 0; i < threads; ++i)
+    if (fibers[i].state != State::ended) fail("threads wait for others that have ended or wait elsewhere");
 }
 
 }  // namespace
 
+std::vector<int> visible_devices() {
+  std::vector<int> visible;
+  if (const char* named = std::getenv("CUDA_VISIBLE_DEVICES")) {
+    std::istringstream in(named);
+    for (std::string device; std::getline(in, device, ',');) visible.push_back(std::stoi(device));
+  } else {
+    visible.resize(devices);
+    std::iota(visible.begin(), visible.end(), 0);
+  }
+  return visible;
+}
+
 void run(dim3 grid, dim3 block, std::size_t shared_bytes, Order order, const std::function<void()>& thread) {
   const std::size_t threads = std::size_t{block.x} * block.y * block.z;
-  const std::vector<std::size_t> thread_order = order_of(threads, order);
+  const std::vector<std::vector<std::size_t>> warps = warps_of(threads, order);
   blockDim = block;
+  running_order = order;
   shared.assign(shared_bytes, {});
   shared.shrink_to_fit();
   for (const std::size_t place : order_of(std::size_t{grid.x} * grid.y * grid.z, order)) {
     blockIdx = dim3(static_cast<unsigned>(place % grid.x), static_cast<unsigned>(place / grid.x % grid.y),
                     static_cast<unsigned>(place / grid.x / grid.y));
-    run_block(threads, block, thread_order, thread);
+    run_block(threads, block, warps, thread);
   }
 }
 
@@ -159,6 +190,13 @@ std::byte* dynamic_shared() { return shared.data(); }
 void wait_for_block() { wait(State::waiting_for_block); }
 
 unsigned lane() { return current->place % warp_size; }
+
+Order order() { return running_order; }
+
+[[noreturn]] void fail(const char* what) {
+  std::fprintf(stderr, "emulated CUDA: block (%u, %u, %u): %s\n", blockIdx.x, blockIdx.y, blockIdx.z, what);
+  std::abort();
+}
 
 const std::uint64_t* exchange(std::uint64_t value) {
   std::uint64_t* const row = slots[current->exchanges++ % 2];

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../../src/ops/cuda/elements.cuh"
+#include "../../src/tensor/cuda/context.h"
 
 namespace mtp::ops::cuda {
 
@@ -23,11 +24,7 @@ std::vector<float> values_of(const Operand& matrix) {
   return values;
 }
 
-}  // namespace
-
-void multiply(Device& device, const Operand& a, const Operand& b, float beta, const Tensor& c) {
-  MTP_ASSERT(a.columns() == b.rows() && c.size(0) == a.rows() && c.size(1) == b.columns());
-  cudaStreamSynchronize(device.context().stream());
+void compute(const Operand& a, const Operand& b, float beta, const Tensor& c) {
   const std::int64_t columns = b.columns(), inner = a.columns();
   const std::vector<float> values_a = values_of(a), values_b = values_of(b);
   const Elements out(c);
@@ -39,6 +36,18 @@ void multiply(Device& device, const Operand& a, const Operand& b, float beta, co
     for (std::int64_t j = 0; j < columns; ++j)
       out.set(i * columns + j, beta == 0 ? sums[j] : sums[j] + beta * out[i * columns + j]);
   }
+}
+
+}  // namespace
+
+void multiply(Device& device, const Operand& a, const Operand& b, float beta, const Tensor& c) {
+  MTP_ASSERT(a.columns() == b.rows() && c.size(0) == a.rows() && c.size(1) == b.columns());
+  const auto later = [stored_a = a.stored, stored_b = b.stored, a_transposed = a.is_transposed,
+                      b_transposed = b.is_transposed, beta, c] {
+    compute({stored_a, a_transposed}, {stored_b, b_transposed}, beta, c);
+    return true;
+  };
+  emulation::enqueue(device.context().stream(), later);
 }
 
 }  // namespace mtp::ops::cuda

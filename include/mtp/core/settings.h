@@ -19,6 +19,7 @@ enum class MomentsPlace { device, host };
 enum class ScheduleStyle { constant, linear, cosine };
 enum class Reduction { ordered, fast };
 enum class DeviceChoice { automatic, cpu, cuda };
+enum class TransportChoice { automatic, nccl, staged };
 
 /// Every setting of a run with its default; design.md §8 gives their meaning. Names in files and on the command line
 /// are `section.key`.
@@ -49,7 +50,7 @@ struct Settings {
     std::int64_t max_steps = 0;   // 0: no limit
     std::int64_t max_epochs = 0;  // 0: no limit
     std::int64_t global_batch = 8, micro_batch = 1;
-    ComputeType compute_dtype = ComputeType::fp32;
+    std::optional<ComputeType> compute_dtype;  // default: bf16 on GPUs, fp32 on CPUs
     bool recompute = false;
   } train;
   struct Optimizer {
@@ -71,6 +72,7 @@ struct Settings {
   } validation;
   struct Dist {
     Reduction reduction = Reduction::ordered;
+    TransportChoice transport = TransportChoice::automatic;
     double timeout_minutes = 10;
   } dist;
   struct Run {

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +13,7 @@
 #include <vector>
 
 #include "mtp/core/error.h"
+#include "mtp/dist/transport.h"
 #include "mtp/tensor/device.h"
 
 namespace mtp::dist {
@@ -31,8 +34,12 @@ class Communicator {
  public:
   using Handler = std::function<void(const Error&)>;
 
-  /// All ranks of the job. Waits ten minutes for them until `set_timeout`.
-  Communicator();
+  /// All ranks of the job. Waits ten minutes for them until `set_timeout`. `ranks_per_node`: so many consecutive ranks
+  /// are taken for a node, in place of those that share a machine.
+  explicit Communicator(std::optional<int> ranks_per_node = std::nullopt);
+  ~Communicator();
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
 
   int rank() const { return rank_; }
   int size() const { return size_; }
@@ -40,6 +47,9 @@ class Communicator {
   /// Ranks that share this rank's machine, and this rank's place among them.
   int ranks_on_this_node() const { return ranks_on_this_node_; }
   int rank_on_this_node() const { return rank_on_this_node_; }
+  int nodes() const { return nodes_; }
+  /// Whether each of the groups of ranks 0 … size - 1, size … 2 · size - 1, and so on, is on one node.
+  bool nodes_hold_whole_groups(int size) const;
 
   /// How long a rank waits in a collective for the others.
   void set_timeout(double minutes) { timeout_minutes_ = minutes; }
@@ -57,6 +67,11 @@ class Communicator {
   /// Everyone's values, in the order of the ranks; equally many on each.
   std::vector<double> all_gather(std::span<const double> values, std::string_view what) const;
   std::vector<std::string> all_gather(const std::string& text, std::string_view what) const;
+  /// Rank 0's bytes on all ranks.
+  void broadcast(std::span<std::byte> bytes, std::string_view what) const;
+
+  /// How tensors get from rank to rank: over MPI from and to the host's memory, unless there is a `Connection`.
+  Transport& transport() const { return *transport_; }
 
   // Tensors may have any type of element, the same on all ranks, but for sums.
 
@@ -78,28 +93,40 @@ class Communicator {
   /// Ends the whole job at once with `exit_code`.
   [[noreturn]] void abort(int exit_code) const;
 
- private:
-  friend class Patience;
+  // For transports.
 
   struct Collective {
     std::string_view kind, what;
   };
+  MPI_Comm mpi() const { return comm_; }
   /// Every collective waits here, and only here.
   void wait(MPI_Request request, const Collective& collective) const;
+  /// Returns when `is_done` says so; gives up after the time limit, or when another rank has.
+  void wait_until(const std::function<bool()>& is_done, const Collective& collective) const;
+  /// The end of a collective that failed: like that of one that others do not come to.
+  [[noreturn]] void fail(const Collective& collective, std::string_view reason) const;
+
+ private:
+  friend class Connection;
+  friend class Patience;
+
   double limit_minutes() const;
   bool roll_is_called() const;
   /// Calls the roll: this rank tells all others that it is there, which makes those that wait too do the same. Needs
   /// nothing of a rank that does not answer.
   std::vector<int> missing_ranks() const;
-  Error waited_in_vain(const std::vector<int>& missing, const Collective& collective) const;
-  [[noreturn]] void give_up(const Collective& collective) const;
+  std::string waited_in_vain(const std::vector<int>& missing, const Collective& collective) const;
+  [[noreturn]] void give_up(const Collective& collective, std::string_view reason) const;
 
   MPI_Comm comm_ = MPI_COMM_NULL;
-  int rank_ = 0, size_ = 1, ranks_on_this_node_ = 1, rank_on_this_node_ = 0;
+  int rank_ = 0, size_ = 1, ranks_on_this_node_ = 1, rank_on_this_node_ = 0, nodes_ = 1;
+  std::vector<int> node_of_rank_;  // by the lowest rank of the node
   double timeout_minutes_ = 10;
   mutable int patience_ = 0;  // scopes of Patience
   mutable double waited_ = 0;
   Handler missing_ranks_;
+  std::unique_ptr<Transport> over_mpi_;
+  Transport* transport_ = nullptr;
 };
 
 /// While it lives, this rank waits longer for the others: around work that is long on some ranks and yet comes to an

@@ -20,6 +20,8 @@ class OrderedSum {
   void add(Device& device, Tensor leaf, std::int64_t index, std::int64_t count);
   /// Adds leaf `index` of `count` of which only rows of a table [rows, width] are not zero.
   void add_rows(Device& device, const RowGradients& leaf, const Shape& table, std::int64_t index, std::int64_t count);
+  /// Adds the sum of a whole group of leaves, group `index`. All groups of a sum are added so, or none.
+  void add_group(Device& device, const Tensor& sum, std::int64_t index);
   /// The sum, once leaf count - 1 has been added.
   const Tensor& total() const { return total_; }
 

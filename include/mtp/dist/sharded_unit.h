@@ -9,6 +9,7 @@
 #include "mtp/core/settings.h"
 #include "mtp/dist/communicator.h"
 #include "mtp/dist/ordered_sum.h"
+#include "mtp/dist/overlap.h"
 #include "mtp/graph/parameter.h"
 
 namespace mtp::dist {
@@ -55,11 +56,20 @@ struct Sharding {
   DType compute_dtype = DType::f32;    // of gathered values and rows
   DType moment_dtype = DType::f32;     // of AdamW's moments
   bool moments_on_host = false;        // where they lie: Device::zeros_on_host
+  Overlap overlap = {};
+
+  /// A micro-batch on each rank: its forward and backward are between these two.
+  void begin_micro_batches(std::int64_t first);
+  void end_micro_batches();
 };
 
 /// A unit's parameters as one flat fp32 buffer of which each rank owns a shard, with the moments of the optimizer.
 /// `acquire` gathers the buffer in the type that is computed with; gradients are fp32. `reduce_gradients` hands the
-/// owners their slices, which they add up in the order of the micro-batches. Both are collective.
+/// owners their slices, which they add up in the order of the micro-batches. Both are collective. Between
+/// `Sharding::begin_micro_batches` and `end_micro_batches`, they communicate while the device computes.
+///
+/// Where the groups of micro-batches that are added up first are on one node each, and there are several nodes, a
+/// group's ranks add up its gradients, each for an eighth of the owners, and only the groups' sums go to the owners.
 class ShardedUnit final : public ParameterGroup {
  public:
   ShardedUnit(UnitLayout layout, Sharding& sharding);
@@ -76,6 +86,10 @@ class ShardedUnit final : public ParameterGroup {
   /// back.
   Tensor rows(const Tensor& ids) override;
   void add_row_gradients(const RowGradients& rows) override;
+
+  /// Gathers the values ahead of `acquire`, and forgets them where nobody acquired them.
+  void prefetch();
+  void drop_unused();
 
   /// This rank's shard of the master weights; zero where the flat buffer is padding. Once the unit has been acquired,
   /// whoever changes it changes `rounded` too.
@@ -105,27 +119,46 @@ class ShardedUnit final : public ParameterGroup {
 
  private:
   using Ids = std::vector<std::int64_t>;
-  /// Ids by the rank that owns their rows, and where in the list each stood.
+  /// Ids by the rank that they go to, and where in the list each stood.
   struct Routes {
     std::vector<Ids> ids, positions;
   };
+  /// Ranks that share a unit: shards, or as many of them as it takes, in a row for each. The leaves of a sum are
+  /// exchanged among them.
+  struct Division {
+    std::vector<int> ranks;
+    std::int64_t shards = 1;  // of each rank
+    std::int64_t place = 0;   // of this rank among them
+  };
 
   const Tensor& in_compute_dtype();
-  void reduce_ordered(Tensor mine, const std::vector<RowGradients>& rows);
+  void start_gather();
+  /// One owner of each shard.
+  Division owners() const;
+  /// The ranks of this rank's group, if the groups add up their gradients first; else the owners.
+  Division adders() const;
+  bool groups_add_first() const;
+  void add_leaves(const Tensor& slices, const std::vector<RowGradients>& rows, std::int64_t first);
+  void add_groups(const Tensor& slices, const std::vector<RowGradients>& rows, std::int64_t first);
+  void reduce_dense(Tensor mine, const std::vector<RowGradients>& rows);
+  void reduce_rows(const std::vector<RowGradients>& rows);
   void reduce_fast(const Tensor& mine, const std::vector<RowGradients>& rows);
-  /// What each rank's micro-batch gives the rows of this shard; empty for a unit whose rows were not looked up.
-  std::vector<RowGradients> exchange_row_gradients();
-  void add(const RowGradients& rows, const Tensor& shard);
-  Tensor as_table(const Tensor& shard) const;
-  Routes route(const Tensor& ids, std::int64_t skip) const;
-  /// Ids of this rank's rows, counted from the first row of its shard.
-  Ids local(Ids ids) const;
+  /// What the micro-batch of each rank of the division gives the rows of this rank's shards; empty for a unit whose
+  /// rows were not looked up.
+  std::vector<RowGradients> exchange_row_gradients(const Division& division);
+  void add(const RowGradients& rows, const Tensor& shards);
+  Tensor as_table(const Tensor& shards) const;
+  std::int64_t rows_of_shard() const { return as_table(master_).size(0); }
+  Routes route(const Tensor& ids, std::int64_t skip, const Division& division) const;
+  /// Ids of this rank's rows, counted from the first row of its shards.
+  Ids local(Ids ids, const Division& division) const;
 
   UnitLayout layout_;
   Sharding& sharding_;
   Tensor master_, rounded_, moment1_, moment2_;
   int users_ = 0;
-  Tensor values_;     // gathered, while in use
+  Tensor values_;     // gathered, while in use or soon in use
+  Transfer gather_;   // of values_
   Tensor gradients_;  // of this rank's micro-batch, until reduced
   std::optional<RowGradients> row_gradients_;
   OrderedSum sum_;

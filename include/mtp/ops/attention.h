@@ -39,7 +39,8 @@ struct AttentionMask {
 ///   k, v    [T, kv_heads, d]  of the same type
 ///   lse     [heads, T] fp32   out: log of the sum of exponentials, kept for the backward
 ///
-/// Everything between is fp32. Every row must see at least one key. The bits do not depend on the number of threads.
+/// Everything between is fp32; GPUs round the weights of rows of bf16 to bf16 for tensor cores. Every row must see at
+/// least one key. The bits do not depend on the number of threads.
 /// Source: the blocking and the kept log-sum-exp are FlashAttention-2's (arXiv:2307.08691).
 void attention_forward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
                        const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -20,6 +21,8 @@ class CudaContext;
 class Device {
  public:
   enum class Kind { cpu, cuda };
+  /// Returns once `is_done` says so, which it asks again and again, or throws.
+  using Wait = std::function<void(const std::function<bool()>& is_done)>;
 
   /// The CPU, with `threads` threads that run every operation.
   explicit Device(int threads);
@@ -37,13 +40,19 @@ class Device {
 
   /// "cpu", or "cuda" and the GPU's name.
   std::string name() const;
+  /// Of a GPU: what no other one has, on this machine or another; and its memory in bytes.
+  std::string identity() const;
+  std::int64_t memory_size() const;
+  /// How this thread waits for a GPU from now on, where it must not wait in vain: for what other ranks have a part in.
+  void on_wait(Wait wait);
 
   /// Uninitialised memory.
   Tensor empty(Shape shape, DType dtype = DType::f32);
   Tensor zeros(Shape shape, DType dtype = DType::f32);
 
-  /// Zeros in the host's memory, from where a GPU copies fast. Operations on a GPU take none such but where they say
-  /// so; `to_host` and `copy` do. On the CPU it is memory like any other.
+  /// Memory of the host that is copied to and from a GPU at full speed. Operations on a GPU take none such but where
+  /// they say so; `to_host` and `copy` do. On the CPU it is memory like any other.
+  Tensor empty_on_host(Shape shape, DType dtype = DType::f32);
   Tensor zeros_on_host(Shape shape, DType dtype = DType::f32);
 
   /// fp32 or bf16, rounded to the nearest.
@@ -64,6 +73,10 @@ class Device {
   /// Both of one type and size.
   void copy(const Tensor& from, const Tensor& to) const;
 
+  /// The same with one tensor on the host, from `empty_on_host`. Both wait.
+  void copy_to_host(const Tensor& from, const Tensor& to_host) const;
+  void copy_from_host(const Tensor& from_host, const Tensor& to) const;
+
   /// Bytes in use, and the most that ever were, by tensors of this device.
   std::int64_t memory_in_use() const;
   std::int64_t memory_peak() const;
@@ -76,7 +89,7 @@ class Device {
 
   ThreadPool threads_;
   std::shared_ptr<CudaContext> context_;
-  std::shared_ptr<Arena> arena_;
+  std::shared_ptr<Arena> arena_, host_arena_;
 };
 
 }  // namespace mtp

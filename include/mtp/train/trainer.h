@@ -33,7 +33,7 @@ struct Plan {
 
 /// Throws UsageError or Error in one line for what does not fit together. `validation`: null without validation.
 Plan make_plan(const Settings& settings, const hf::Pair& pair, const data::DataFile& data,
-               const data::DataFile* validation, int ranks);
+               const data::DataFile* validation, Device::Kind device, int ranks);
 
 /// Throws UsageError where a new run would write over a checkpoint, or could not write its gradients.
 void check_is_new(const Settings& settings);

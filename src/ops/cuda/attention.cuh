@@ -1,14 +1,14 @@
 #pragma once
 
-#include "mtp/ops/attention.h"
+#include "attention_tiles.h"
 #include "reduce.cuh"
 #include "sequence_table.cuh"
 #include "shared_memory.cuh"
 
 namespace mtp::ops::cuda {
 
-// What the forward and the backward of attention share. Both work on blocks of queries and keys, of which one thread
-// each takes a pair (query i, key j) while scores are computed, and columns of all rows while rows are summed.
+// What the plain kernels of attention share. They work on blocks of queries and keys, of which one thread each takes a
+// pair (query i, key j) while scores are computed, and columns of all rows while rows are summed.
 
 inline constexpr int block_rows = 16;
 inline constexpr int attention_threads = block_rows * block_rows;
@@ -31,17 +31,6 @@ __device__ inline Head head_of(const Elements& x, std::int64_t heads, std::int64
   return {x.from((first_row * heads + head) * width), heads * width};
 }
 
-struct Range {
-  std::int64_t begin, end;
-};
-
-/// Keys that any of the queries sees: both ends of a row's interval are monotonic in t, so the outer rows bound them.
-__device__ inline Range keys_of(const AttentionMask& mask, Range queries, std::int64_t length) {
-  const std::int64_t first = queries.begin, last = queries.end - 1;
-  return {std::min(mask.begin(first, length), mask.begin(last, length)),
-          std::max(mask.end(first, length), mask.end(last, length))};
-}
-
 /// Rows of a head in shared memory, one more float apart than they are wide: 32 threads that read a column read from 32
 /// banks.
 struct Tile {
@@ -57,8 +46,7 @@ struct Tile {
   /// Rows `rows` of a head, zero past their end. By all threads of a block.
   __device__ void load(const Head& head, Range rows) const {
     for (int i = static_cast<int>(threadIdx.x); i < block_rows * width; i += attention_threads) {
-      const int row = i / width, column = i % width;
-      const std::int64_t from = rows.begin + row;
+      const int row = i / width, column = i % width, from = rows.begin + row;
       values[row * (width + 1) + column] = from < rows.end ? head.at(from, column) : 0.0f;
     }
   }
@@ -118,15 +106,30 @@ inline AttentionShape shape_of(const Sequences& sequences, const Tensor& q, cons
                                const Tensor& lse) {
   MTP_ASSERT(q.shape().size() == 3 && k.shape().size() == 3 && v.shape() == k.shape() && k.size(2) == q.size(2));
   MTP_ASSERT(q.size(0) == sequences.rows() && k.size(0) == sequences.rows() && q.size(2) <= widest_head);
+  // Kernels count rows of heads, and the elements of 64 rows, in 32 bits.
+  MTP_ASSERT(q.size(0) * q.size(1) < std::int64_t{1} << 31 && q.size(1) * q.size(2) < std::int64_t{1} << 26);
   MTP_ASSERT(q.size(1) % k.size(1) == 0 && lse.elements() == q.size(0) * q.size(1));
   return {q.size(0), q.size(1), k.size(1), q.size(2)};
 }
 
-/// The most blocks that a sequence of the table has.
-inline std::int64_t most_blocks(const SequenceTable& table) {
+/// The most tiles of `rows` rows that a sequence of the table has.
+inline std::int64_t most_tiles(const SequenceTable& table, std::int64_t rows) {
   std::int64_t longest = 0;
   for (int b = 0; b < table.count; ++b) longest = std::max(longest, table.offsets[b + 1] - table.offsets[b]);
-  return ceil_div(longest, block_rows);
+  return ceil_div(longest, rows);
 }
+
+// As the operations, for any head size in fp32 or bf16, or on tensor cores for bf16 and the sizes 64, 128, 256 and 512.
+// mean [heads, T] fp32 is Σ dout · out of each row.
+void plain_attention_forward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
+                             const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse);
+void plain_attention_backward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& dout,
+                              const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mean, const Tensor& lse,
+                              const Tensor& dq, const Tensor& dk, const Tensor& dv);
+void mma_attention_forward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
+                           const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse);
+void mma_attention_backward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& dout,
+                            const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mean, const Tensor& lse,
+                            const Tensor& dq, const Tensor& dk, const Tensor& dv);
 
 }  // namespace mtp::ops::cuda

@@ -11,19 +11,21 @@ struct BackwardArguments {
   AttentionMask mask;
   SequenceTable sequences;
   AttentionShape shape;
-  Elements dout, q, k, v, out;
-  const float* lse;  // [heads, T]
-  float* mean;       // [heads, T]: Σ dout · out
+  Elements dout, q, k, v;
+  const float *lse, *mean;  // [heads, T]; mean: Σ dout · out
   Elements dq, dk, dv;
 };
 
 /// What a sequence's heads are to a block of threads.
 struct SequenceHeads {
   const BackwardArguments& arguments;
-  std::int64_t first, length;
+  std::int64_t first;
+  Band band;
 
   __device__ SequenceHeads(const BackwardArguments& of, int b)
-      : arguments(of), first(of.sequences.offsets[b]), length(of.sequences.offsets[b + 1] - first) {}
+      : arguments(of),
+        first(of.sequences.offsets[b]),
+        band(of.mask, static_cast<int>(of.sequences.offsets[b + 1] - first)) {}
   __device__ Head of_query(const Elements& x, std::int64_t h) const {
     return head_of(x, arguments.shape.heads, h, arguments.shape.width, first);
   }
@@ -32,30 +34,16 @@ struct SequenceHeads {
   }
 };
 
-/// A warp per row and head.
-__global__ void mean_kernel(BackwardArguments a) {
-  const std::int64_t task =
-      static_cast<std::int64_t>(blockIdx.x) * (attention_threads / warp_size) + threadIdx.x / warp_size;
-  const std::int64_t row = task / a.shape.heads, h = task % a.shape.heads, begin = task * a.shape.width;
-  if (row >= a.shape.rows) return;
-  float sum = 0;
-  for (std::int64_t i = threadIdx.x % warp_size; i < a.shape.width; i += warp_size)
-    sum += a.dout[begin + i] * a.out[begin + i];
-  sum = reduce_warp(sum, Sum());
-  if (threadIdx.x % warp_size == 0) a.mean[h * a.shape.rows + row] = sum;
-}
-
 /// The softmax p of query i and key j of two blocks, and the gradient of its score, p · (dp - Σ p dp), where
 /// Σ p dp = dout · out. Zero where the query does not see the key.
 struct Pair {
   float p = 0, dscore = 0;
 };
 
-__device__ Pair pair_of(const SequenceHeads& sequence, std::int64_t h, std::int64_t t, std::int64_t key, const float* q,
-                        const float* k, const float* dout, const float* v) {
+__device__ Pair pair_of(const SequenceHeads& sequence, std::int64_t h, int t, int key, const float* q, const float* k,
+                        const float* dout, const float* v) {
   const BackwardArguments& a = sequence.arguments;
-  if (t >= sequence.length || key >= sequence.length) return {};
-  if (key < a.mask.begin(t, sequence.length) || key >= a.mask.end(t, sequence.length)) return {};
+  if (!sequence.band.sees(t, key)) return {};
   const std::int64_t row = h * a.shape.rows + sequence.first + t;
   const int width = static_cast<int>(a.shape.width);
   const float p = expf(dot(q, k, width) - a.lse[row]);
@@ -66,18 +54,19 @@ __device__ Pair pair_of(const SequenceHeads& sequence, std::int64_t h, std::int6
 __global__ void __launch_bounds__(attention_threads, 1) queries_kernel(BackwardArguments a) {
   __shared__ Pairs dscores;
   const SequenceHeads sequence(a, static_cast<int>(blockIdx.z));
-  const std::int64_t h = blockIdx.y, group = h / a.shape.heads_per_group(), begin = blockIdx.x * block_rows;
-  if (begin >= sequence.length) return;
-  const Range queries{begin, std::min(begin + block_rows, sequence.length)};
+  const std::int64_t h = blockIdx.y, group = h / a.shape.heads_per_group();
+  const int begin = static_cast<int>(blockIdx.x) * block_rows;
+  if (begin >= sequence.band.length) return;
+  const Range queries = Range{0, sequence.band.length}.part(begin, block_rows);
   const Tile q(0, a.shape.width), dout(1, a.shape.width), k(2, a.shape.width), v(3, a.shape.width);
   const int i = static_cast<int>(threadIdx.x) / block_rows, j = static_cast<int>(threadIdx.x) % block_rows;
 
   q.load(sequence.of_query(a.q, h), queries);
   dout.load(sequence.of_query(a.dout, h), queries);
   Sums dq;
-  const Range keys = keys_of(a.mask, queries, sequence.length);
-  for (std::int64_t key = keys.begin; key < keys.end; key += block_rows) {
-    const Range block{key, std::min(key + block_rows, sequence.length)};
+  const Range keys = sequence.band.keys_of(queries);
+  for (int key = keys.begin; key < keys.end; key += block_rows) {
+    const Range block = keys.part(key, block_rows);
     k.load(sequence.of_key(a.k, group), block);
     v.load(sequence.of_key(a.v, group), block);
     __syncthreads();
@@ -93,20 +82,20 @@ __global__ void __launch_bounds__(attention_threads, 1) queries_kernel(BackwardA
 __global__ void __launch_bounds__(attention_threads, 1) keys_kernel(BackwardArguments a) {
   __shared__ Pairs probabilities, dscores;
   const SequenceHeads sequence(a, static_cast<int>(blockIdx.z));
-  const std::int64_t group = blockIdx.y, begin = blockIdx.x * block_rows;
-  if (begin >= sequence.length) return;
-  const Range keys{begin, std::min(begin + block_rows, sequence.length)};
+  const std::int64_t group = blockIdx.y;
+  const int begin = static_cast<int>(blockIdx.x) * block_rows;
+  if (begin >= sequence.band.length) return;
+  const Range keys = Range{0, sequence.band.length}.part(begin, block_rows);
   const Tile q(0, a.shape.width), dout(1, a.shape.width), k(2, a.shape.width), v(3, a.shape.width);
   const int i = static_cast<int>(threadIdx.x) / block_rows, j = static_cast<int>(threadIdx.x) % block_rows;
 
   k.load(sequence.of_key(a.k, group), keys);
   v.load(sequence.of_key(a.v, group), keys);
   Sums dk, dv;
+  const Range seeing = sequence.band.queries_of(keys);
   for (std::int64_t h = group * a.shape.heads_per_group(); h < (group + 1) * a.shape.heads_per_group(); ++h)
-    for (std::int64_t query = 0; query < sequence.length; query += block_rows) {
-      const Range queries{query, std::min(query + block_rows, sequence.length)};
-      const Range seen = keys_of(a.mask, queries, sequence.length);
-      if (seen.end <= keys.begin || seen.begin >= keys.end) continue;
+    for (int query = seeing.begin; query < seeing.end; query += block_rows) {
+      const Range queries = seeing.part(query, block_rows);
       q.load(sequence.of_query(a.q, h), queries);
       dout.load(sequence.of_query(a.dout, h), queries);
       __syncthreads();
@@ -124,21 +113,15 @@ __global__ void __launch_bounds__(attention_threads, 1) keys_kernel(BackwardArgu
 
 }  // namespace
 
-void attention_backward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& dout,
-                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
-                        const Tensor& dq, const Tensor& dk, const Tensor& dv) {
+void plain_attention_backward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& dout,
+                              const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mean, const Tensor& lse,
+                              const Tensor& dq, const Tensor& dk, const Tensor& dv) {
   const AttentionShape shape = shape_of(sequences, q, k, v, lse);
-  MTP_ASSERT(dout.shape() == q.shape() && out.shape() == q.shape() && dq.shape() == q.shape());
-  MTP_ASSERT(dk.empty() == dv.empty() && (dk.empty() || (dk.shape() == k.shape() && dv.shape() == k.shape())));
-  const Tensor mean = device.empty({shape.heads, shape.rows});
-  BackwardArguments arguments{mask,         {},           shape,         Elements(dout), Elements(q),
-                              Elements(k),  Elements(v),  Elements(out), lse.f32(),      mean.f32(),
-                              Elements(dq), Elements(dk), Elements(dv)};
-  const std::int64_t rows = shape.rows * shape.heads;
-  launch(device, mean_kernel, blocks(ceil_div(rows, attention_threads / warp_size)), attention_threads, arguments);
+  BackwardArguments arguments{mask,        {},        shape,      Elements(dout), Elements(q),  Elements(k),
+                              Elements(v), lse.f32(), mean.f32(), Elements(dq),   Elements(dk), Elements(dv)};
   for_each_table(sequences, [&](const SequenceTable& table) {
     arguments.sequences = table;
-    const unsigned parts = blocks(most_blocks(table)), count = blocks(table.count);
+    const unsigned parts = blocks(most_tiles(table, block_rows)), count = blocks(table.count);
     const std::size_t shared = 4 * Tile::bytes(shape.width);
     mtp::launch(device.context(), queries_kernel, dim3(parts, blocks(shape.heads), count), attention_threads, shared,
                 arguments);

@@ -21,28 +21,28 @@ __global__ void __launch_bounds__(attention_threads, 1)
                    Elements k_elements, Elements v_elements, Elements out_elements, float* lse) {
   __shared__ Pairs probabilities;
   __shared__ float factors[block_rows];  // of each query's sums
-  const std::int64_t first = sequences.offsets[blockIdx.z], length = sequences.offsets[blockIdx.z + 1] - first;
-  const std::int64_t h = blockIdx.y, group = h / shape.heads_per_group(), begin = blockIdx.x * block_rows;
-  if (begin >= length) return;
-  const Range queries{begin, std::min<std::int64_t>(begin + block_rows, length)};
+  const std::int64_t first = sequences.offsets[blockIdx.z], h = blockIdx.y, group = h / shape.heads_per_group();
+  const Band band(mask, static_cast<int>(sequences.offsets[blockIdx.z + 1] - first));
+  const int begin = static_cast<int>(blockIdx.x) * block_rows;
+  if (begin >= band.length) return;
+  const Range queries = Range{0, band.length}.part(begin, block_rows);
   const Head q = head_of(q_elements, shape.heads, h, shape.width, first);
   const Head k = head_of(k_elements, shape.kv_heads, group, shape.width, first);
   const Head v = head_of(v_elements, shape.kv_heads, group, shape.width, first);
   const Tile q_tile(0, shape.width), key_tile(1, shape.width);
   const int i = static_cast<int>(threadIdx.x) / block_rows, j = static_cast<int>(threadIdx.x) % block_rows;
-  const std::int64_t t = queries.begin + i;
-  const Range seen = t < queries.end ? Range{mask.begin(t, length), mask.end(t, length)} : Range{0, 0};
+  const int t = queries.begin + i;
 
   q_tile.load(q, queries);
   // Exponentials are relative to the largest score so far; sums so far are scaled when it grows.
   float maximum = -INFINITY, sum = 0;
   Sums out;
-  const Range keys = keys_of(mask, queries, length);
-  for (std::int64_t key = keys.begin; key < keys.end; key += block_rows) {
-    const Range block{key, std::min(key + block_rows, keys.end)};
+  const Range keys = band.keys_of(queries);
+  for (int key = keys.begin; key < keys.end; key += block_rows) {
+    const Range block = keys.part(key, block_rows);
     key_tile.load(k, block);
     __syncthreads();
-    const bool is_seen = key + j >= seen.begin && key + j < std::min(seen.end, block.end);
+    const bool is_seen = band.sees(t, key + j);
     const float score = is_seen ? dot(q_tile.row(i), key_tile.row(j), q_tile.width) : -INFINITY;
     const float largest = reduce_query(Largest()(maximum, score), Largest());
     const float p = is_seen ? expf(score - largest) : 0.0f;
@@ -72,12 +72,11 @@ __global__ void __launch_bounds__(attention_threads, 1)
 
 }  // namespace
 
-void attention_forward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
-                       const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse) {
+void plain_attention_forward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
+                             const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse) {
   const AttentionShape shape = shape_of(sequences, q, k, v, lse);
-  MTP_ASSERT(out.shape() == q.shape());
   for_each_table(sequences, [&](const SequenceTable& table) {
-    const dim3 grid(blocks(most_blocks(table)), blocks(shape.heads), blocks(table.count));
+    const dim3 grid(blocks(most_tiles(table, block_rows)), blocks(shape.heads), blocks(table.count));
     mtp::launch(device.context(), forward_kernel, grid, attention_threads, 2 * Tile::bytes(shape.width), mask, table,
                 shape, Elements(q), Elements(k), Elements(v), Elements(out), lse.f32());
   });

@@ -6,7 +6,10 @@
 #include <string_view>
 
 #include "../memory.h"
+#include "event.h"
 #include "mtp/core/error.h"
+#include "mtp/tensor/device.h"
+#include "upload.h"
 
 namespace mtp {
 
@@ -24,13 +27,15 @@ class CudaContext : public Memory {
   cudaDeviceProp properties() const;
   cudaStream_t stream() const { return stream_; }
 
+  /// Every wait of the host for this GPU goes through here, and never into the runtime.
+  void wait(const CudaEvent& event) const;
+  void on_wait(Device::Wait wait) { wait_ = std::move(wait); }
+
   /// What the library of matrix products keeps for this device; `ops` makes it with its first product.
   std::shared_ptr<void>& products() { return products_; }
 
   std::byte* allocate(std::size_t bytes) override;
   void free(std::byte* block) override;
-  std::byte* allocate_on_host(std::size_t bytes) override;
-  void free_on_host(std::byte* block) override;
   void set_zero(void* to, std::size_t bytes) override;
   void copy(const void* from, void* to, std::size_t bytes) override;
   void copy_from_host(const void* from, void* to, std::size_t bytes) override;
@@ -39,6 +44,9 @@ class CudaContext : public Memory {
  private:
   int index_ = 0;
   cudaStream_t stream_ = nullptr;
+  Device::Wait wait_;
+  CudaEvent to_be_copied_;
+  Upload upload_;
   std::shared_ptr<void> products_;
 };
 

@@ -1,5 +1,9 @@
 #include "mtp/tensor/device.h"
 
+#include <sched.h>
+
+#include <cstring>
+
 #include "../arena.h"
 #include "context.h"
 #include "mtp/tensor/cuda_devices.h"
@@ -16,14 +20,56 @@ CudaDevices find_cuda_devices() {
   return {count, fmt::format("CUDA runtime {}.{}", version / 1000, version % 1000 / 10)};
 }
 
+namespace {
+
+/// What an allocation gave; null where there was not enough.
+std::byte* allocated(cudaError_t status, void* block) {
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // else the next launch would report it
+    return nullptr;
+  }
+  check_cuda(status, "memory");
+  return static_cast<std::byte*>(block);
+}
+
+class PinnedMemory : public Memory {
+ public:
+  std::byte* allocate(std::size_t bytes) override {
+    void* block = nullptr;
+    const cudaError_t status = cudaMallocHost(&block, bytes);
+    return allocated(status, block);
+  }
+  void free(std::byte* block) override { cudaFreeHost(block); }
+  void set_zero(void* to, std::size_t bytes) override { std::memset(to, 0, bytes); }
+  void copy(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
+  void copy_from_host(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
+  void copy_to_host(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
+};
+
+}  // namespace
+
 Device Device::cuda(int index) { return Device(std::make_shared<CudaContext>(index)); }
 
 Device::Device(std::shared_ptr<CudaContext> context)
-    : threads_(1), context_(std::move(context)), arena_(std::make_shared<Arena>(context_)) {}
+    : threads_(1),
+      context_(std::move(context)),
+      arena_(std::make_shared<Arena>(context_)),
+      host_arena_(std::make_shared<Arena>(std::make_shared<PinnedMemory>())) {}
 
 std::string Device::name() const {
   return context_ == nullptr ? "cpu" : "cuda " + std::string(context_->properties().name);
 }
+
+std::string Device::identity() const {
+  std::string identity;
+  for (const char byte : context_->properties().uuid.bytes)
+    identity += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return identity;
+}
+
+std::int64_t Device::memory_size() const { return static_cast<std::int64_t>(context_->properties().totalGlobalMem); }
+
+void Device::on_wait(Wait wait) { context_->on_wait(std::move(wait)); }
 
 void check_cuda(cudaError_t status, std::string_view what) {
   if (status == cudaSuccess) return;
@@ -31,6 +77,19 @@ void check_cuda(cudaError_t status, std::string_view what) {
   if (cudaGetDevice(&device) != cudaSuccess) device = -1;
   throw Error("GPU {}: {}: {} ({})", device, what, cudaGetErrorString(status), cudaGetErrorName(status));
 }
+
+CudaEvent::CudaEvent() { check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "an event"); }
+
+void CudaEvent::record(cudaStream_t stream) { check_cuda(cudaEventRecord(event_, stream), "an event"); }
+
+bool CudaEvent::is_done() const {
+  const cudaError_t status = cudaEventQuery(event_);
+  if (status != cudaErrorNotReady) check_cuda(status, "what was queued before");
+  cudaGetLastError();  // else the next launch would report that it is not done
+  return status == cudaSuccess;
+}
+
+void CudaEvent::hold_back(cudaStream_t stream) const { check_cuda(cudaStreamWaitEvent(stream, event_), "an event"); }
 
 namespace {
 
@@ -58,19 +117,11 @@ cudaDeviceProp CudaContext::properties() const {
   return properties;
 }
 
-namespace {
-
-/// What an allocation gave; null where there was not enough.
-std::byte* allocated(cudaError_t status, void* block) {
-  if (status == cudaErrorMemoryAllocation) {
-    cudaGetLastError();  // else the next launch would report it
-    return nullptr;
-  }
-  check_cuda(status, "memory");
-  return static_cast<std::byte*>(block);
+void CudaContext::wait(const CudaEvent& event) const {
+  const auto is_done = [&] { return event.is_done(); };
+  if (wait_) return wait_(is_done);
+  while (!is_done()) sched_yield();
 }
-
-}  // namespace
 
 std::byte* CudaContext::allocate(std::size_t bytes) {
   void* block = nullptr;
@@ -80,14 +131,6 @@ std::byte* CudaContext::allocate(std::size_t bytes) {
 
 void CudaContext::free(std::byte* block) { cudaFree(block); }
 
-std::byte* CudaContext::allocate_on_host(std::size_t bytes) {
-  void* block = nullptr;
-  const cudaError_t status = cudaMallocHost(&block, bytes);
-  return allocated(status, block);
-}
-
-void CudaContext::free_on_host(std::byte* block) { cudaFreeHost(block); }
-
 void CudaContext::set_zero(void* to, std::size_t bytes) {
   check_cuda(cudaMemsetAsync(to, 0, bytes, stream_), "a fill");
 }
@@ -96,12 +139,14 @@ void CudaContext::copy(const void* from, void* to, std::size_t bytes) {
   check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_), "a copy");
 }
 
-// From pageable memory: returns when the runtime has read it.
 void CudaContext::copy_from_host(const void* from, void* to, std::size_t bytes) {
-  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "a copy from the host");
+  upload_.copy(*this, static_cast<const std::byte*>(from), static_cast<std::byte*>(to), bytes);
 }
 
+// The runtime would wait for the stream, with no end where another rank never comes.
 void CudaContext::copy_to_host(const void* from, void* to, std::size_t bytes) {
+  to_be_copied_.record(stream_);
+  wait(to_be_copied_);
   check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_), "a copy to the host");
   check_cuda(cudaStreamSynchronize(stream_), "what was to be copied to the host");
 }

@@ -10,5 +10,8 @@ CudaDevices find_cuda_devices() { return {0, "built without CUDA (MTP_CUDA)"}; }
 
 Device Device::cuda(int) { throw Error("device cuda: {}", find_cuda_devices().remark); }
 std::string Device::name() const { return "cpu"; }
+std::string Device::identity() const { return {}; }
+std::int64_t Device::memory_size() const { return 0; }
+void Device::on_wait(Wait) {}
 
 }  // namespace mtp

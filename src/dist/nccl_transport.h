@@ -1,0 +1,14 @@
+#pragma once
+
+#include <memory>
+
+#include "mtp/dist/communicator.h"
+
+namespace mtp::dist {
+
+bool is_built_with_nccl();
+
+/// Between GPUs, of which each rank has its own. Collective.
+std::unique_ptr<Transport> make_nccl_transport(const Communicator& communicator, Device& device);
+
+}  // namespace mtp::dist

@@ -1,0 +1,13 @@
+// Stands in for the folder cuda in a build without NCCL.
+
+#include "../nccl_transport.h"
+
+namespace mtp::dist {
+
+bool is_built_with_nccl() { return false; }
+
+std::unique_ptr<Transport> make_nccl_transport(const Communicator&, Device&) {
+  throw Error("NCCL: this program was built without it");
+}
+
+}  // namespace mtp::dist
