@@ -23,7 +23,7 @@ from job import MPI, mpirun
 
 RANKS = 2
 CONTEXT = {"program", "version", "revision", "hosts", "ranks", "nodes", "ranks_per_node", "threads", "cpu", "gpu"}
-CONTEXT |= {"Boost", "HDF5", "fmt", "spdlog", "oneDNN", "MPI"}
+CONTEXT |= {"device", "Boost", "HDF5", "fmt", "spdlog", "oneDNN", "MPI"}
 COUNTERS = {"bytes", "flops", "fastest", "slowest_rank", "imbalance"}
 FLOOR = {"floor_time", "share_of_floor"}
 COLLECTIVE = FLOOR | {"algorithm_bandwidth", "bus_bandwidth"}
@@ -32,8 +32,8 @@ STEP = FLOOR | {"tokens", "tokens_per_second", "flops_utilisation", "memory_peak
 STEP |= {"share_of_compute", "share_of_communication", "share_of_optimizer"}
 
 OPERATIONS = """
-rms_norm_forward rms_norm_backward add add_scaled scale accumulate concat_columns split_columns copy_columns add_columns
-gated_gelu_forward gated_gelu_backward rope_forward rope_backward lookup_forward lookup_backward shift_rows_forward
+rms_norm_forward rms_norm_backward add_rms_norm_forward add add_scaled scale accumulate concat_columns split_columns
+copy_columns add_columns gated_gelu_forward gated_gelu_backward rope_forward rope_backward lookup_forward lookup_backward shift_rows_forward
 shift_rows_backward linear_forward linear_backward_input linear_backward_weight attention_forward attention_backward
 projected_cross_entropy projected_distillation projected_choice rowwise_linear rowwise_choice rowwise_attention
 masked_cross_entropy masked_distillation masked_choice convert adamw sum_of_squares
@@ -52,8 +52,9 @@ class Case:
 
 CASES = {
     "ops": Case(
-        ["--benchmark_filter=floor/.*/131072|floor/matrix/256|/small/|masked_.*/17m/"],
+        ["--benchmark_filter=floor/.*/131072|floor/matrix/256|/small/|masked_.*/17m/", "--dtype=fp32", "--dtype=bf16"],
         {"floor": FLOOR} | dict.fromkeys(OPERATIONS, FLOOR),
+        ("--dtype=fp16", "--device=gpu"),
     ),
     "comm": Case(
         ["--max-bytes=65536"],
@@ -73,7 +74,7 @@ CASES = {
 
 
 def run(programs: Path, name: str, words: list[str], folder: Path) -> subprocess.CompletedProcess:
-    command = [*mpirun(RANKS), programs / f"mtp-bench-{name}", "--benchmark_min_time=0.001", *words]
+    command = [*mpirun(RANKS), programs / f"mtp-bench-{name}", "--benchmark_min_time=0.001", "--device=cpu", *words]
     return subprocess.run(command, cwd=folder, env=os.environ | MPI, text=True, capture_output=True, timeout=120)
 
 

@@ -59,11 +59,17 @@ void plain_sum(const Tensor& from, const Tensor& to, int count) {
   MPI_Reduce_scatter_block(from.f32(), to.f32(), count, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
 }
 
+/// Where plain MPI calls find as many elements: a GPU's have a counterpart in the host's memory.
+Tensor for_mpi(Device& device, const Tensor& tensor) {
+  return device.kind() == Device::Kind::cpu ? tensor : device.empty_on_host(tensor.shape());
+}
+
 Work gather(const dist::Communicator& communicator, Device& device, std::int64_t bytes) {
   const Layout layout(communicator, bytes);
   const std::int64_t n = layout.shard, rank = communicator.rank();
   const Tensor shard = filled(device, n, [rank](std::int64_t i) { return pattern(rank, i); }),
-               whole = device.empty({layout.whole});
+               whole = device.empty({layout.whole}), plain_shard = for_mpi(device, shard),
+               plain_whole = for_mpi(device, whole);
   return {
       .run = [=, &communicator] { communicator.gather(shard, whole, layout.block, "a benchmark"); },
       .check = [=, &device] { expect(device, "gather", whole, [n](std::int64_t i) { return pattern(i / n, i % n); }); },
@@ -71,7 +77,7 @@ Work gather(const dist::Communicator& communicator, Device& device, std::int64_t
       .plain =
           [=] {
             const int count = static_cast<int>(n);
-            MPI_Allgather(shard.f32(), count, MPI_FLOAT, whole.f32(), count, MPI_FLOAT, MPI_COMM_WORLD);
+            MPI_Allgather(plain_shard.f32(), count, MPI_FLOAT, plain_whole.f32(), count, MPI_FLOAT, MPI_COMM_WORLD);
           },
       .count = bandwidths(communicator, layout.bytes())};
 }
@@ -80,7 +86,8 @@ Work exchange(const dist::Communicator& communicator, Device& device, std::int64
   const Layout layout(communicator, bytes);
   const std::int64_t n = layout.shard, rank = communicator.rank();
   const Tensor slices = filled(device, layout.whole, [rank](std::int64_t i) { return pattern(rank, i); }),
-               received = device.empty({layout.whole});
+               received = device.empty({layout.whole}), plain_slices = for_mpi(device, slices),
+               plain_received = for_mpi(device, received);
   return {.run = [=, &communicator] { communicator.exchange(slices, received, layout.block, "a benchmark"); },
           .check =
               [=, &device] {
@@ -88,7 +95,7 @@ Work exchange(const dist::Communicator& communicator, Device& device, std::int64
                        [n, rank](std::int64_t i) { return pattern(i / n, rank * n + i % n); });
               },
           .bytes = layout.bytes(),
-          .plain = [=] { plain_exchange(slices, received, static_cast<int>(n)); },
+          .plain = [=] { plain_exchange(plain_slices, plain_received, static_cast<int>(n)); },
           .count = bandwidths(communicator, layout.bytes())};
 }
 
@@ -126,7 +133,8 @@ Work reduction(const dist::Communicator& communicator, Device& device, std::int6
   const std::int64_t elements = bytes / static_cast<std::int64_t>(sizeof(float));
   const dist::UnitLayout layout("a benchmark", true, {{.name = "weight", .shape = {elements}}});
   const auto reduction = std::make_shared<Reduction>(communicator, device, layout, kind);
-  const Tensor from = device.zeros({reduction->elements()}), to = device.zeros({reduction->elements()});
+  const Tensor zeros = device.zeros({reduction->elements()}), from = for_mpi(device, zeros),
+               to = for_mpi(device, device.zeros({reduction->elements()}));
   const auto size = static_cast<double>(reduction->elements()) * sizeof(float);
   const auto plain = kind == mtp::Reduction::ordered ? plain_exchange : plain_sum;
   const int count = static_cast<int>(reduction->elements() / communicator.size());

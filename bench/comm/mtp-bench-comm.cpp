@@ -30,11 +30,13 @@ int main(int argc, char** argv) {
     add_barrier(suite);
     const std::int64_t most = std::min(max_bytes, most_bytes(suite.communicator()));
     for (std::int64_t bytes = smallest; bytes <= most; bytes *= step) add_collectives(suite, bytes);
+    if (suite.device_kind() == Device::Kind::cuda) return;  // links are those of MPI between hosts
     for (const std::int64_t bytes : {smallest, std::min(max_bytes, std::int64_t{1} << 24)}) add_links(suite, bytes);
   };
   return run(argc, argv,
              {.name = "mtp-bench-comm",
               .summary = "times the collectives of training beside plain MPI calls, and every link",
               .options = options,
-              .add_all = add_all});
+              .add_all = add_all,
+              .exchanges_tensors = true});
 }

@@ -33,10 +33,10 @@ Attention attention(Device& device, const Sizes& sizes, hf::LayerType type) {
   const float scale = 2 / std::sqrt(std::sqrt(static_cast<float>(layer.head_dim)));  // scores of order one
   return {.mask = {.window = layer.is_sliding ? sizes.base.sliding_window : 0},
           .sequences = ops::Sequences({length}),
-          .q = random_tensor(device, queries, 1, scale),
-          .k = random_tensor(device, keys, 2, scale),
-          .v = random_tensor(device, keys, 3),
-          .out = device.empty(queries),
+          .q = random_tensor(device, queries, 1, scale, sizes.type),
+          .k = random_tensor(device, keys, 2, scale, sizes.type),
+          .v = random_tensor(device, keys, 3, 1, sizes.type),
+          .out = device.empty(queries, sizes.type),
           .lse = device.empty({heads, length}),
           .dout = {},
           .dq = {},
@@ -90,17 +90,20 @@ Values weighted(const Device& device, const Attention& a, const Row& weights, co
 }
 
 void check_forward(const Device& device, const Attention& a) {
-  expect_rows(device, "out", a.out, [&](std::int64_t index) {
+  const auto expected = [&](std::int64_t index) {
     const std::int64_t head = index % a.heads();
     return weighted(device, a, probabilities(device, a, index / a.heads(), head), a.v, head);
-  });
+  };
+  expect_rows(device, "out", a.out, expected, a.q.dtype());
 }
 
 void check_backward(const Device& device, const Attention& a) {
-  expect_rows(device, "dq", a.dq, [&](std::int64_t index) {
+  const DType type = a.q.dtype();
+  const auto expected_dq = [&](std::int64_t index) {
     const std::int64_t head = index % a.heads();
     return weighted(device, a, score_gradients(device, a, index / a.heads(), head), a.k, head);
-  });
+  };
+  expect_rows(device, "dq", a.dq, expected_dq, type);
   // Of a key near the end, which few queries see.
   const std::int64_t key = a.length() - 2, group = a.k.size(1) - 1;
   Values dk(static_cast<std::size_t>(a.k.size(2))), dv(dk.size());
@@ -111,8 +114,8 @@ void check_backward(const Device& device, const Attention& a) {
       add_scaled(dk, ds.probabilities[key - p.begin], row(device, a.q, t * a.heads() + head));
     }
   const std::int64_t index = key * a.k.size(1) + group;
-  expect_close("dk", row(device, a.dk, index), dk);
-  expect_close("dv", row(device, a.dv, index), dv);
+  expect_close("dk", row(device, a.dk, index), dk, {type, type});
+  expect_close("dv", row(device, a.dv, index), dv, {type, type});
 }
 
 Work forward(Device& device, const Sizes& sizes, hf::LayerType type) {
@@ -120,16 +123,17 @@ Work forward(Device& device, const Sizes& sizes, hf::LayerType type) {
   return {.run = [=, &device] { ops::attention_forward(device, a.mask, a.sequences, a.q, a.k, a.v, a.out, a.lse); },
           .check = [=, &device] { check_forward(device, a); },
           .bytes = bytes_of({a.q, a.k, a.v, a.out, a.lse}),
-          .flops = a.flops(2)};
+          .flops = a.flops(2),
+          .flops_type = sizes.type};
 }
 
 /// Five products: the scores again, since they are not kept, dout vᵀ, and three gradients.
 Work backward(Device& device, const Sizes& sizes, hf::LayerType type) {
   Attention a = attention(device, sizes, type);
-  a.dout = random_tensor(device, a.q.shape(), 4);
-  a.dq = device.empty(a.q.shape());
-  a.dk = device.empty(a.k.shape());
-  a.dv = device.empty(a.k.shape());
+  a.dout = random_tensor(device, a.q.shape(), 4, 1, sizes.type);
+  a.dq = device.empty(a.q.shape(), sizes.type);
+  a.dk = device.empty(a.k.shape(), sizes.type);
+  a.dv = device.empty(a.k.shape(), sizes.type);
   ops::attention_forward(device, a.mask, a.sequences, a.q, a.k, a.v, a.out, a.lse);
   return {.run =
               [=, &device] {
@@ -138,7 +142,8 @@ Work backward(Device& device, const Sizes& sizes, hf::LayerType type) {
               },
           .check = [=, &device] { check_backward(device, a); },
           .bytes = bytes_of({a.dout, a.q, a.k, a.v, a.out, a.lse, a.dq, a.dk, a.dv}),
-          .flops = a.flops(5)};
+          .flops = a.flops(5),
+          .flops_type = sizes.type};
 }
 
 }  // namespace

@@ -14,9 +14,11 @@ namespace {
 constexpr float factor = 0.75f;
 
 /// y, of which `expected` gives an element of row i from the rows of the inputs.
-Work arithmetic(Device& device, const Shape& shape, std::size_t inputs, double (*expected)(double a, double b),
+Work arithmetic(Device& device, DType type, const Shape& shape, std::size_t inputs,
+                double (*expected)(double a, double b),
                 void (*apply)(Device&, const Tensor& a, const Tensor& b, const Tensor& y)) {
-  const Tensor a = random_tensor(device, shape, 1), b = random_tensor(device, shape, 2), y = device.zeros(shape);
+  const Tensor a = random_tensor(device, shape, 1, 1, type), b = random_tensor(device, shape, 2, 1, type),
+               y = device.zeros(shape, type);
   return {.run = [=, &device] { apply(device, a, b, y); },
           .check =
               [=, &device] {
@@ -35,25 +37,25 @@ Shape intermediate(const Sizes& s) { return {s.rows, s.base.intermediate_size}; 
 
 Work add(Device& device, const Sizes& sizes) {
   return arithmetic(
-      device, hidden(sizes), 2, [](double a, double b) { return a + b; }, ops::add);
+      device, sizes.type, hidden(sizes), 2, [](double a, double b) { return a + b; }, ops::add);
 }
 
 Work add_scaled(Device& device, const Sizes& sizes) {
   return arithmetic(
-      device, hidden(sizes), 2, [](double a, double b) { return factor * (a + b); },
+      device, sizes.type, hidden(sizes), 2, [](double a, double b) { return factor * (a + b); },
       [](Device& d, const Tensor& a, const Tensor& b, const Tensor& y) { ops::add_scaled(d, a, b, factor, y); });
 }
 
 Work scale(Device& device, const Sizes& sizes) {
   return arithmetic(
-      device, hidden(sizes), 1, [](double a, double) { return factor * a; },
+      device, sizes.type, hidden(sizes), 1, [](double a, double) { return factor * a; },
       [](Device& d, const Tensor& a, const Tensor&, const Tensor& y) { ops::scale(d, a, factor, y); });
 }
 
 /// Reads y too.
 Work accumulate(Device& device, const Sizes& sizes) {
   return arithmetic(
-      device, hidden(sizes), 2, [](double a, double) { return a; },
+      device, sizes.type, hidden(sizes), 2, [](double a, double) { return a; },
       [](Device& d, const Tensor& a, const Tensor&, const Tensor& y) { ops::accumulate(d, a, y); });
 }
 
@@ -80,8 +82,9 @@ Values joined(Values a, const Values& b) {
 /// A drafter round's input.
 Work concat_columns(Device& device, const Sizes& sizes) {
   const std::int64_t rows = sizes.rows, width = sizes.base.hidden_size;
-  const Tensor a = random_tensor(device, {rows, width}, 1), b = random_tensor(device, {rows, width}, 2),
-               y = device.empty({rows, 2 * width});
+  const Tensor a = random_tensor(device, {rows, width}, 1, 1, sizes.type),
+               b = random_tensor(device, {rows, width}, 2, 1, sizes.type),
+               y = device.empty({rows, 2 * width}, sizes.type);
   return {.run = [=, &device] { ops::concat_columns(device, a, b, y); },
           .check =
               [=, &device] {
@@ -93,8 +96,8 @@ Work concat_columns(Device& device, const Sizes& sizes) {
 
 Work split_columns(Device& device, const Sizes& sizes) {
   const std::int64_t rows = sizes.rows, width = sizes.base.hidden_size;
-  const Tensor dy = random_tensor(device, {rows, 2 * width}, 1), da = device.empty({rows, width}),
-               db = device.empty({rows, width});
+  const Tensor dy = random_tensor(device, {rows, 2 * width}, 1, 1, sizes.type),
+               da = device.empty({rows, width}, sizes.type), db = device.empty({rows, width}, sizes.type);
   return {.run = [=, &device] { ops::split_columns(device, dy, da, db); },
           .check =
               [=, &device] {
@@ -117,7 +120,8 @@ bool has_layer_columns(const Sizes& sizes) { return sizes.base.hidden_size_per_l
 
 Work copy_columns(Device& device, const Sizes& sizes) {
   const Columns columns = layer_columns(sizes);
-  const Tensor x = random_tensor(device, {sizes.rows, columns.all}, 1), y = device.empty({sizes.rows, columns.width});
+  const Tensor x = random_tensor(device, {sizes.rows, columns.all}, 1, 1, sizes.type),
+               y = device.empty({sizes.rows, columns.width}, sizes.type);
   return {.run = [=, &device] { ops::copy_columns(device, x, columns.begin, y); },
           .check =
               [=, &device] {
@@ -130,7 +134,8 @@ Work copy_columns(Device& device, const Sizes& sizes) {
 
 Work add_columns(Device& device, const Sizes& sizes) {
   const Columns columns = layer_columns(sizes);
-  const Tensor dy = random_tensor(device, {sizes.rows, columns.width}, 1), dx = device.zeros({sizes.rows, columns.all});
+  const Tensor dy = random_tensor(device, {sizes.rows, columns.width}, 1, 1, sizes.type),
+               dx = device.zeros({sizes.rows, columns.all}, sizes.type);
   return {.run = [=, &device] { ops::add_columns(device, dy, columns.begin, dx); },
           .check =
               [=, &device] {
@@ -154,14 +159,16 @@ Gelu gelu(double x) {
 
 Work gated_gelu_forward(Device& device, const Sizes& sizes) {
   return arithmetic(
-      device, intermediate(sizes), 2, [](double gate, double up) { return gelu(gate).value * up; },
+      device, sizes.type, intermediate(sizes), 2, [](double gate, double up) { return gelu(gate).value * up; },
       ops::gated_gelu_forward);
 }
 
 Work gated_gelu_backward(Device& device, const Sizes& sizes) {
   const Shape shape = intermediate(sizes);
-  const Tensor dy = random_tensor(device, shape, 1), gate = random_tensor(device, shape, 2, 4),
-               up = random_tensor(device, shape, 3), dgate = device.empty(shape), dup = device.empty(shape);
+  const DType type = sizes.type;
+  const Tensor dy = random_tensor(device, shape, 1, 1, type), gate = random_tensor(device, shape, 2, 4, type),
+               up = random_tensor(device, shape, 3, 1, type), dgate = device.empty(shape, type),
+               dup = device.empty(shape, type);
   const auto check = [=, &device] {
     expect_rows(device, "dgate", dgate, [&](std::int64_t i) {
       Values g = row(device, dy, i);
@@ -188,7 +195,7 @@ std::vector<Case> elementwise_cases() {
           {"add_scaled", "", add_scaled},
           {"scale", "", scale},
           {"accumulate", "", accumulate},
-          {"convert", "", convert},
+          {"convert", "", convert, is_fp32},
           {"concat_columns", "", concat_columns},
           {"split_columns", "", split_columns},
           {"copy_columns", "", copy_columns, has_layer_columns},

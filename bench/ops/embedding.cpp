@@ -11,8 +11,8 @@ constexpr std::int64_t no_id = -1, shift = 2;
 
 Work lookup_forward(Device& device, const Sizes& sizes) {
   const std::vector<std::int64_t> host_ids = random_ids(sizes.rows, sizes.vocabulary, 1);
-  const Tensor table = random_tensor(device, {sizes.vocabulary, sizes.base.hidden_size}, 2),
-               ids = device.from_host(host_ids), y = device.empty({sizes.rows, sizes.base.hidden_size});
+  const Tensor table = random_tensor(device, {sizes.vocabulary, sizes.base.hidden_size}, 2, 1, sizes.type),
+               ids = device.from_host(host_ids), y = device.empty({sizes.rows, sizes.base.hidden_size}, sizes.type);
   return {.run = [=, &device] { ops::lookup_forward(device, table, ids, factor, y); },
           .check =
               [=, &device] {
@@ -27,8 +27,8 @@ Work lookup_forward(Device& device, const Sizes& sizes) {
 
 Work lookup_backward(Device& device, const Sizes& sizes) {
   const std::vector<std::int64_t> host_ids = random_ids(sizes.rows, sizes.vocabulary, 1);
-  const Tensor dy = random_tensor(device, {sizes.rows, sizes.base.hidden_size}, 2), ids = device.from_host(host_ids),
-               dtable = device.zeros({sizes.vocabulary, sizes.base.hidden_size});
+  const Tensor dy = random_tensor(device, {sizes.rows, sizes.base.hidden_size}, 2, 1, sizes.type),
+               ids = device.from_host(host_ids), dtable = device.zeros({sizes.vocabulary, sizes.base.hidden_size});
   const auto check = [=, &device] {
     for (const std::int64_t i : sample(sizes.rows)) {
       Values expected(static_cast<std::size_t>(sizes.base.hidden_size));
@@ -40,15 +40,17 @@ Work lookup_backward(Device& device, const Sizes& sizes) {
       expect_close("dtable", row(device, dtable, host_ids[i]), expected);
     }
   };
+  const double rows_of_table = static_cast<double>(dy.elements()) * sizeof(float);  // read and written
   return {.run = [=, &device] { ops::lookup_backward(device, dy, ids, factor, no_id, dtable); },
           .check = check,
-          .bytes = bytes_of({ids, dy, dy, dy})};  // dy, and as many rows of the table read and written
+          .bytes = bytes_of({ids, dy}) + 2 * rows_of_table};
 }
 
 Work shift_rows_forward(Device& device, const Sizes& sizes) {
   const ops::Sequences sequences({sizes.rows});
-  const Tensor x = random_tensor(device, {sizes.rows, sizes.base.hidden_size}, 1),
-               fill = random_tensor(device, {1, sizes.base.hidden_size}, 2), y = device.empty(x.shape());
+  const Tensor x = random_tensor(device, {sizes.rows, sizes.base.hidden_size}, 1, 1, sizes.type),
+               fill = random_tensor(device, {1, sizes.base.hidden_size}, 2, 1, sizes.type),
+               y = device.empty(x.shape(), sizes.type);
   return {.run = [=, &device] { ops::shift_rows_forward(device, sequences, shift, x, fill, y); },
           .check =
               [=, &device] {
@@ -61,7 +63,8 @@ Work shift_rows_forward(Device& device, const Sizes& sizes) {
 
 Work shift_rows_backward(Device& device, const Sizes& sizes) {
   const ops::Sequences sequences({sizes.rows});
-  const Tensor dy = random_tensor(device, {sizes.rows, sizes.base.hidden_size}, 1), dx = device.empty(dy.shape());
+  const Tensor dy = random_tensor(device, {sizes.rows, sizes.base.hidden_size}, 1, 1, sizes.type),
+               dx = device.empty(dy.shape(), sizes.type);
   return {.run = [=, &device] { ops::shift_rows_backward(device, sequences, shift, dy, dx); },
           .check =
               [=, &device] {

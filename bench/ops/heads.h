@@ -23,21 +23,28 @@ struct Projection {
   std::int64_t width() const { return x.size(1); }
   std::int64_t vocabulary() const { return w.size(0); }
 };
-/// `labels`: of every row.
-Projection projection(Device& device, std::int64_t rows, std::int64_t width, std::int64_t vocabulary, float soft_cap,
+/// Of `sizes.rows` rows of `width` over `sizes.vocabulary` tokens. `labels`: of every row.
+Projection projection(Device& device, const Sizes& sizes, std::int64_t width, float soft_cap,
                       std::vector<std::int64_t> labels);
 void label_every_row(Device& device, const Projection& projection);
 
 /// A teacher of the base's width, each of whose rows is that of the same row.
 ops::Teacher teacher(Device& device, const Sizes& sizes);
 
+/// The values of these rows of a tensor.
+std::vector<Values> rows_of(const Device& device, const Tensor& tensor, const std::vector<std::int64_t>& rows);
+/// For every row of a table [n, width], in its order, a part of which is on the host at a time.
+void for_each_row(const Device& device, const Tensor& table,
+                  const std::function<void(std::int64_t index, const float* row)>& body);
+
+double dot(const Values& x, const float* row);
 double cap(double z, float soft_cap);
-/// cap(x wᵀ) of one row x.
-Values logits(const Device& device, const Values& x, const Tensor& w, float soft_cap);
+/// cap(x wᵀ) of each row x.
+std::vector<Values> logits(const Device& device, const std::vector<Values>& rows, const Tensor& w, float soft_cap);
 Values softmax(Values z);
 
-/// Throws Error where a row's choice is not the token of its largest logit, for a sample of the rows.
-void expect_choices(const Device& device, const Tensor& choices, const std::function<Values(std::int64_t row)>& logits);
+/// Throws Error where a row's choice is not the token of its largest logit. `logits`: of each row of a sample.
+void expect_choices(const Device& device, const Tensor& choices, const std::vector<Values>& logits);
 
 /// The expected loss and gradients of a sample of rows, added up row by row.
 class ExpectedLosses {

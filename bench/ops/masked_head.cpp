@@ -24,10 +24,12 @@ struct Masked {
   double flops(int products) const {
     return product_flops(projection.rows(), projection.width(), head.centroids.size(0) + products * selected());
   }
-  /// Of `passes` over the rows of selected tokens, which are those of one row at the least.
+  /// Of reading the rows of selected tokens, which are those of one row at the least, and of `passes` over as many of
+  /// their gradients.
   double bytes(int passes) const {
     const auto elements = static_cast<double>(selected() * projection.width());
-    return bytes_of({projection.x, head.centroids, projection.labels}) + passes * elements * sizeof(float);
+    const double element_bytes = static_cast<double>(size_of(projection.w.dtype())) + passes * double{sizeof(float)};
+    return bytes_of({projection.x, head.centroids, projection.labels}) + elements * element_bytes;
   }
 };
 
@@ -35,40 +37,42 @@ Masked masked(Device& device, const Sizes& s, const std::vector<std::int64_t>& l
   const std::int64_t centroids = s.vocabulary / (s.drafter.vocab_size / s.centroids);
   std::vector<std::int64_t> ordering(static_cast<std::size_t>(s.vocabulary));
   for (std::int64_t i = 0; i < s.vocabulary; ++i) ordering[i] = i * 5 % s.vocabulary;  // its size is no multiple of 5
-  return {.projection = projection(device, s.rows, s.drafter.hidden_size, s.vocabulary, 0, labels),
-          .head = {.centroids = random_tensor(device, {centroids, s.drafter.hidden_size}, 21),
+  return {.projection = projection(device, s, s.drafter.hidden_size, 0, labels),
+          .head = {.centroids = random_tensor(device, {centroids, s.drafter.hidden_size}, 21, 1, s.type),
                    .ordering = device.from_host(ordering),
                    .top_k = s.top_k},
           .ordering = ordering,
           .sequences = ops::Sequences({s.rows})};
 }
 
-/// The logits of every row over the vocabulary, unselected ones too.
+/// The logits of a sample of rows over the vocabulary, unselected ones too.
 class ExpectedLogits {
  public:
-  ExpectedLogits(const Device& device, const Masked& m) {
-    const Tensor& x = m.projection.x;
-    least_ = std::numeric_limits<double>::infinity();
-    for (std::int64_t i = 0; i < x.size(0); ++i) {
-      const Values all = logits(device, row(device, x, i), m.projection.w, 0);
-      std::vector<bool> is_selected(all.size());
-      for (const std::int64_t centroid : nearest(logits(device, row(device, x, i), m.head.centroids, 0), m.head.top_k))
-        for (std::int64_t j = 0; j < m.tokens_per_centroid(); ++j)
-          is_selected[m.ordering[centroid * m.tokens_per_centroid() + j]] = true;
-      for (std::size_t v = 0; v < all.size(); ++v)
-        if (is_selected[v]) least_ = std::min(least_, all[v]);
-      logits_.push_back(all);
-      is_selected_.push_back(is_selected);
-    }
+  ExpectedLogits(const Device& device, const Masked& m)
+      : centroid_of_(m.ordering.size()), rows_near_(static_cast<std::size_t>(m.head.centroids.size(0))) {
+    const Tensor &x = m.projection.x, &w = m.projection.w;
+    for (std::size_t i = 0; i < m.ordering.size(); ++i)
+      centroid_of_[m.ordering[i]] = static_cast<std::int64_t>(i) / m.tokens_per_centroid();
+    std::vector<std::int64_t> all(static_cast<std::size_t>(x.size(0)));
+    std::iota(all.begin(), all.end(), 0);
+    const std::vector<Values> rows = rows_of(device, x, all), scores = logits(device, rows, m.head.centroids, 0);
+    for (const std::int64_t i : all)
+      for (const std::int64_t centroid : nearest(scores[i], m.head.top_k)) rows_near_[centroid].push_back(i);
+    for_each_row(device, w, [&](std::int64_t v, const float* row) {
+      for (const std::int64_t i : rows_near_[centroid_of_[v]]) least_ = std::min(least_, dot(rows[i], row));
+    });
+    const std::vector<std::int64_t> sampled = sample(x.size(0));
+    logits_ = logits(device, rows_of(device, x, sampled), w, 0);
+    for (std::size_t i = 0; i < sampled.size(); ++i)
+      for (std::size_t v = 0; v < logits_[i].size(); ++v)
+        if (!is_selected(sampled[i], v)) logits_[i][v] = least_ - 1;
   }
 
-  bool is_selected(std::int64_t row, std::size_t token) const { return is_selected_[row][token]; }
-  Values of(std::int64_t row) const {
-    Values z = logits_[row];
-    for (std::size_t v = 0; v < z.size(); ++v)
-      if (!is_selected(row, v)) z[v] = least_ - 1;
-    return z;
+  bool is_selected(std::int64_t row, std::size_t token) const {
+    return std::ranges::binary_search(rows_near_[centroid_of_[token]], row);
   }
+  /// Of each row of the sample.
+  const std::vector<Values>& all() const { return logits_; }
 
  private:
   static std::vector<std::int64_t> nearest(const Values& scores, std::int64_t top_k) {
@@ -80,25 +84,29 @@ class ExpectedLogits {
     return order;
   }
 
+  std::vector<std::int64_t> centroid_of_;             // [V]
+  std::vector<std::vector<std::int64_t>> rows_near_;  // of each centroid: the rows that select it, in their order
+  double least_ = std::numeric_limits<double>::infinity();
   std::vector<Values> logits_;
-  std::vector<std::vector<bool>> is_selected_;
-  double least_;
 };
 
-/// `target(row)` [V]: the probabilities that the loss is against.
-void check_losses(Device& device, const Masked& m, const std::function<Values(std::int64_t row)>& target) {
+/// `targets(rows)`: for each row the probabilities [V] that its loss is against.
+void check_losses(Device& device, const Masked& m,
+                  const std::function<std::vector<Values>(const std::vector<std::int64_t>& rows)>& targets) {
   const Projection& p = m.projection;
   const ExpectedLogits expected_logits(device, m);
+  const std::vector<std::int64_t> rows = sample(p.x.size(0));
+  const std::vector<Values> wanted = targets(rows);
   ExpectedLosses expected(device, p);
-  for (const std::int64_t i : sample(p.x.size(0))) {
-    Values gradient = softmax(expected_logits.of(i));
-    const Values wanted = target(i);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    Values gradient = softmax(expected_logits.all()[i]);
     double loss = 0;
-    for (std::size_t v = 0; v < wanted.size(); ++v) {
-      loss -= wanted[v] * std::log(gradient[v]);
-      gradient[v] = expected_logits.is_selected(i, v) ? (gradient[v] - wanted[v]) * p.ce.gradient_scale : 0;
+    for (std::size_t v = 0; v < gradient.size(); ++v) {
+      loss -= wanted[i][v] * std::log(gradient[v]);
+      const bool is_selected = expected_logits.is_selected(rows[i], v);
+      gradient[v] = is_selected ? (gradient[v] - wanted[i][v]) * p.ce.gradient_scale : 0;
     }
-    expected.add(i, loss, gradient);
+    expected.add(rows[i], loss, gradient);
   }
   expected.check();
   label_every_row(device, p);
@@ -107,18 +115,19 @@ void check_losses(Device& device, const Masked& m, const std::function<Values(st
 Work cross_entropy(Device& device, const Sizes& s) {
   const Masked m = masked(device, s, random_ids(s.rows, s.vocabulary, 3));
   const Projection& p = m.projection;
-  const auto label = [labels = p.all_labels, s](std::int64_t i) {
-    Values target(static_cast<std::size_t>(s.vocabulary));
-    target[labels[i]] = 1;
-    return target;
+  const auto label = [labels = p.all_labels, s](const std::vector<std::int64_t>& rows) {
+    std::vector<Values> targets(rows.size(), Values(static_cast<std::size_t>(s.vocabulary)));
+    for (std::size_t i = 0; i < rows.size(); ++i) targets[i][labels[rows[i]]] = 1;
+    return targets;
   };
   return {.run =
               [=, &device] {
                 ops::masked_cross_entropy(device, p.ce, m.head, m.sequences, p.x, p.w, p.labels, p.loss, p.dx, p.dw);
               },
           .check = [=, &device] { check_losses(device, m, label); },
-          .bytes = m.bytes(3) + bytes_of({p.dx}),
-          .flops = m.flops(3)};
+          .bytes = m.bytes(2) + bytes_of({p.dx}),
+          .flops = m.flops(3),
+          .flops_type = s.type};
 }
 
 Work distillation(Device& device, const Sizes& s) {
@@ -127,8 +136,10 @@ Work distillation(Device& device, const Sizes& s) {
   const Masked m = masked(device, s, rows);
   const Projection& p = m.projection;
   const ops::Teacher from = teacher(device, s);
-  const auto target = [=, &device](std::int64_t i) {
-    return softmax(logits(device, row(device, from.x, i), from.w, from.soft_cap));
+  const auto target = [=, &device](const std::vector<std::int64_t>& sampled) {
+    std::vector<Values> targets = logits(device, rows_of(device, from.x, sampled), from.w, from.soft_cap);
+    for (Values& values : targets) values = softmax(values);
+    return targets;
   };
   return {.run =
               [=, &device] {
@@ -136,8 +147,9 @@ Work distillation(Device& device, const Sizes& s) {
                                          p.dw);
               },
           .check = [=, &device] { check_losses(device, m, target); },
-          .bytes = m.bytes(3) + bytes_of({p.dx, from.x, from.w}),
-          .flops = m.flops(3) + product_flops(s.rows, s.base.hidden_size, s.vocabulary)};
+          .bytes = m.bytes(2) + bytes_of({p.dx, from.x, from.w}),
+          .flops = m.flops(3) + product_flops(s.rows, s.base.hidden_size, s.vocabulary),
+          .flops_type = s.type};
 }
 
 Work choice(Device& device, const Sizes& s) {
@@ -146,13 +158,14 @@ Work choice(Device& device, const Sizes& s) {
   const Tensor choices = device.empty({s.rows}, DType::i64);
   const auto check = [=, &device] {
     const ExpectedLogits expected(device, m);
-    expect_choices(device, choices, [&](std::int64_t i) { return expected.of(i); });
+    expect_choices(device, choices, expected.all());
     label_every_row(device, p);
   };
   return {.run = [=, &device] { ops::masked_choice(device, m.head, p.x, p.w, p.labels, choices); },
           .check = check,
-          .bytes = m.bytes(1),
-          .flops = m.flops(1)};
+          .bytes = m.bytes(0),
+          .flops = m.flops(1),
+          .flops_type = s.type};
 }
 
 bool has_centroids(const Sizes& sizes) { return sizes.centroids > 0; }

@@ -9,6 +9,7 @@ namespace {
 
 /// A layer without bias.
 struct Linear {
+  DType type;
   std::int64_t rows, in, out;
   double flops() const { return product_flops(rows, in, out); }
 };
@@ -22,8 +23,9 @@ Values column(const Device& device, const Tensor& matrix, std::int64_t index) {
 }
 
 Work forward(Device& device, const Linear& linear) {
-  const Tensor x = random_tensor(device, {linear.rows, linear.in}, 1),
-               w = random_tensor(device, {linear.out, linear.in}, 2), y = device.empty({linear.rows, linear.out});
+  const Tensor x = random_tensor(device, {linear.rows, linear.in}, 1, 1, linear.type),
+               w = random_tensor(device, {linear.out, linear.in}, 2, 1, linear.type),
+               y = device.empty({linear.rows, linear.out}, linear.type);
   return {.run = [=, &device] { ops::linear_forward(device, x, w, y); },
           .check =
               [=, &device] {
@@ -32,12 +34,14 @@ Work forward(Device& device, const Linear& linear) {
                 });
               },
           .bytes = bytes_of({x, w, y}),
-          .flops = linear.flops()};
+          .flops = linear.flops(),
+          .flops_type = linear.type};
 }
 
 Work backward_input(Device& device, const Linear& linear) {
-  const Tensor dy = random_tensor(device, {linear.rows, linear.out}, 1),
-               w = random_tensor(device, {linear.out, linear.in}, 2), dx = device.empty({linear.rows, linear.in});
+  const Tensor dy = random_tensor(device, {linear.rows, linear.out}, 1, 1, linear.type),
+               w = random_tensor(device, {linear.out, linear.in}, 2, 1, linear.type),
+               dx = device.empty({linear.rows, linear.in}, linear.type);
   return {.run = [=, &device] { ops::linear_backward_input(device, dy, w, dx); },
           .check =
               [=, &device] {
@@ -46,12 +50,14 @@ Work backward_input(Device& device, const Linear& linear) {
                 });
               },
           .bytes = bytes_of({dy, w, dx}),
-          .flops = linear.flops()};
+          .flops = linear.flops(),
+          .flops_type = linear.type};
 }
 
 Work backward_weight(Device& device, const Linear& linear) {
-  const Tensor dy = random_tensor(device, {linear.rows, linear.out}, 1),
-               x = random_tensor(device, {linear.rows, linear.in}, 2), dw = device.zeros({linear.out, linear.in});
+  const Tensor dy = random_tensor(device, {linear.rows, linear.out}, 1, 1, linear.type),
+               x = random_tensor(device, {linear.rows, linear.in}, 2, 1, linear.type),
+               dw = device.zeros({linear.out, linear.in});
   return {.run = [=, &device] { ops::linear_backward_weight(device, dy, x, dw); },
           .check =
               [=, &device] {
@@ -60,7 +66,8 @@ Work backward_weight(Device& device, const Linear& linear) {
                 });
               },
           .bytes = bytes_of({dy, x, dw, dw}),
-          .flops = linear.flops()};
+          .flops = linear.flops(),
+          .flops_type = linear.type};
 }
 
 }  // namespace
@@ -70,22 +77,23 @@ std::vector<Case> matmul_cases() {
     std::string name;
     std::function<Linear(const Sizes&)> shape;
   };
-  const std::vector<Use> uses{{"q_proj",
-                               [](const Sizes& s) {
-                                 const std::int64_t head_dim = s.base.layer_of(hf::LayerType::sliding)->head_dim;
-                                 return Linear{s.rows, s.base.hidden_size, s.base.num_attention_heads * head_dim};
-                               }},
-                              {"up_proj",
-                               [](const Sizes& s) {
-                                 return Linear{s.rows, s.base.hidden_size, s.base.intermediate_size};
-                               }},
-                              {"down_proj",
-                               [](const Sizes& s) {
-                                 return Linear{s.rows, s.base.intermediate_size, s.base.hidden_size};
-                               }},
-                              {"pre_projection", [](const Sizes& s) {
-                                 return Linear{s.rows, 2 * s.base.hidden_size, s.drafter.hidden_size};
-                               }}};
+  const std::vector<Use> uses{
+      {"q_proj",
+       [](const Sizes& s) {
+         const std::int64_t head_dim = s.base.layer_of(hf::LayerType::sliding)->head_dim;
+         return Linear{s.type, s.rows, s.base.hidden_size, s.base.num_attention_heads * head_dim};
+       }},
+      {"up_proj",
+       [](const Sizes& s) {
+         return Linear{s.type, s.rows, s.base.hidden_size, s.base.intermediate_size};
+       }},
+      {"down_proj",
+       [](const Sizes& s) {
+         return Linear{s.type, s.rows, s.base.intermediate_size, s.base.hidden_size};
+       }},
+      {"pre_projection", [](const Sizes& s) {
+         return Linear{s.type, s.rows, 2 * s.base.hidden_size, s.drafter.hidden_size};
+       }}};
   std::vector<Case> cases;
   for (const Use& use : uses) {
     const auto shape = use.shape;

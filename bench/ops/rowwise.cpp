@@ -31,7 +31,7 @@ Work choice(Device& device, const Sizes& s) {
                w = random_tensor(device, {s.vocabulary, s.base.hidden_size}, 2),
                choices = device.empty({rows}, DType::i64);
   const auto check = [=, &device] {
-    expect_choices(device, choices, [&](std::int64_t i) { return logits(device, row(device, x, i), w, 0); });
+    expect_choices(device, choices, logits(device, rows_of(device, x, sample(rows)), w, 0));
   };
   return {.run = [=, &device] { ops::rowwise_choice(device, x, w, -1, choices); },
           .check = check,
@@ -72,9 +72,9 @@ Work attention(Device& device, const Sizes& s) {
 }  // namespace
 
 std::vector<Case> rowwise_cases() {
-  return {{"rowwise_linear", "up_proj", linear},
-          {"rowwise_choice", "base", choice},
-          {"rowwise_attention", "full", attention}};
+  return {{"rowwise_linear", "up_proj", linear, is_fp32},
+          {"rowwise_choice", "base", choice, is_fp32},
+          {"rowwise_attention", "full", attention, is_fp32}};
 }
 
 }  // namespace mtp::bench

@@ -10,6 +10,7 @@
 #include "flops.h"
 #include "mtp/core/random.h"
 #include "support/context.h"
+#include "support/timing.h"
 
 namespace mtp::bench {
 
@@ -81,11 +82,13 @@ double JointStep::run(double lr) {
     losses.push_back(joint_.forward_backward({sequences_, all.first(length_), all.last(length_)}, tokens()).base);
     sharding_.end_micro_batches();
   }
+  end_phase();
   const double waited_in_passes = communicator_.waited() - waited_before;
   phases_.compute += seconds_since(start) - waited_in_passes;
 
   const auto update_start = Clock::now();
   optimizer_.update(step_++, lr, optimizer_.gradient_norm());
+  end_phase();
   const double waited = communicator_.waited() - waited_before;
   phases_.optimizer += seconds_since(update_start) - (waited - waited_in_passes);
   phases_.communication += waited;
@@ -93,6 +96,18 @@ double JointStep::run(double lr) {
   double sum = 0;
   for (const double loss : communicator_.all_gather(losses, "the losses")) sum += loss;
   return sum / static_cast<double>(tokens());
+}
+
+void JointStep::run_by_phases(double lr) {
+  wait_for(sharding_.device);
+  reset();
+  waits_between_phases_ = true;
+  run(lr);
+  waits_between_phases_ = false;
+}
+
+void JointStep::end_phase() {
+  if (waits_between_phases_) wait_for(sharding_.device);
 }
 
 double JointStep::flops() const {

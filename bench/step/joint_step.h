@@ -28,7 +28,8 @@ class PairOnDisk {
   bool is_writer_;
 };
 
-/// Seconds of this rank since the last `reset`.
+/// Seconds of this rank since the last `reset`, on its host. A GPU computes while the host goes on: only steps that
+/// wait for it between phases say what they take.
 struct Phases {
   double compute = 0;        // forward and backward
   double communication = 0;  // waiting for it: what is not hidden behind compute
@@ -44,13 +45,17 @@ class JointStep {
 
   /// One step; returns the loss of the base over all ranks' tokens.
   double run(double lr);
+  /// One step that begins with phases of 0 and waits for a GPU between them.
+  void run_by_phases(double lr);
 
   double flops() const;  // of this rank's share of a step, see flops.h
+  DType type() const { return sharding_.compute_dtype; }
   std::int64_t tokens() const { return settings_.train.global_batch * length_; }
   const Phases& phases() const { return phases_; }
   void reset() { phases_ = {}; }
 
  private:
+  void end_phase();
   std::int64_t micro_batches() const { return settings_.train.global_batch / communicator_.size(); }  // of this rank
 
   const dist::Communicator& communicator_;
@@ -65,6 +70,7 @@ class JointStep {
   std::vector<std::vector<std::int64_t>> tokens_;  // of each micro-batch, and one more than positions
   std::int64_t step_ = 0;
   Phases phases_;
+  bool waits_between_phases_ = false;
 };
 
 }  // namespace mtp::bench

@@ -15,11 +15,13 @@ namespace {
 using namespace mtp;
 using namespace mtp::bench;
 
+/// What is empty depends on the device.
 struct Options {
-  std::vector<std::string> presets{"17m", "small", "e4b-mini"};
+  std::vector<std::string> presets;
   Cut cut;
-  std::int64_t length = 512, micro_batches = 2;
-  std::string reduction = "ordered", dtype = "fp32";
+  std::vector<std::int64_t> lengths;
+  std::int64_t micro_batches = 2;
+  std::string reduction = "ordered", dtype;
   bool recompute = false;
   std::filesystem::path directory = std::filesystem::temp_directory_path();
 };
@@ -57,25 +59,27 @@ void count_phases(const dist::Communicator& communicator, const Phases& mine, be
   counters["share_of_optimizer"] = sum(2) / sum(3);
 }
 
-Work work(Suite& suite, Device& device, const hf::Preset& shape, const Options& options) {
+Work work(Suite& suite, Device& device, const hf::Preset& shape, const Options& options, std::int64_t length) {
   constexpr double lr = 1e-5;
   const dist::Communicator& communicator = suite.communicator();
   const dist::Patience patience(communicator);  // writing and reading a pair takes its time
   const PairOnDisk pair(communicator, shape, options.directory);
-  const auto step = std::make_shared<JointStep>(communicator, device, settings_of(options, pair, communicator.size()),
-                                                options.length);
+  const auto step =
+      std::make_shared<JointStep>(communicator, device, settings_of(options, pair, communicator.size()), length);
   communicator.barrier("the reading of a random pair");
   const auto first_loss = std::make_shared<double>(0);
   return {.run = [=] { *first_loss = step->run(lr); },
           .check = [=] { check(*step, *first_loss); },
           .flops = step->flops(),
+          .flops_type = step->type(),
           .count =
               [=, &suite, &communicator, &device](benchmark::UserCounters& counters, double seconds) {
                 counters["tokens"] = static_cast<double>(step->tokens());
                 counters["tokens_per_second"] = static_cast<double>(step->tokens()) / seconds;
-                counters["flops_utilisation"] = step->flops() / seconds / suite.floors().matrix_rate();
+                counters["flops_utilisation"] = step->flops() / seconds / suite.floors().matrix_rate(step->type());
                 counters["memory_peak"] =
                     static_cast<double>(communicator.max(device.memory_peak(), "the memory of the ranks"));
+                if (device.kind() == Device::Kind::cuda) step->run_by_phases(lr);
                 count_phases(communicator, step->phases(), counters);
               }};
 }
@@ -88,13 +92,24 @@ std::string name_of(const std::string& preset, const Cut& cut) {
   return name;
 }
 
-std::string name_of(const std::string& preset, const Options& options) {
-  return fmt::format("joint_step/{}/{}/{}/{}{}", name_of(preset, options.cut), options.dtype, options.length,
-                     options.reduction, options.recompute ? "/recompute" : "");
+std::string name_of(const std::string& preset, const Options& options, std::int64_t length) {
+  return fmt::format("joint_step/{}/{}/{}/{}{}", name_of(preset, options.cut), options.dtype, length, options.reduction,
+                     options.recompute ? "/recompute" : "");
+}
+
+Options with_defaults(Options options, Device::Kind kind) {
+  const bool on_gpu = kind == Device::Kind::cuda;
+  using Names = std::vector<std::string>;
+  using Lengths = std::vector<std::int64_t>;
+  if (options.presets.empty()) options.presets = on_gpu ? Names{"e4b"} : Names{"17m", "small", "e4b-mini"};
+  if (options.lengths.empty()) options.lengths = on_gpu ? Lengths{2048, 4096} : Lengths{512};
+  if (options.dtype.empty()) options.dtype = on_gpu ? "bf16" : "fp32";
+  return options;
 }
 
 void check_options(const Options& options) {
-  if (options.length < 8) throw UsageError("option --length: {} is below 8", options.length);
+  for (const std::int64_t length : options.lengths)
+    if (length < 8) throw UsageError("option --length: {} is below 8", length);
   if (options.micro_batches < 1) throw UsageError("option --micro-batches: {} is below 1", options.micro_batches);
   if (options.reduction != "ordered" && options.reduction != "fast")
     throw UsageError("option --reduction: {} is neither ordered nor fast", options.reduction);
@@ -102,13 +117,16 @@ void check_options(const Options& options) {
     throw UsageError("option --dtype: {} is neither fp32 nor bf16", options.dtype);
 }
 
-void add_all(Suite& suite, const Options& options) {
+void add_all(Suite& suite, const Options& given) {
+  const Options options = with_defaults(given, suite.device_kind());
   dist::agree(suite.communicator(), "the options", [&] {
     check_options(options);
     for (const std::string& preset : options.presets) {
       const hf::Preset shape = find_shape(preset, options.cut);
-      suite.add(name_of(preset, options), "",
-                [shape, options, &suite](Device& device) { return work(suite, device, shape, options); });
+      for (const std::int64_t length : options.lengths)
+        suite.add(name_of(preset, options, length), "", [shape, options, length, &suite](Device& device) {
+          return work(suite, device, shape, options, length);
+        });
     }
   });
 }
@@ -119,18 +137,19 @@ int main(int argc, char** argv) {
   namespace po = boost::program_options;
   Options options;
   po::options_description own;
-  own.add_options()(
-      "preset", po::value(&options.presets),
-      "a pair's shape, of mtp-make-pair or 17m; may be given more than once (default: 17m, small, e4b-mini)");
+  own.add_options()("preset", po::value(&options.presets),
+                    "a pair's shape, of mtp-make-pair or 17m; may be given more than once (default: 17m, small, "
+                    "e4b-mini; on a GPU e4b)");
   own.add_options()("layer-groups", po::value(&options.cut.layer_groups)->default_value(0),
                     "of the base: sliding layers up to and with a full one; 0: all");
   own.add_options()("vocabulary", po::value(&options.cut.vocabulary)->default_value(0), "tokens; 0: all");
-  own.add_options()("length", po::value(&options.length)->default_value(options.length), "positions of a sequence");
+  own.add_options()("length", po::value(&options.lengths),
+                    "positions of a sequence; may be given more than once (default: 512; on a GPU 2048, 4096)");
   own.add_options()("micro-batches", po::value(&options.micro_batches)->default_value(options.micro_batches),
                     "of each rank in a step, one sequence each");
   own.add_options()("reduction", po::value(&options.reduction)->default_value(options.reduction), "ordered or fast");
-  own.add_options()("dtype", po::value(&options.dtype)->default_value(options.dtype),
-                    "what is computed with, fp32 or bf16; utilisation is of the fp32 rate");
+  own.add_options()("dtype", po::value(&options.dtype),
+                    "what is computed with, fp32 or bf16 (default: fp32; on a GPU bf16)");
   own.add_options()("recompute", po::value(&options.recompute)->default_value(false, "false"),
                     "activations instead of keeping them: true or false");
   own.add_options()("directory", po::value(&options.directory)->default_value(options.directory),
@@ -139,5 +158,6 @@ int main(int argc, char** argv) {
              {.name = "mtp-bench-step",
               .summary = "times joint training steps, and says where their time goes",
               .options = own,
-              .add_all = [&](Suite& suite) { add_all(suite, options); }});
+              .add_all = [&](Suite& suite) { add_all(suite, options); },
+              .exchanges_tensors = true});
 }

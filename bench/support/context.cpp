@@ -58,7 +58,8 @@ std::vector<std::string> hosts(const dist::Communicator& communicator) {
   return communicator.all_gather(host_name(), "the names of hosts");
 }
 
-void add_context(const dist::Communicator& communicator, const std::string& program, int threads) {
+void add_context(const dist::Communicator& communicator, const std::string& program, int threads,
+                 const std::string& device) {
   const std::vector<std::string> host_of_rank = hosts(communicator);
   const std::set<std::string> nodes(host_of_rank.begin(), host_of_rank.end());
   const CudaDevices cuda = find_cuda_devices();
@@ -72,6 +73,7 @@ void add_context(const dist::Communicator& communicator, const std::string& prog
   add("ranks_per_node", std::to_string(communicator.ranks_on_this_node()));
   add("threads", std::to_string(threads));
   add("cpu", distinct(communicator.all_gather(cpu_model(), "the names of processors")));
+  add("device", distinct(communicator.all_gather(device, "the names of the ranks' devices")));
   add("gpu", distinct(communicator.all_gather(gpu, "the names of devices")));
   add("version", version());
   add("revision", revision());

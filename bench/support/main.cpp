@@ -61,6 +61,13 @@ bool is_given(int argc, char** argv, std::string_view flag) {
   return std::any_of(argv + 1, argv + argc, [flag](const char* argument) { return argument == flag; });
 }
 
+DeviceChoice device_choice(const std::string& device) {
+  if (device == "auto") return DeviceChoice::automatic;
+  if (device == "cpu") return DeviceChoice::cpu;
+  if (device == "cuda") return DeviceChoice::cuda;
+  throw UsageError("option --device: {} is none of auto, cpu, cuda", device);
+}
+
 void print_help(const Program& program, const po::options_description& options) {
   std::cout << program.name << ": " << program.summary << "\n" << options << "\nand Google Benchmark's own flags:\n";
   benchmark::PrintDefaultHelp();
@@ -71,6 +78,10 @@ int run_benchmarks(int argc, char** argv, const Program& program, dist::Communic
   po::options_description options;
   options.add_options()("threads", po::value(&settings.run.threads)->default_value(0),
                         "threads of each rank; 0: OMP_NUM_THREADS, else this machine's cores shared by its ranks");
+  std::string device = "auto";
+  options.add_options()(
+      "device", po::value(&device)->default_value(device),
+      "auto, cpu or cuda: each rank takes one of its node's GPUs, auto only where all nodes have some");
   options.add(program.options);
   if (is_given(argc, argv, "--help")) {
     if (communicator.is_first()) print_help(program, options);
@@ -84,10 +95,11 @@ int run_benchmarks(int argc, char** argv, const Program& program, dist::Communic
     benchmark::Initialize(&count, arguments.data());
     apps::parse(count, arguments.data(), options);
     if (settings.run.threads < 0) throw UsageError("option --threads: {} is below 0", settings.run.threads);
+    settings.run.device = device_choice(device);
   });
 
-  Suite suite(communicator, apps::threads_of(settings, communicator));
-  add_context(communicator, program.name, suite.threads());
+  Suite suite(communicator, settings, program.exchanges_tensors);
+  add_context(communicator, program.name, suite.threads(), suite.device_name());
   program.add_all(suite);
   SilentReporter silent;
   const std::unique_ptr<benchmark::BenchmarkReporter> shown(benchmark::CreateDefaultDisplayReporter());

@@ -14,6 +14,7 @@ struct Program {
   std::string summary;  // one line
   boost::program_options::options_description options;
   std::function<void(Suite& suite)> add_all;  // called when the options have been read
+  bool exchanges_tensors = false;             // between ranks
 };
 
 /// The body of a `main`: runs on the ranks of a job, of which rank 0 prints and writes. Exit codes: 0 done; 1 failed,

@@ -1,19 +1,16 @@
 #include "support/suite.h"
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <limits>
+#include <optional>
+
+#include "mtp/dist/connection.h"
+#include "parallel_program.h"
+#include "support/timing.h"
 
 namespace mtp::bench {
 
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-// Ranks wait for each other before and after what is timed: short work is timed many times over at once.
-constexpr double least_time = 1e-3;
-constexpr double most_times = 1000;
 
 /// Of the ranks that took part; of an even number the lower one in the middle, so that of two ranks one may be slow.
 double median(std::vector<double> values) {
@@ -33,12 +30,25 @@ void add_to(std::vector<double>& sums, const std::vector<double>& values) {
 /// The benchmark whose turn it is.
 struct Suite::Prepared {
   std::string name;
-  std::unique_ptr<Device> device;
-  Work work;
-  std::string error;
+  Device device;
+  std::optional<dist::Connection> connection = {};
+  Work work = {};
+  std::string error = {};
   std::int64_t times = 1;  // runs in a timing
   double floor_time = 0;   // of a run, where it is not timed in turn
 };
+
+Suite::Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors)
+    : Suite(communicator, settings, exchanges_tensors, apps::device_of(settings, communicator)) {}
+
+Suite::Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors, const Device& device)
+    : communicator_(communicator),
+      settings_(settings),
+      exchanges_tensors_(exchanges_tensors),
+      threads_(apps::threads_of(settings, communicator)),
+      device_kind_(device.kind()),
+      device_name_(device.name()),
+      floors_(communicator, settings, device.kind()) {}
 
 void Suite::add(const std::string& name, const std::string& label, Make make) {
   benchmark::RegisterBenchmark(name.c_str(),
@@ -51,7 +61,7 @@ void Suite::add(const std::string& name, const std::string& label, Make make) {
 }
 
 void Suite::run(benchmark::State& state, const std::string& name, const Make& make) {
-  const Prepared& now = prepared(name, make);
+  Prepared& now = prepared(name, make);
   if (now.error.empty()) return measure(state, now);
   has_failed_ = true;
   state.SkipWithError(now.error.c_str());
@@ -60,19 +70,24 @@ void Suite::run(benchmark::State& state, const std::string& name, const Make& ma
 Suite::Prepared& Suite::prepared(const std::string& name, const Make& make) {
   if (prepared_ && prepared_->name == name) return *prepared_;
   prepared_ = nullptr;  // frees its memory first
-  auto next = std::make_shared<Prepared>();
-  next->name = name;
-  next->device = std::make_unique<Device>(threads_);
-  next->work = make(*next->device);
+  std::shared_ptr<Prepared> next(new Prepared{.name = name, .device = apps::device_of(settings_, communicator_)});
+  if (exchanges_tensors_) next->connection.emplace(communicator_, next->device, settings_.dist.transport);
+  next->work = make(next->device);
   const Work& work = next->work;
   next->error = error_on_any_rank(work);
-  if (next->error.empty() && !work.plain) next->floor_time = floors_.time({work.bytes, work.flops, work.range});
-  if (next->error.empty() && !work.prepare) {
-    const double seconds = largest(time(work, work.run, 1));
-    next->times = static_cast<std::int64_t>(std::clamp(std::ceil(least_time / seconds), 1.0, most_times));
-  }
+  if (next->error.empty() && !work.plain)
+    next->floor_time = floors_.time({work.bytes, work.flops, work.range, work.flops_type});
+  if (next->error.empty() && !work.prepare) next->times = times_of(*next);
   prepared_ = next;
   return *prepared_;
+}
+
+/// The second look, at many runs, sees a GPU's time without that of the start and the wait.
+std::int64_t Suite::times_of(Prepared& prepared) const {
+  const std::int64_t times = times_at_once(prepared.device, largest(time(prepared, prepared.work.run, 1)));
+  if (device_kind_ == Device::Kind::cpu || times == 1) return times;
+  const double seconds = largest(time(prepared, prepared.work.run, times));
+  return times_at_once(prepared.device, seconds / static_cast<double>(times));
 }
 
 std::string Suite::error_on_any_rank(const Work& work) const {
@@ -90,28 +105,29 @@ std::string Suite::error_on_any_rank(const Work& work) const {
   return {};
 }
 
-Suite::RankTimes Suite::time(const Work& work, const std::function<void()>& run, std::int64_t times) const {
+Suite::RankTimes Suite::time(Prepared& prepared, const std::function<void()>& run, std::int64_t times) const {
+  const Work& work = prepared.work;
   if (work.prepare) work.prepare();
+  wait_for(prepared.device);
   communicator_.barrier("a benchmark");
-  const auto start = Clock::now();
-  for (std::int64_t i = 0; i < times; ++i) run();
-  const double elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+  const double elapsed = seconds_of(prepared.device, run, times);
   const double mine = work.takes_part ? elapsed : 0;
   return communicator_.all_gather(std::span(&mine, 1), "the times of a benchmark");
 }
 
-void Suite::measure(benchmark::State& state, const Prepared& prepared) {
+void Suite::measure(benchmark::State& state, Prepared& prepared) {
   const Work& work = prepared.work;
   const auto times = static_cast<double>(prepared.times);
   RankTimes totals(communicator_.size());
   double total = 0, fastest = std::numeric_limits<double>::infinity(), fastest_plain = fastest;
   while (state.KeepRunningBatch(prepared.times)) {
-    const RankTimes of_ranks = time(work, work.run, prepared.times);
+    const RankTimes of_ranks = time(prepared, work.run, prepared.times);
     state.SetIterationTime(largest(of_ranks));
     total += largest(of_ranks);
     fastest = std::min(fastest, largest(of_ranks) / times);
     add_to(totals, of_ranks);
-    if (work.plain) fastest_plain = std::min(fastest_plain, largest(time(work, work.plain, prepared.times)) / times);
+    if (work.plain)
+      fastest_plain = std::min(fastest_plain, largest(time(prepared, work.plain, prepared.times)) / times);
   }
   const auto slowest_rank = std::ranges::max_element(totals) - totals.begin();
   const double floor = work.plain ? fastest_plain : prepared.floor_time;

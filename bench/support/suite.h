@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "mtp/core/settings.h"
 #include "mtp/dist/communicator.h"
 #include "mtp/tensor/device.h"
 #include "support/floors.h"
@@ -19,6 +20,7 @@ struct Work {
   std::function<void()> check;             // throws Error where the first run's result is wrong
   std::function<void()> prepare = {};      // before each run, not timed
   double bytes = 0, flops = 0, range = 0;  // see Amount
+  DType flops_type = DType::f32;
   /// The same by plain means, timed in turn with `run` as its floor; without it, `bytes` and `flops` give the floor.
   std::function<void()> plain = {};
   bool takes_part = true;  // this rank; false where `run` does nothing
@@ -36,11 +38,13 @@ class Suite {
  public:
   using Make = std::function<Work(Device&)>;
 
-  Suite(const dist::Communicator& communicator, int threads)
-      : communicator_(communicator), threads_(threads), floors_(communicator, threads) {}
+  /// On the devices that `settings.run` asks for; `exchanges_tensors`: the ranks' devices are connected. Collective.
+  Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors);
 
   const dist::Communicator& communicator() const { return communicator_; }
   int threads() const { return threads_; }
+  Device::Kind device_kind() const { return device_kind_; }
+  const std::string& device_name() const { return device_name_; }
   Floors& floors() { return floors_; }
 
   /// `make` is called when the benchmark's turn comes; its device and tensors live until the next one's. A benchmark
@@ -50,6 +54,8 @@ class Suite {
   bool has_failed() const { return has_failed_; }
 
  private:
+  Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors, const Device& device);
+
   struct Prepared;
   /// Seconds on each rank.
   using RankTimes = std::vector<double>;
@@ -57,11 +63,16 @@ class Suite {
   void run(benchmark::State& state, const std::string& name, const Make& make);
   Prepared& prepared(const std::string& name, const Make& make);
   std::string error_on_any_rank(const Work& work) const;
-  RankTimes time(const Work& work, const std::function<void()>& run, std::int64_t times) const;
-  void measure(benchmark::State& state, const Prepared& prepared);
+  std::int64_t times_of(Prepared& prepared) const;
+  RankTimes time(Prepared& prepared, const std::function<void()>& run, std::int64_t times) const;
+  void measure(benchmark::State& state, Prepared& prepared);
 
-  const dist::Communicator& communicator_;
+  dist::Communicator& communicator_;
+  Settings settings_;
+  bool exchanges_tensors_;
   int threads_;
+  Device::Kind device_kind_;
+  std::string device_name_;
   Floors floors_;
   std::shared_ptr<Prepared> prepared_;
   bool has_failed_ = false;

@@ -40,8 +40,15 @@ class SuiteTest : public testing::Test {
     return recorder.runs.at(0);
   }
 
+  static Settings settings() {
+    Settings settings;
+    settings.run.threads = 1;
+    settings.run.device = DeviceChoice::cpu;
+    return settings;
+  }
+
   dist::Communicator communicator_;
-  Suite suite_{communicator_, 1};
+  Suite suite_{communicator_, settings(), true};
   int last_rank_ = communicator_.size() - 1;
 };
 
