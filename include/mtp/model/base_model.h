@@ -48,8 +48,6 @@ class BaseModel {
                  KeyValueCache* cache) const;
   Value per_layer_inputs(Graph& g, const Value& embeddings_TH, const Lookup& lookup) const;
 
-  std::vector<std::int64_t> looked_up(std::span<const std::int64_t> ids) const;
-
   hf::TextConfig config_;
   std::vector<std::int64_t> special_ids_;
   AttentionTypes types_;
