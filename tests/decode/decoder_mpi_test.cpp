@@ -109,7 +109,7 @@ TEST_P(DecoderTest, HiddenStatesHaveTheSameBitsHoweverTheTextIsVerified) {
 
 TEST_P(DecoderTest, InBf16TokensAndHiddenStatesAreTheSameHoweverTheTextIsVerified) {
   LoadedPair rounded(test::with_small_vocabulary(GetParam()), 3, {.number = 2, .dtype = DType::bf16});
-  const model::BaseModel base(config(), rounded.pair.base_layer_scalars, rounded.parameters);
+  const model::BaseModel base(rounded.pair.base_config, rounded.pair.base_layer_scalars, rounded.parameters);
   const Ids text = prompt(70);
   const std::vector<float> one_by_one = hidden_in_decoding(rounded, base, text, 11, 1, 1);
   EXPECT_EQ(hidden_in_decoding(rounded, base, text, 11, 5, 3), one_by_one);
@@ -129,7 +129,8 @@ TEST_P(DecoderTest, HiddenStatesInBf16AreNearThoseInFp32) {
   LoadedPair rounded(test::with_small_vocabulary(GetParam()), 3, {.number = 2, .dtype = DType::bf16});
   const Ids text = prompt(40);
   const auto hidden_of = [&](LoadedPair& pair) {
-    return hidden_in_decoding(pair, {config(), pair.pair.base_layer_scalars, pair.parameters}, text, 11, 3, 2);
+    return hidden_in_decoding(pair, {pair.pair.base_config, pair.pair.base_layer_scalars, pair.parameters}, text, 11, 3,
+                              2);
   };
   const std::vector<float> got = hidden_of(rounded), want = hidden_of(loaded);
   double square = 0, difference = 0;
