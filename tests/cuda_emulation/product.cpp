@@ -38,13 +38,19 @@ void compute(const Operand& a, const Operand& b, float beta, const Tensor& c) {
   }
 }
 
+/// A reference that does not count: on a GPU, what is queued keeps no memory.
+Tensor uncounted(const Tensor& tensor) {
+  return {std::shared_ptr<std::byte>(std::shared_ptr<void>(), tensor.data<std::byte>()), tensor.shape(),
+          tensor.dtype()};
+}
+
 }  // namespace
 
 void multiply(Device& device, const Operand& a, const Operand& b, float beta, const Tensor& c) {
   MTP_ASSERT(a.columns() == b.rows() && c.size(0) == a.rows() && c.size(1) == b.columns());
-  const auto later = [stored_a = a.stored, stored_b = b.stored, a_transposed = a.is_transposed,
-                      b_transposed = b.is_transposed, beta, c] {
-    compute({stored_a, a_transposed}, {stored_b, b_transposed}, beta, c);
+  const auto later = [stored_a = uncounted(a.stored), stored_b = uncounted(b.stored), a_transposed = a.is_transposed,
+                      b_transposed = b.is_transposed, beta, to = uncounted(c)] {
+    compute({stored_a, a_transposed}, {stored_b, b_transposed}, beta, to);
     return true;
   };
   emulation::enqueue(device.context().stream(), later);

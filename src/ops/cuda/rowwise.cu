@@ -145,8 +145,8 @@ struct Seen {
 
 /// A block attends from one row to a span of one key head, for up to `most` of the heads that share it.
 template <int n, int most>
-__global__ void __launch_bounds__(threads) span_kernel(AttentionMask mask, const std::int64_t* first,
-                                                       std::int64_t heads, Elements q, Ring k, Ring v, Spans spans) {
+__global__ void __launch_bounds__(threads, 2) span_kernel(AttentionMask mask, const std::int64_t* first,
+                                                          std::int64_t heads, Elements q, Ring k, Ring v, Spans spans) {
   __shared__ float query[most][widest_head];
   __shared__ float scores[most][keys_of_span];
   const std::int64_t row = blockIdx.z, width = k.width, per_group = heads / k.kv_heads;
