@@ -119,7 +119,7 @@ class Step:
     length: int = 2048  # positions of a sequence, one sequence a micro-batch
     micro_batches: int = 4  # of each rank
     dtype: int = BF16  # bytes of an element that is computed with
-    reduction: str = "ordered"  # or "fast"; "node-first" is ordered, with groups summed inside a node, and not built
+    reduction: str = "ordered"  # in one exchange; "node-first": groups are summed inside a node; or "fast"
     recompute: bool = False
 
 
@@ -196,7 +196,7 @@ def reduction(machine: Machine, step: Step, size: float, ranks: int) -> float:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of a step. The program does one after the other; `hidden` is what overlap could make of it."""
+    """Seconds of a step: one after the other, as where MPI carries tensors; `hidden`: overlapped, as with NCCL."""
 
     compute: float
     gather: float

@@ -32,15 +32,16 @@ def memory(pair: Pair, step: Step, ranks: int, is_gpu: bool = True) -> int:
 
 def table(name: str, step: Step, machine: Machine) -> str:
     """Markdown. Efficiency is the share of compute in the step."""
-    columns = ["GPUs", f"{name}: compute, s", "gathers", "reduction: ordered", "node first", "fast"]
-    columns += ["step: ordered", "node first", "fast", "fast, overlapped", "efficiency: ordered", "fast", "memory, GB"]
+    columns = ["GPUs", f"{name}: compute, s", "gathers", "reduction: one exchange", "node first", "fast"]
+    columns += ["step: one exchange", "node first", "node first, overlapped", "fast, overlapped"]
+    columns += ["efficiency: node first", "node first, overlapped", "memory, GB"]
     lines = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
     for ranks in RANKS:
         by = {kind: times(PAIRS[name], replace(step, reduction=kind), machine, ranks) for kind in KINDS}
         ordered, first, fast = by.values()
         seconds = [ordered.compute, ordered.gather, ordered.reduce, first.reduce, fast.reduce]
-        seconds += [ordered.total, first.total, fast.total, fast.hidden]
-        numbers = [f"{value:.2f}" for value in seconds + [t.compute / t.total for t in (ordered, fast)]]
+        seconds += [ordered.total, first.total, first.hidden, fast.hidden]
+        numbers = [f"{value:.2f}" for value in [*seconds, first.compute / first.total, first.compute / first.hidden]]
         size = memory(PAIRS[name], step, ranks) / 1e9
         lines.append(f"| {ranks} | {' | '.join(numbers)} | {size:.0f} |")
     return "\n".join(lines)
@@ -56,8 +57,13 @@ def draw(step: Step, machine: Machine, out: Path) -> None:
     for (name, pair), row in zip(list(PAIRS.items())[:2], panels, strict=True):
         for kind in KINDS:
             of_ranks = [times(pair, replace(step, reduction=kind), machine, ranks) for ranks in RANKS]
-            row[0].plot(RANKS, [t.total for t in of_ranks], "o-", markersize=3, label=kind)
-            row[1].plot(RANKS, [t.compute / t.total for t in of_ranks], "o-", markersize=3, label=kind)
+            lines = {"one exchange" if kind == "ordered" else kind: [t.total for t in of_ranks]}
+            if kind == "node-first":
+                lines["node-first, overlapped"] = [t.hidden for t in of_ranks]
+            for label, seconds in lines.items():
+                shares = [t.compute / total for t, total in zip(of_ranks, seconds, strict=True)]
+                row[0].plot(RANKS, seconds, "o-", markersize=3, label=label)
+                row[1].plot(RANKS, shares, "o-", markersize=3, label=label)
         for recompute in (False, True):
             sizes = [memory(pair, replace(step, recompute=recompute), ranks) / 1e9 for ranks in RANKS]
             row[2].plot(RANKS, sizes, "o-", markersize=3, label="recomputed" if recompute else "kept activations")
