@@ -39,7 +39,7 @@ struct Suite::Prepared {
 };
 
 Suite::Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors)
-    : Suite(communicator, settings, exchanges_tensors, apps::device_of(settings, communicator)) {}
+    : Suite(communicator, settings, exchanges_tensors, apps::device_of(settings, communicator, "option --device")) {}
 
 Suite::Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors, const Device& device)
     : communicator_(communicator),

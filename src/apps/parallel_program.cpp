@@ -52,7 +52,7 @@ int threads_of(const Settings& settings, const dist::Communicator& communicator)
   return std::max(1, cores / communicator.ranks_on_this_node());
 }
 
-Device device_of(const Settings& settings, const dist::Communicator& communicator) {
+Device device_of(const Settings& settings, const dist::Communicator& communicator, std::string_view asked_by) {
   if (settings.run.device == DeviceChoice::cpu) return Device(threads_of(settings, communicator));
   const CudaDevices found = find_cuda_devices();
   const std::vector<std::string> lacking =
@@ -61,7 +61,7 @@ Device device_of(const Settings& settings, const dist::Communicator& communicato
   if (first == lacking.end()) return Device::cuda(communicator.rank_on_this_node() % found.count);
   const bool nobody_has = std::ranges::none_of(lacking, [](const std::string& remark) { return remark.empty(); });
   if (nobody_has && settings.run.device == DeviceChoice::automatic) return Device(threads_of(settings, communicator));
-  throw AgreedError(fmt::format("setting run.device: rank {} has no GPU: {}{}; use nodes with GPUs, or set it to cpu",
+  throw AgreedError(fmt::format("{}: rank {} has no GPU: {}{}; use nodes with GPUs, or set it to cpu", asked_by,
                                 first - lacking.begin(), *first, nobody_has ? "" : ", although others have"),
                     2);
 }

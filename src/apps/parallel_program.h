@@ -3,6 +3,7 @@
 #include <functional>
 
 #include <string>
+#include <string_view>
 
 #include "mtp/core/settings.h"
 #include "mtp/dist/communicator.h"
@@ -22,8 +23,9 @@ int exit_code(train::Trainer::End end);
 int threads_of(const Settings& settings, const dist::Communicator& communicator);
 
 /// This rank's device, by the setting `run.device`: ranks of a node take its GPUs in turn. Collective; throws
-/// AgreedError where the ranks find GPUs on some nodes only, or none although that was asked for.
-Device device_of(const Settings& settings, const dist::Communicator& communicator);
+/// AgreedError where the ranks find GPUs on some nodes only, or none although that was asked for (`asked_by`).
+Device device_of(const Settings& settings, const dist::Communicator& communicator,
+                 std::string_view asked_by = "setting run.device");
 
 /// Rank 0 prints the program's version, revision, libraries and devices; returns the exit code.
 int print_version(const dist::Communicator& communicator, const std::string& program);

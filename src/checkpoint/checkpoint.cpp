@@ -1,5 +1,6 @@
 #include "mtp/checkpoint/checkpoint.h"
 
+#include <exception>
 #include <functional>
 #include <optional>
 #include <sstream>
@@ -20,18 +21,25 @@ void agree_on_damage(const dist::Communicator& communicator, const std::function
   if (!failure.empty()) throw DamagedCheckpoint(failure);
 }
 
+/// Elements of a tensor; whatever keeps them from being read is damage.
+void read(const State& state, const std::string& name, const Shape& shape, std::int64_t begin,
+          std::span<float> values) {
+  try {
+    if (const Shape saved = state.shape(name); saved != shape)
+      throw Error("{}: {} has shape {}, the pair needs {}", state.directory().string(), name, to_string(saved),
+                  to_string(shape));
+    state.read(name, begin, values);
+  } catch (const Error& error) {
+    throw DamagedCheckpoint(error.what());
+  }
+}
+
 void restore_shard(const State& state, const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard,
                    Device& device) {
   for (const dist::ShardedUnit::Piece& piece : unit.pieces()) {
     const dist::UnitLayout::Member& member = unit.layout().members()[piece.member];
-    const std::string name = kind + member.name;
-    if (const Shape shape = state.shape(name); shape != member.shape)
-      throw Error("{}: {} has shape {}, the pair needs {}", state.directory().string(), name, to_string(shape),
-                  to_string(member.shape));
-    std::vector<float> values(static_cast<std::size_t>(piece.elements));
-    state.read(name, piece.begin, values);
-    device.copy(device.from_host(values, {piece.elements}, shard.dtype()),
-                shard.slice(piece.position, {piece.elements}));
+    dist::fill(device, shard, piece,
+               [&](auto begin, auto values) { read(state, kind + member.name, member.shape, begin, values); });
   }
 }
 
@@ -66,11 +74,19 @@ State open(const fs::path& checkpoint, const dist::Communicator& communicator) {
 }
 
 void restore(const State& state, const dist::Units& units, Device& device, const dist::Communicator& communicator) {
+  std::exception_ptr no_damage;  // of the device: that a checkpoint cannot be restored does not make it unsound
   agree_on_damage(communicator, [&] {
-    for_each_shard(units, [&](const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard) {
-      restore_shard(state, kind, unit, shard, device);
-    });
+    try {
+      for_each_shard(units, [&](const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard) {
+        restore_shard(state, kind, unit, shard, device);
+      });
+    } catch (const DamagedCheckpoint&) {
+      throw;
+    } catch (...) {
+      no_damage = std::current_exception();
+    }
   });
+  if (no_damage) std::rethrow_exception(no_damage);
 }
 
 void verify(const State& state, const dist::Communicator& communicator) {

@@ -53,7 +53,10 @@ Decoder::Decoder(Device& device, const hf::Pair& pair, const model::Parameters& 
       bytes_per_forward_(bytes_of_base(parameters)),
       base_(pair.base_config, pair.base_layer_scalars, parameters),
       drafter_(pair.drafter_config, serving(options_), pair.drafter_layer_scalars, model::token_ordering(device, pair),
-               parameters) {}
+               parameters) {
+  // The weights must not be rounded within a replay, whose memory is not kept.
+  for (const auto& unit : parameters.units()) MTP_ASSERT(unit->master().dtype() == unit->compute_dtype());
+}
 
 Decoder::~Decoder() = default;
 

@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cstdlib>
 #include <exception>
-#include <future>
 #include <numeric>
 #include <thread>
 
@@ -279,13 +278,7 @@ void Communicator::give_up(const Collective& collective, std::string_view reason
 }
 
 void Communicator::abort(int exit_code) const {
-  // A collective on a GPU would hold up the end of this process; so may, at worst, what ends the collective.
-  if (transport_->overlaps()) {
-    std::packaged_task<void()> abandon([transport = transport_] { transport->abandon(); });
-    const std::future<void> abandoned = abandon.get_future();
-    std::thread(std::move(abandon)).detach();
-    abandoned.wait_for(end_of_job_time);
-  }
+  transport_->abandon();  // a collective on a GPU would hold up the end of this process
   MPI_Abort(comm_, exit_code);
   std::abort();  // MPI_Abort does not return
 }

@@ -37,11 +37,8 @@ void Overlap::add_later(std::function<void()> add) {
 }
 
 void Overlap::add_what_waits() {
-  for (auto left = waiting_.size(); left > 0; --left) {
-    const std::function<void()> add = std::move(waiting_.front());
-    waiting_.pop_front();
-    add();
-  }
+  // What these put off in turn comes after them all.
+  for (const std::function<void()>& add : std::exchange(waiting_, {})) add();
 }
 
 }  // namespace mtp::dist

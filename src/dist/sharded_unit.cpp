@@ -310,6 +310,17 @@ Tensor ShardedUnit::gather(const Tensor& shard) const {
   return whole;
 }
 
+void fill(Device& device, const Tensor& shard, const ShardedUnit::Piece& piece,
+          const std::function<void(std::int64_t begin, std::span<float> values)>& read) {
+  constexpr std::int64_t most = std::int64_t{1} << 24;  // elements that are in memory twice
+  for (std::int64_t done = 0; done < piece.elements; done += most) {
+    const Shape count{std::min(most, piece.elements - done)};
+    std::vector<float> values(static_cast<std::size_t>(count[0]));
+    read(piece.begin + done, values);
+    device.copy(device.from_host(values, count, shard.dtype()), shard.slice(piece.position + done, count));
+  }
+}
+
 Tensor ShardedUnit::member(const Tensor& whole, std::size_t index) const {
   const UnitLayout::Member& member = layout_.members()[index];
   return whole.slice(member.offset, member.shape);

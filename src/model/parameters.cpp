@@ -50,17 +50,11 @@ std::vector<dist::ShardedUnit*> Parameters::units_of(const std::string& prefix) 
 }
 
 void Parameters::load(const hf::Pair& pair, Device& device) {
-  constexpr std::int64_t most = std::int64_t{1} << 24;  // elements that are in memory twice
   for (const auto& unit : units_)
     for (const dist::ShardedUnit::Piece& piece : unit->pieces()) {
       const auto [files, name] = pair.source_of(unit->layout().members()[piece.member].name);
-      const Tensor& master = unit->master();
-      for (std::int64_t done = 0; done < piece.elements; done += most) {
-        const Shape count{std::min(most, piece.elements - done)};
-        std::vector<float> values(static_cast<std::size_t>(count[0]));
-        files->read(name, piece.begin + done, values);
-        device.copy(device.from_host(values, count, master.dtype()), master.slice(piece.position + done, count));
-      }
+      dist::fill(device, unit->master(), piece,
+                 [&, files = files, name = name](auto begin, auto values) { files->read(name, begin, values); });
     }
 }
 

@@ -45,8 +45,8 @@ std::byte* Arena::take(std::size_t size) {
     block = memory_->allocate(size);
   }
   if (block == nullptr)
-    throw Error("memory: {} MiB could not be allocated beside {} MiB in use; use more ranks or train.recompute true",
-                size >> 20, in_use_ >> 20);
+    throw Error("memory: {} MiB could not be allocated beside {} MiB in use; {}", size >> 20, in_use_ >> 20,
+                memory_->remedy());
   held_ += static_cast<std::int64_t>(size);
   ++fresh_allocations_;
   return block;

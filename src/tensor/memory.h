@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string_view>
 
 namespace mtp {
 
@@ -14,6 +15,8 @@ class Memory {
   /// Null where there is not enough.
   virtual std::byte* allocate(std::size_t bytes) = 0;
   virtual void free(std::byte* block) = 0;
+  /// What to do where there is not enough.
+  virtual std::string_view remedy() const { return "use more ranks or train.recompute true"; }
   virtual void set_zero(void* to, std::size_t bytes) = 0;
   /// Both on the device or, for a GPU, in pinned memory of the host.
   virtual void copy(const void* from, void* to, std::size_t bytes) = 0;

@@ -58,7 +58,7 @@ class Communicator {
   /// could wait for a thread that hangs on the same disk as the missing rank.
   void on_missing_ranks(Handler handler) { missing_ranks_ = std::move(handler); }
 
-  /// Seconds that this rank has spent in collectives since it started.
+  /// Seconds that this rank has spent in collectives over MPI since it started.
   double waited() const { return waited_; }
 
   void barrier(std::string_view what) const;

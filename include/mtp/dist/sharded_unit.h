@@ -166,6 +166,11 @@ class ShardedUnit final : public ParameterGroup {
   OrderedSum sum_;
 };
 
+/// Writes a piece of a shard in parts that are small beside a model: `read(begin, values)` gives the elements of the
+/// member from `begin` on.
+void fill(Device& device, const Tensor& shard, const ShardedUnit::Piece& piece,
+          const std::function<void(std::int64_t begin, std::span<float> values)>& read);
+
 using Units = std::vector<std::unique_ptr<ShardedUnit>>;
 
 }  // namespace mtp::dist

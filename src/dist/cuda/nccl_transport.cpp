@@ -2,9 +2,12 @@
 
 #include <nccl.h>
 
+#include <chrono>
 #include <deque>
 #include <exception>
+#include <future>
 #include <string>
+#include <thread>
 
 #include "../../tensor/cuda/context.h"
 #include "../../tensor/cuda/stream.h"
@@ -12,6 +15,8 @@
 namespace mtp::dist {
 
 namespace {
+
+constexpr std::chrono::seconds time_to_abort{10};  // which NCCL may not come back from
 
 /// A collective on the communication stream.
 struct Queued {
@@ -54,7 +59,7 @@ class NcclTransport final : public Transport {
 
   Transfer gather(const Tensor& shard, const Tensor& whole, std::int64_t, std::string_view what) override {
     return start("gather", what, {shard, whole}, [&](cudaStream_t stream) {
-      check(ncclAllGather(shard.data<std::byte>(), whole.data<std::byte>(), bytes_of(shard), ncclInt8, nccl_, stream));
+      queue(ncclAllGather(shard.data<std::byte>(), whole.data<std::byte>(), bytes_of(shard), ncclInt8, nccl_, stream));
     });
   }
 
@@ -63,15 +68,15 @@ class NcclTransport final : public Transport {
     const std::size_t bytes = bytes_of(slices) / peers.to.size();
     return start("exchange", what, {slices, received}, [&](cudaStream_t stream) {
       for (std::size_t k = 0; k < peers.to.size(); ++k) {
-        check(ncclSend(slices.data<std::byte>() + k * bytes, bytes, ncclInt8, peers.to[k], nccl_, stream));
-        check(ncclRecv(received.data<std::byte>() + k * bytes, bytes, ncclInt8, peers.from[k], nccl_, stream));
+        queue(ncclSend(slices.data<std::byte>() + k * bytes, bytes, ncclInt8, peers.to[k], nccl_, stream));
+        queue(ncclRecv(received.data<std::byte>() + k * bytes, bytes, ncclInt8, peers.from[k], nccl_, stream));
       }
     });
   }
 
   Transfer reduce_scatter(const Tensor& slices, const Tensor& sum, std::string_view what) override {
     return start("sum", what, {slices, sum}, [&](cudaStream_t stream) {
-      check(ncclReduceScatter(slices.f32(), sum.f32(), static_cast<std::size_t>(sum.elements()), ncclFloat32, ncclSum,
+      queue(ncclReduceScatter(slices.f32(), sum.f32(), static_cast<std::size_t>(sum.elements()), ncclFloat32, ncclSum,
                               nccl_, stream));
     });
   }
@@ -84,8 +89,8 @@ class NcclTransport final : public Transport {
       for (int r = 0; r < communicator_.size(); ++r) {
         const std::size_t out = static_cast<std::size_t>(to_each[r]) * row;
         const std::size_t in = static_cast<std::size_t>(from_each[r]) * row;
-        if (out > 0) check(ncclSend(from, out, ncclInt8, r, nccl_, stream));
-        if (in > 0) check(ncclRecv(to, in, ncclInt8, r, nccl_, stream));
+        if (out > 0) queue(ncclSend(from, out, ncclInt8, r, nccl_, stream));
+        if (in > 0) queue(ncclRecv(to, in, ncclInt8, r, nccl_, stream));
         from += out;
         to += in;
       }
@@ -93,7 +98,11 @@ class NcclTransport final : public Transport {
   }
 
   void abandon() override {
-    if (nccl_ != nullptr) ncclCommAbort(std::exchange(nccl_, nullptr));
+    if (nccl_ == nullptr) return;
+    std::packaged_task<void()> abort([nccl = std::exchange(nccl_, nullptr)] { ncclCommAbort(nccl); });
+    const std::future<void> aborted = abort.get_future();
+    std::thread(std::move(abort)).detach();
+    aborted.wait_for(time_to_abort);
   }
 
  private:
@@ -101,9 +110,9 @@ class NcclTransport final : public Transport {
     return static_cast<std::size_t>(tensor.elements()) * size_of(tensor.dtype());
   }
 
-  /// A call within a group: what it lacks to begin shows at the group's end.
-  static void check(ncclResult_t result) {
-    if (result != ncclSuccess && result != ncclInProgress) throw Error("NCCL: {}", ncclGetErrorString(result));
+  /// A call within a group, which must be ended all the same where one fails: the first failure is told then.
+  void queue(ncclResult_t result) {
+    if (group_ == ncclSuccess && result != ncclInProgress) group_ = result;
   }
 
   template <typename Calls>
@@ -111,9 +120,10 @@ class NcclTransport final : public Transport {
     const auto queued = std::make_shared<Queued>(kind, what);
     computed_.record(device_.context().stream());
     computed_.hold_back(stream_);
-    check(ncclGroupStart());
+    group_ = ncclGroupStart();
     calls(stream_);
-    settle(ncclGroupEnd(), queued->collective());
+    const ncclResult_t ended = ncclGroupEnd();
+    settle(group_ == ncclSuccess ? ended : group_, queued->collective());
     queued->done.record(stream_);
     queued_.push_back(queued);
     return Transfer(
@@ -164,9 +174,7 @@ class NcclTransport final : public Transport {
       computed_.record(stream_);
       wait_for_device([&] { return computed_.is_done(); });
       settle(ncclCommFinalize(nccl_), last);
-      check(ncclCommDestroy(nccl_));
-      nccl_ = nullptr;
-      return true;
+      return ncclCommDestroy(std::exchange(nccl_, nullptr)) == ncclSuccess;
     } catch (const Error&) {
       return false;
     }
@@ -177,6 +185,7 @@ class NcclTransport final : public Transport {
   CudaStream stream_;
   CudaEvent computed_;
   ncclComm_t nccl_ = nullptr;
+  ncclResult_t group_ = ncclSuccess;            // of the calls of the group that is being queued
   std::deque<std::shared_ptr<Queued>> queued_;  // in the stream's order; those that the host knows to be done are gone
 };
 

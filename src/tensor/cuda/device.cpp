@@ -40,6 +40,10 @@ class PinnedMemory : public Memory {
     return allocated(status, block);
   }
   void free(std::byte* block) override { cudaFreeHost(block); }
+  std::string_view remedy() const override {
+    return "this is pinned memory of the host: use more ranks or optimizer.moments bf16, or raise its limit (ulimit "
+           "-l)";
+  }
   void set_zero(void* to, std::size_t bytes) override { std::memset(to, 0, bytes); }
   void copy(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
   void copy_from_host(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
