@@ -8,6 +8,7 @@ namespace mtp::ops::cuda {
 namespace {
 
 constexpr int threads = 256;
+
 /// A thread rotates n neighbouring pairs (i, i + half) of a head; `sign` -1 turns back.
 template <int n>
 __global__ void rotate_kernel(SequenceTable sequences, std::int64_t heads, std::int64_t half, Frequencies frequencies,
@@ -21,16 +22,7 @@ __global__ void rotate_kernel(SequenceTable sequences, std::int64_t heads, std::
   const std::int64_t position = begin + row - sequences.offsets[sequences.of_row(row)] + position_offset;
   const std::int64_t low_at = (row * heads + head) * 2 * half + pair;
   Pack<n> low = x.load<n>(low_at), high = x.load<n>(low_at + half);
-#pragma unroll
-  for (int j = 0; j < n; ++j) {
-    float sine, cosine;
-    sincosf(static_cast<float>(position) * frequencies.inverse[pair + j], &sine, &cosine);
-    sine = sign * x.rounded(sine);
-    cosine = x.rounded(cosine);
-    const float a = low.values[j], b = high.values[j];
-    low.values[j] = a * cosine - b * sine;
-    high.values[j] = b * cosine + a * sine;
-  }
+  frequencies.rotate(low, high, pair, position, sign, x);
   y.store<n>(low_at, low);
   y.store<n>(low_at + half, high);
 }

@@ -78,18 +78,7 @@ __global__ void heads_kernel(AllHeads all, std::int64_t rows, std::int64_t width
   };
   for (std::int64_t i = lane * n; i < half; i += warp_size * n) {
     Pack<n> low = normed(i), high = normed(i + half);
-    if (heads.is_rotated) {
-#pragma unroll
-      for (int j = 0; j < n; ++j) {
-        float sine, cosine;
-        sincosf(static_cast<float>(position + position_offset) * frequencies.inverse[i + j], &sine, &cosine);
-        sine = x.rounded(sine);
-        cosine = x.rounded(cosine);
-        const float a = low.values[j], b = high.values[j];
-        low.values[j] = a * cosine - b * sine;
-        high.values[j] = b * cosine + a * sine;
-      }
-    }
+    if (heads.is_rotated) frequencies.rotate(low, high, i, position + position_offset, 1, x);
     y.store<n>(i, low);
     y.store<n>(i + half, high);
   }
