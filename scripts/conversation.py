@@ -1,0 +1,25 @@
+"""What a record of a data set says: all that a chat template is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Message = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    messages: list[Message]
+    tools: list[dict[str, object]] | None = None  # declarations of functions, as the template takes them
+    template_arguments: dict[str, object] = field(default_factory=dict)  # the record's own, such as enable_thinking
+    where: str = ""  # FILE:LINE or FILE: row N, for reports
+
+
+class Refused(Exception):
+    """A record that is left out. `reason` is what it is counted under, the same for every record with this fault;
+    `detail` is what only this one can say."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason = reason
+        self.detail = detail
