@@ -3,7 +3,7 @@
 #include <sanitizer/asan_interface.h>
 
 #include <algorithm>
-#include <bit>
+#include <iterator>
 #include <utility>
 
 #include "mtp/core/error.h"
@@ -13,13 +13,17 @@ namespace mtp {
 namespace {
 
 std::size_t block_size(std::size_t bytes) {
-  bytes = std::max<std::size_t>(bytes, 1);
-  constexpr std::size_t most_wasted = std::size_t{64} << 20;
-  const std::size_t step = std::clamp(std::bit_floor(bytes) / 8, Memory::alignment, most_wasted);
-  return (bytes + step - 1) / step * step;
+  return (std::max<std::size_t>(bytes, 1) + Memory::alignment - 1) / Memory::alignment * Memory::alignment;
 }
 
 }  // namespace
+
+Arena::~Arena() {
+  for (const auto& [begin, range] : ranges_) {
+    ASAN_UNPOISON_MEMORY_REGION(begin, range.most);
+    memory_->release(range.memory);
+  }
+}
 
 std::shared_ptr<std::byte> Arena::allocate(std::size_t bytes) {
   const std::size_t size = block_size(bytes);
@@ -32,47 +36,98 @@ std::shared_ptr<std::byte> Arena::allocate(std::size_t bytes) {
 
 std::byte* Arena::take(std::size_t size) {
   const std::lock_guard lock(mutex_);
-  in_use_ += static_cast<std::int64_t>(size);
-  peak_ = std::max(peak_, in_use_);
-  if (auto found = unused_.find(size); found != unused_.end() && !found->second.empty()) {
-    std::byte* block = found->second.back();
-    found->second.pop_back();
-    return block;
-  }
-  std::byte* block = memory_->allocate(size);
+  std::byte* block = take_from_gap(size);
+  if (block == nullptr) block = take_from_end(size);
   if (block == nullptr) {
-    free_unused();
-    block = memory_->allocate(size);
+    release_unused();
+    block = take_from_end(size);
   }
   if (block == nullptr)
     throw Error("memory: {} MiB could not be allocated beside {} MiB in use; {}", size >> 20, in_use_ >> 20,
                 memory_->remedy());
-  held_ += static_cast<std::int64_t>(size);
-  ++fresh_allocations_;
+  in_use_ += static_cast<std::int64_t>(size);
   return block;
+}
+
+std::byte* Arena::take_from_gap(std::size_t size) {
+  const auto smallest = gaps_by_size_.lower_bound({size, nullptr});
+  if (smallest == gaps_by_size_.end()) return nullptr;
+  const auto [gap_size, block] = *smallest;
+  remove_gap(gaps_.find(block));
+  if (gap_size > size) add_gap(block + size, gap_size - size);
+  return block;
+}
+
+std::byte* Arena::take_from_end(std::size_t size) {
+  for (auto& [begin, range] : ranges_)
+    if (std::byte* block = begin + range.end; extend(range, range.end + size)) return block;
+  Range fresh{.memory = memory_->reserve(size)};
+  std::byte* begin = fresh.memory.begin;
+  if (begin == nullptr) return nullptr;
+  Range& range = ranges_.emplace(begin, fresh).first->second;
+  if (extend(range, size)) return begin;
+  memory_->release(range.memory);
+  ranges_.erase(begin);
+  return nullptr;
+}
+
+bool Arena::extend(Range& range, std::size_t end) {
+  if (end > range.memory.size || (end > range.memory.backed && !memory_->back(range.memory, end))) return false;
+  range.end = end;
+  if (end <= range.most) return true;
+  held_ += static_cast<std::int64_t>(end - range.most);
+  ++fresh_allocations_;
+  range.most = end;
+  return true;
 }
 
 void Arena::give_back(std::byte* block, std::size_t size) {
   const std::lock_guard lock(mutex_);
   ASAN_POISON_MEMORY_REGION(block, size);
   in_use_ -= static_cast<std::int64_t>(size);
-  unused_[size].push_back(block);
+  Range& range = std::prev(ranges_.upper_bound(block))->second;
+  // Gaps beside it become one with it; two ranges may lie side by side and do not.
+  if (const auto next = gaps_.find(block + size); next != gaps_.end() && block + size != range.memory.begin + range.end) {
+    size += next->second;
+    remove_gap(next);
+  }
+  const auto after = gaps_.lower_bound(block);
+  if (after != gaps_.begin())
+    if (const auto before = std::prev(after); before->first + before->second == block && block != range.memory.begin) {
+      block = before->first;
+      size += before->second;
+      remove_gap(before);
+    }
+  if (block + size == range.memory.begin + range.end)
+    range.end -= size;
+  else
+    add_gap(block, size);
+}
+
+void Arena::add_gap(std::byte* begin, std::size_t size) {
+  gaps_.emplace(begin, size);
+  gaps_by_size_.emplace(size, begin);
+}
+
+void Arena::remove_gap(std::map<std::byte*, std::size_t>::iterator gap) {
+  gaps_by_size_.erase({gap->second, gap->first});
+  gaps_.erase(gap);
 }
 
 void Arena::keep_for_recorded() {
   const std::lock_guard lock(mutex_);
-  for (auto& [size, blocks] : unused_)
-    for (std::byte* block : blocks) ASAN_UNPOISON_MEMORY_REGION(block, size);
+  for (const auto& [begin, range] : ranges_) ASAN_UNPOISON_MEMORY_REGION(begin, range.most);
 }
 
-void Arena::free_unused() {
-  for (auto& [size, blocks] : unused_)
-    for (std::byte* block : blocks) {
-      ASAN_UNPOISON_MEMORY_REGION(block, size);
-      memory_->free(block);
-      held_ -= static_cast<std::int64_t>(size);
-    }
-  unused_.clear();
+void Arena::release_unused() {
+  std::erase_if(ranges_, [this](const auto& entry) {
+    const Range& range = entry.second;
+    if (range.end > 0) return false;
+    ASAN_UNPOISON_MEMORY_REGION(entry.first, range.most);
+    held_ -= static_cast<std::int64_t>(range.most);
+    memory_->release(range.memory);
+    return true;
+  });
 }
 
 }  // namespace mtp

@@ -4,44 +4,67 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <vector>
+#include <set>
+#include <utility>
 
 #include "memory.h"
 
 namespace mtp {
 
 /// Hands out blocks of memory and takes them back for reuse: fresh memory from the system costs more than many of the
-/// operations that fill it. Blocks come in eight sizes per power of two, so that at most an eighth is wasted, and never
-/// more than 64 MiB, as shards are large. A block is free again as soon as the last tensor in it is gone, although
-/// operations of a device with a stream may still be under way: whoever gets it next uses it in later operations of the
-/// same stream.
+/// operations that fill it. Blocks are cut from ranges of addresses, from the smallest gap that they fit into, and a gap
+/// grows with what is free beside it; so what is held stays close to what is in use, whatever the sizes. A block goes
+/// where the blocks that are there decide, never where earlier ones were: the same calls from the same state give the
+/// same addresses.
+///
+/// A block is free again as soon as the last tensor in it is gone, although operations of a device with a stream may
+/// still be under way: whoever gets it next uses it in later operations of the same stream.
 class Arena : public std::enable_shared_from_this<Arena> {
  public:
   explicit Arena(std::shared_ptr<Memory> memory) : memory_(std::move(memory)) {}
-  ~Arena() { free_unused(); }
+  ~Arena();
 
   std::shared_ptr<std::byte> allocate(std::size_t bytes);
 
   Memory& memory() const { return *memory_; }
   const std::shared_ptr<Memory>& shared_memory() const { return memory_; }
+  /// Bytes of the blocks that are in use.
   std::int64_t in_use() const { return in_use_; }
-  std::int64_t peak() const { return peak_; }
+  /// Bytes that are or were part of a block, which the system does not get back: the most that was ever held.
   std::int64_t held() const { return held_; }
+  /// How often more had to be held.
   std::int64_t fresh_allocations() const { return fresh_allocations_; }
 
-  /// Recorded operations go on to use the blocks that are free now: no block goes back to the system before the end of
-  /// the arena, and none is out of bounds of a tensor to the address sanitizer.
+  /// Recorded operations go on to use what is free now: none of it is out of bounds of a tensor to the address
+  /// sanitizer.
   void keep_for_recorded();
 
  private:
+  /// From byte `end` on a range has no block, up to byte `most` it has had some.
+  struct Range {
+    Memory::Range memory;
+    std::size_t end = 0, most = 0;
+  };
+  using Ranges = std::map<std::byte*, Range>;  // by their first address
+
   std::byte* take(std::size_t size);
+  /// Null where no gap is large enough.
+  std::byte* take_from_gap(std::size_t size);
+  /// Behind the last block of a range. Null where there is not enough memory.
+  std::byte* take_from_end(std::size_t size);
+  bool extend(Range& range, std::size_t end);
   void give_back(std::byte* block, std::size_t size);
-  void free_unused();
+  void add_gap(std::byte* begin, std::size_t size);
+  void remove_gap(std::map<std::byte*, std::size_t>::iterator gap);
+  /// Ranges without a block.
+  void release_unused();
 
   const std::shared_ptr<Memory> memory_;
   std::mutex mutex_;
-  std::map<std::size_t, std::vector<std::byte*>> unused_;
-  std::int64_t in_use_ = 0, peak_ = 0, held_ = 0, fresh_allocations_ = 0;
+  Ranges ranges_;
+  std::map<std::byte*, std::size_t> gaps_;                     // between blocks of a range: size by first address
+  std::set<std::pair<std::size_t, std::byte*>> gaps_by_size_;  // the same
+  std::int64_t in_use_ = 0, held_ = 0, fresh_allocations_ = 0;
 };
 
 }  // namespace mtp

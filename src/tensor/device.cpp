@@ -1,7 +1,10 @@
 #include "mtp/tensor/device.h"
 
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -12,16 +15,41 @@ namespace mtp {
 
 namespace {
 
+/// Addresses for all of the machine's memory; the system gives pages for what is used of them.
 class HostMemory : public Memory {
  public:
-  std::byte* allocate(std::size_t bytes) override {
-    return static_cast<std::byte*>(std::aligned_alloc(alignment, bytes));
+  Range reserve(std::size_t bytes) override {
+    const std::size_t least = round_up(bytes);
+    for (std::size_t size = std::max(least, most_addresses());; size = std::max(least, round_up(size / 2))) {
+      void* begin = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (begin != MAP_FAILED) return {static_cast<std::byte*>(begin), size, 0};
+      if (size == least) return {};
+    }
   }
-  void free(std::byte* block) override { std::free(block); }
+  bool back(Range& range, std::size_t bytes) override {
+    const std::size_t end = round_up(bytes);
+    if (mprotect(range.begin + range.backed, end - range.backed, PROT_READ | PROT_WRITE) != 0) return false;
+    range.backed = end;
+    return true;
+  }
+  void release(const Range& range) override { munmap(range.begin, range.size); }
   void set_zero(void* to, std::size_t bytes) override { std::memset(to, 0, bytes); }
   void copy(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
   void copy_from_host(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
   void copy_to_host(const void* from, void* to, std::size_t bytes) override { std::memcpy(to, from, bytes); }
+
+ private:
+  static std::size_t round_up(std::size_t bytes) {
+    constexpr std::size_t step = std::size_t{2} << 20;  // a huge page
+    return (bytes + step - 1) / step * step;
+  }
+  /// A limit on addresses (ulimit -v) holds for the rest of the program too.
+  static std::size_t most_addresses() {
+    rlimit limit = {};
+    const bool is_limited = getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+    const auto memory = static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE));
+    return round_up(is_limited ? std::min<std::size_t>(memory, limit.rlim_cur / 2) : memory);
+  }
 };
 
 std::size_t bytes_of(const Tensor& tensor) {
@@ -121,8 +149,7 @@ void Device::copy_from_host(const Tensor& from_host, const Tensor& to) const {
 }
 
 std::int64_t Device::memory_in_use() const { return arena_->in_use(); }
-std::int64_t Device::memory_peak() const { return arena_->peak(); }
-std::int64_t Device::memory_held() const { return arena_->held(); }
+std::int64_t Device::memory_peak() const { return arena_->held(); }
 std::int64_t Device::fresh_allocations() const { return arena_->fresh_allocations(); }
 
 }  // namespace mtp

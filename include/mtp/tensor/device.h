@@ -80,11 +80,11 @@ class Device {
   void copy_to_host(const Tensor& from, const Tensor& to_host) const;
   void copy_from_host(const Tensor& from_host, const Tensor& to) const;
 
-  /// Bytes in use, and the most that ever were, by tensors of this device.
+  /// Bytes in use by tensors of this device.
   std::int64_t memory_in_use() const;
+  /// The most bytes that were ever held: in use, or in gaps between what was. How often more had to be held: not once
+  /// in a steady step.
   std::int64_t memory_peak() const;
-  /// Bytes taken from the system, in use or kept for reuse, and how often some were taken: not once in a steady step.
-  std::int64_t memory_held() const;
   std::int64_t fresh_allocations() const;
 
  private:

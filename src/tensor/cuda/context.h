@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "../memory.h"
@@ -10,6 +11,7 @@
 #include "mtp/core/error.h"
 #include "mtp/tensor/device.h"
 #include "upload.h"
+#include "virtual_memory.h"
 
 namespace mtp {
 
@@ -35,8 +37,9 @@ class CudaContext : public Memory {
   /// What the library of matrix products keeps for this device; `ops` makes it with its first product.
   std::shared_ptr<void>& products() { return products_; }
 
-  std::byte* allocate(std::size_t bytes) override;
-  void free(std::byte* block) override;
+  Range reserve(std::size_t bytes) override;
+  bool back(Range& range, std::size_t bytes) override;
+  void release(const Range& range) override;
   void set_zero(void* to, std::size_t bytes) override;
   void copy(const void* from, void* to, std::size_t bytes) override;
   void copy_from_host(const void* from, void* to, std::size_t bytes) override;
@@ -46,6 +49,7 @@ class CudaContext : public Memory {
   int index_ = 0;
   cudaStream_t stream_ = nullptr;
   int multiprocessors_ = 0;
+  std::optional<VirtualMemory> virtual_memory_;  // unless this GPU or its driver has none
   Device::Wait wait_;
   CudaEvent to_be_copied_;
   Upload upload_;

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "../arena.h"
@@ -34,12 +35,13 @@ std::byte* allocated(cudaError_t status, void* block) {
 
 class PinnedMemory : public Memory {
  public:
-  std::byte* allocate(std::size_t bytes) override {
+  Range reserve(std::size_t bytes) override {
     void* block = nullptr;
     const cudaError_t status = cudaMallocHost(&block, bytes);
-    return allocated(status, block);
+    return {allocated(status, block), bytes, bytes};
   }
-  void free(std::byte* block) override { cudaFreeHost(block); }
+  bool back(Range&, std::size_t) override { return false; }
+  void release(const Range& range) override { cudaFreeHost(range.begin); }
   std::string_view remedy() const override {
     return "this is pinned memory of the host: use more ranks or optimizer.moments bf16, or raise its limit (ulimit "
            "-l)";
@@ -107,6 +109,7 @@ int used(int index) {
 CudaContext::CudaContext(int index) : index_(used(index)) {
   check_cuda(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, index), "its size");
   check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "a stream");
+  virtual_memory_ = VirtualMemory::of_device(index);
 }
 
 CudaContext::~CudaContext() {
@@ -128,13 +131,21 @@ void CudaContext::wait(const CudaEvent& event) const {
   while (!is_done()) sched_yield();
 }
 
-std::byte* CudaContext::allocate(std::size_t bytes) {
+Memory::Range CudaContext::reserve(std::size_t bytes) {
+  if (virtual_memory_) return virtual_memory_->reserve(std::max(bytes, properties().totalGlobalMem));
   void* block = nullptr;
-  const cudaError_t status = cudaMalloc(&block, bytes);
-  return allocated(status, block);
+  const std::size_t size = std::max(bytes, std::size_t{256} << 20);
+  const cudaError_t status = cudaMalloc(&block, size);
+  return {allocated(status, block), size, size};
 }
 
-void CudaContext::free(std::byte* block) { cudaFree(block); }
+bool CudaContext::back(Range& range, std::size_t bytes) { return virtual_memory_ && virtual_memory_->back(range, bytes); }
+
+void CudaContext::release(const Range& range) {
+  if (!virtual_memory_) return static_cast<void>(cudaFree(range.begin));
+  cudaStreamSynchronize(stream_);  // cudaFree does so by itself
+  virtual_memory_->release(range);
+}
 
 void CudaContext::set_zero(void* to, std::size_t bytes) {
   check_cuda(cudaMemsetAsync(to, 0, bytes, stream_), "a fill");
