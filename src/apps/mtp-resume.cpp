@@ -4,6 +4,7 @@
 
 #include <iostream>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "mtp/checkpoint/checkpoint.h"
@@ -25,7 +26,13 @@ int resume(const ResumeLine& command, const std::filesystem::path& path, dist::C
   Device device = apps::device_of(settings, communicator);
   const dist::Connection connection(communicator, device, settings.dist.transport);
   const train::Resumption from{*state, command.allowed_changes};
-  train::Trainer trainer(settings, device, communicator, from);
+  train::Inputs inputs = train::Inputs::open(settings, device, communicator, from);
+  if (inputs.nothing_is_left()) {
+    checkpoint::verify(*state, communicator);
+    spdlog::info("step {} of {}: nothing left to do", inputs.first_step(), inputs.steps());
+    return 0;
+  }
+  train::Trainer trainer(std::move(inputs), device, communicator, from);
   state.reset();  // its files must not be open when the run removes it
   return apps::exit_code(trainer.run());
 }

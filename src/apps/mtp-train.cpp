@@ -1,6 +1,7 @@
 // mtp-train [--config FILE] [--section.key value …]: trains a base and its drafter together.
 
 #include <iostream>
+#include <utility>
 
 #include "mtp/dist/connection.h"
 #include "mtp/train/trainer.h"
@@ -21,7 +22,8 @@ int run(int argc, char** argv, dist::Communicator& communicator) {
   communicator.set_timeout(command.settings.dist.timeout_minutes);
   Device device = apps::device_of(command.settings, communicator);
   const dist::Connection connection(communicator, device, command.settings.dist.transport);
-  return apps::exit_code(train::Trainer(command.settings, device, communicator).run());
+  train::Inputs inputs = train::Inputs::open(command.settings, device, communicator);
+  return apps::exit_code(train::Trainer(std::move(inputs), device, communicator).run());
 }
 
 }  // namespace

@@ -87,7 +87,8 @@ void Arena::give_back(std::byte* block, std::size_t size) {
   in_use_ -= static_cast<std::int64_t>(size);
   Range& range = std::prev(ranges_.upper_bound(block))->second;
   // Gaps beside it become one with it; two ranges may lie side by side and do not.
-  if (const auto next = gaps_.find(block + size); next != gaps_.end() && block + size != range.memory.begin + range.end) {
+  if (const auto next = gaps_.find(block + size);
+      next != gaps_.end() && block + size != range.memory.begin + range.end) {
     size += next->second;
     remove_gap(next);
   }

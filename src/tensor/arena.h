@@ -12,10 +12,10 @@
 namespace mtp {
 
 /// Hands out blocks of memory and takes them back for reuse: fresh memory from the system costs more than many of the
-/// operations that fill it. Blocks are cut from ranges of addresses, from the smallest gap that they fit into, and a gap
-/// grows with what is free beside it; so what is held stays close to what is in use, whatever the sizes. A block goes
-/// where the blocks that are there decide, never where earlier ones were: the same calls from the same state give the
-/// same addresses.
+/// operations that fill it. Blocks are cut from ranges of addresses, from the smallest gap that they fit into, and a
+/// gap grows with what is free beside it; so what is held stays close to what is in use, whatever the sizes. A block
+/// goes where the blocks that are there decide, never where earlier ones were: the same calls from the same state give
+/// the same addresses.
 ///
 /// A block is free again as soon as the last tensor in it is gone, although operations of a device with a stream may
 /// still be under way: whoever gets it next uses it in later operations of the same stream.

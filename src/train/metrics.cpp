@@ -57,6 +57,15 @@ std::vector<double> sum_losses(const dist::Communicator& communicator, const std
   return sums;
 }
 
+void StepMetrics::set_losses(const std::vector<double>& sums, double loss_weight) {
+  const auto labels = static_cast<double>(label_tokens);
+  loss_base = loss = sums[0] / labels;
+  for (std::size_t k = 1; k < sums.size(); ++k) {
+    loss_drafter.push_back(sums[k] / labels);
+    loss += loss_weight * loss_drafter.back();
+  }
+}
+
 std::string exact(double value) { return fmt::format("{:.16e}", value); }
 
 std::string exact(const std::vector<double>& values) {

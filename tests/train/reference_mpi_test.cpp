@@ -97,7 +97,7 @@ class Reference : public testing::TestWithParam<std::tuple<Device::Kind, std::st
     for (const std::string& argument : arguments) argv.push_back(argument.c_str());
     const Settings settings = parse_settings(static_cast<int>(argv.size()), argv.data()).settings;
     Device device = kind == Device::Kind::cpu ? Device(1) : Device::cuda(0);
-    Trainer(settings, device, communicator).run();
+    Trainer(Inputs::open(settings, device, communicator), device, communicator).run();
     is_first = communicator.is_first();
   }
 

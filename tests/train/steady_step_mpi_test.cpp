@@ -54,7 +54,8 @@ std::pair<std::int64_t, std::int64_t> taken_in(int steps, Device::Kind kind, con
   for (const std::string& argument : arguments) argv.push_back(argument.c_str());
   const dist::Communicator communicator;
   Device device = kind == Device::Kind::cpu ? Device(1) : Device::cuda(0);
-  Trainer(parse_settings(static_cast<int>(argv.size()), argv.data()).settings, device, communicator).run();
+  const Settings settings = parse_settings(static_cast<int>(argv.size()), argv.data()).settings;
+  Trainer(Inputs::open(settings, device, communicator), device, communicator).run();
   EXPECT_GE(device.memory_peak(), device.memory_in_use());
   return {device.fresh_allocations(), device.memory_peak()};
 }

@@ -42,7 +42,8 @@ TEST_P(ValidationReference, LossesAccuraciesAndAcceptedLengthAgree) {
   for (const std::string& argument : arguments) argv.push_back(argument.c_str());
   const dist::Communicator communicator;
   Device device(1);
-  Trainer(parse_settings(static_cast<int>(argv.size()), argv.data()).settings, device, communicator).run();
+  const Settings settings = parse_settings(static_cast<int>(argv.size()), argv.data()).settings;
+  Trainer(Inputs::open(settings, device, communicator), device, communicator).run();
 
   const Json want = read_json(fixture / "validation.json"), got = first_line(run / "validation.jsonl");
   EXPECT_EQ(got.size(), want.size() + 1);

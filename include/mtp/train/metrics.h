@@ -26,6 +26,8 @@ struct StepMetrics {
   std::int64_t memory_peak = 0;   // bytes on this rank's device
   int ranks = 1;
 
+  /// `sums`: what `sum_losses` gives of the step.
+  void set_losses(const std::vector<double>& sums, double loss_weight);
   double tokens_per_second() const { return static_cast<double>(tokens) / step_time; }
 };
 

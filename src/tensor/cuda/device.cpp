@@ -139,7 +139,9 @@ Memory::Range CudaContext::reserve(std::size_t bytes) {
   return {allocated(status, block), size, size};
 }
 
-bool CudaContext::back(Range& range, std::size_t bytes) { return virtual_memory_ && virtual_memory_->back(range, bytes); }
+bool CudaContext::back(Range& range, std::size_t bytes) {
+  return virtual_memory_ && virtual_memory_->back(range, bytes);
+}
 
 void CudaContext::release(const Range& range) {
   if (!virtual_memory_) return static_cast<void>(cudaFree(range.begin));

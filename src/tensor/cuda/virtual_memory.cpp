@@ -36,11 +36,11 @@ void check(CUresult result, const char* what) {
 std::optional<VirtualMemory> VirtualMemory::of_device(int index) {
   VirtualMemory memory;
   Driver& driver = memory.driver_;
-  const bool is_complete =
-      find("cuMemGetAllocationGranularity", driver.granularity) && find("cuMemAddressReserve", driver.reserve) &&
-      find("cuMemAddressFree", driver.free) && find("cuMemCreate", driver.create) &&
-      find("cuMemRelease", driver.release) && find("cuMemMap", driver.map) && find("cuMemUnmap", driver.unmap) &&
-      find("cuMemSetAccess", driver.set_access);
+  const bool is_complete = find("cuMemGetAllocationGranularity", driver.granularity) &&
+                           find("cuMemAddressReserve", driver.reserve) && find("cuMemAddressFree", driver.free) &&
+                           find("cuMemCreate", driver.create) && find("cuMemRelease", driver.release) &&
+                           find("cuMemMap", driver.map) && find("cuMemUnmap", driver.unmap) &&
+                           find("cuMemSetAccess", driver.set_access);
   memory.properties_.type = CU_MEM_ALLOCATION_TYPE_PINNED;
   memory.properties_.location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = index};
   std::size_t granularity = 0;

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mtp/checkpoint/run_state.h"
+#include "mtp/checkpoint/state.h"
+#include "mtp/core/settings.h"
+#include "mtp/data/data_file.h"
+#include "mtp/data/loader.h"
+#include "mtp/data/sampler.h"
+#include "mtp/dist/communicator.h"
+#include "mtp/hf/pair.h"
+#include "mtp/train/schedule.h"
+
+namespace mtp::train {
+
+/// What a run goes on from.
+struct Resumption {
+  const checkpoint::State& state;
+  std::vector<std::string> allowed_changes;  // as ResumeLine has them
+
+  bool allows(const char* change) const;
+};
+
+/// Everything that a run reads, opened and found to fit together, before anything is allocated or written.
+class Inputs {
+ public:
+  /// Collective. Throws UsageError or Error, in one line, for what does not fit together. `from` is not kept.
+  static Inputs open(const Settings& settings, const Device& device, const dist::Communicator& communicator,
+                     const std::optional<Resumption>& from = std::nullopt);
+
+  /// With what they leave open filled in: a resumed run reads it back.
+  const Settings& settings() const { return settings_; }
+  const hf::Pair& pair() const { return pair_; }
+  const data::DataFile& data() const { return data_; }
+  const std::optional<data::DataFile>& validation_data() const { return validation_data_; }
+  const Schedule& schedule() const { return schedule_; }
+  /// Of the data file and of the source pair.
+  const checkpoint::Fingerprints& fingerprints() const { return fingerprints_; }
+
+  std::int64_t first_step() const { return first_step_; }  // optimizer steps done before this start
+  std::int64_t steps() const { return steps_; }            // of the whole run
+  bool is_resumed() const { return is_resumed_; }
+  bool nothing_is_left() const { return first_step_ >= steps_; }
+
+  /// The order of the samples, and how this rank reads its share of them.
+  data::Sampler sampler() const;
+  data::Loader::Options reading() const;
+
+ private:
+  /// Checks all but the samples and the files' fingerprints.
+  Inputs(const Settings& settings, const Device& device, const dist::Communicator& communicator,
+         const std::optional<Resumption>& from);
+  void check_fit(int ranks) const;
+  void check_data(const data::DataFile& file) const;
+  void fill_in_settings(Device::Kind device);
+  void compare_fingerprints(const std::optional<Resumption>& from);
+  void check_samples(const data::DataFile& file) const;
+
+  Settings settings_;
+  int rank_, ranks_;
+  std::int64_t first_step_;
+  bool is_resumed_;
+  hf::Pair pair_;
+  data::DataFile data_;
+  std::optional<data::DataFile> validation_data_;
+  std::int64_t steps_ = 0;
+  Schedule schedule_;
+  checkpoint::Fingerprints fingerprints_;
+};
+
+}  // namespace mtp::train

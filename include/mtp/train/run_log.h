@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "mtp/core/settings.h"
+#include "mtp/train/metrics.h"
+#include "mtp/train/validation.h"
+
+namespace mtp::train {
+
+/// What a run says of itself: metrics.jsonl, validation.jsonl, and the lines on the screen and in log.txt. Rank 0's
+/// speaks; that of other ranks takes the same calls and is silent.
+class RunLog {
+ public:
+  /// Keeps what the files say of steps up to `first_step`. Throws Error where they cannot be written.
+  RunLog(const Settings& settings, std::int64_t first_step, std::int64_t steps, bool is_first_rank);
+
+  void add(const StepMetrics& metrics);
+  void add(const ValidationMetrics& metrics);
+  /// Throws Error where a line could not be written.
+  void finish();
+
+ private:
+  std::int64_t every_steps_, steps_;
+  std::optional<MetricsFile> metrics_, validation_;  // on rank 0
+  Progress progress_;
+};
+
+}  // namespace mtp::train

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <vector>
+
+#include "mtp/core/settings.h"
+#include "mtp/data/batch.h"
+#include "mtp/dist/sharded_unit.h"
+#include "mtp/hf/pair.h"
+#include "mtp/model/joint.h"
+#include "mtp/model/parameters.h"
+#include "mtp/train/optimizer.h"
+
+namespace mtp::train {
+
+/// A pair in training: this rank's shards of its parameters and moments, and the two halves of a step on them. All
+/// functions are collective.
+class TrainState {
+ public:
+  /// Weights are zero until they are loaded. `settings`: with the type to compute with. The references must outlive it.
+  TrainState(const Settings& settings, const hf::Pair& pair, Device& device, const dist::Communicator& communicator);
+
+  model::Parameters& parameters() { return parameters_; }
+  model::Joint& joint() { return joint_; }
+  Optimizer& optimizer() { return optimizer_; }
+  DType compute_dtype() const { return sharding_.compute_dtype; }
+
+  /// The gradients of a step's loss, into the units' sums, and this rank's losses. `mine`: its micro-batches r, r + R,
+  /// r + 2R, …; `label_tokens`: base labels of all ranks' micro-batches.
+  std::vector<model::LossSums> forward_backward(std::span<const data::MicroBatch> mine, std::int64_t label_tokens);
+
+  /// Rank 0 writes the step's summed gradients, not clipped, as a safetensors file.
+  void write_gradients(const std::filesystem::path& path) const;
+
+ private:
+  dist::Sharding sharding_;
+  model::Parameters parameters_;
+  model::Joint joint_;
+  Optimizer optimizer_;
+};
+
+}  // namespace mtp::train

@@ -1,0 +1,167 @@
+#include "mtp/train/inputs.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "mtp/checkpoint/checkpoint.h"
+#include "mtp/checkpoint/export.h"
+#include "mtp/checkpoint/fingerprint.h"
+#include "mtp/checkpoint/run_directory.h"
+#include "mtp/checkpoint/source.h"
+
+namespace mtp::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The folder may be the run directory, which is not there yet.
+void check_gradient_file(const Settings& settings) {
+  const fs::path file = fs::absolute(settings.run.dump_gradients).lexically_normal(), folder = file.parent_path();
+  if (fs::is_directory(file))
+    throw UsageError("setting run.dump_gradients: {} is a folder, name a file", file.string());
+  const bool is_in_run_dir = folder == fs::absolute(settings.run.dir / "").lexically_normal().parent_path();
+  if (!is_in_run_dir && access(folder.c_str(), W_OK | X_OK) != 0)
+    throw UsageError("setting run.dump_gradients: {} cannot be written: {}", file.string(), system_reason(errno));
+}
+
+/// A new run must not write over a checkpoint.
+void check_is_new(const Settings& settings) {
+  if (!settings.run.dump_gradients.empty()) check_gradient_file(settings);
+  if (checkpoint::has_complete_checkpoint(settings.run.dir))
+    throw UsageError(
+        "setting run.dir: {} already holds a checkpoint; go on with it by `mtp-resume --from {}`, or choose "
+        "another folder",
+        settings.run.dir.string(), settings.run.dir.string());
+}
+
+void check_device(const Device& device, const Resumption& from) {
+  if (from.state.text("device") == device.name() || from.allows("run.device")) return;
+  throw UsageError(
+      "setting run.device: the run was on another kind of device, {}, this is {}; --allow-change run.device if that "
+      "is meant",
+      from.state.text("device"), device.name());
+}
+
+/// A checkpoint keeps what is needed of the source pair.
+hf::Pair open_pair(const Settings& settings, const std::optional<Resumption>& from) {
+  if (!from || from->allows("model")) return hf::Pair(settings);
+  return checkpoint::open_source(settings, from->state.directory() / "source");
+}
+
+}  // namespace
+
+bool Resumption::allows(const char* change) const { return std::ranges::count(allowed_changes, change) > 0; }
+
+Inputs Inputs::open(const Settings& settings, const Device& device, const dist::Communicator& communicator,
+                    const std::optional<Resumption>& from) {
+  const dist::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
+  std::optional<Inputs> inputs;
+  dist::agree(communicator, "the check of the pair and the data",
+              [&] { inputs = Inputs(settings, device, communicator, from); });
+  if (inputs->nothing_is_left()) return std::move(*inputs);
+  inputs->fingerprints_ = checkpoint::take_fingerprints(settings, communicator);
+  dist::agree(communicator, "the check of the run's files", [&] { inputs->compare_fingerprints(from); });
+  dist::agree(communicator, "the check of the samples", [&] {
+    inputs->check_samples(inputs->data_);
+    if (inputs->validation_data_) inputs->check_samples(*inputs->validation_data_);
+    if (settings.checkpoint.export_at_end) checkpoint::check_export_target(settings.run.dir / "hf", true);
+  });
+  return std::move(*inputs);
+}
+
+Inputs::Inputs(const Settings& settings, const Device& device, const dist::Communicator& communicator,
+               const std::optional<Resumption>& from)
+    : settings_(settings),
+      rank_(communicator.rank()),
+      ranks_(communicator.size()),
+      first_step_(from ? from->state.step() : 0),
+      is_resumed_(from.has_value()),
+      pair_(open_pair(settings, from)),
+      data_(settings.data.train) {
+  if (settings.validation.every_steps > 0) validation_data_.emplace(settings.data.validation);
+  check_fit(ranks_);
+  check_data(data_);
+  if (validation_data_) check_data(*validation_data_);
+  fill_in_settings(device.kind());
+  if (from)
+    check_device(device, *from);
+  else
+    check_is_new(settings);
+}
+
+void Inputs::check_fit(int ranks) const {
+  if (settings_.drafter.head == Head::masked && !pair_.drafter_config.use_ordered_embeddings)
+    throw UsageError("setting drafter.head: masked needs a drafter with centroids (use_ordered_embeddings)");
+  const std::int64_t micro_batches = settings_.train.global_batch / settings_.train.micro_batch;
+  if (micro_batches % ranks != 0)
+    throw UsageError(
+        "setting train.global_batch: {} micro-batches a step (global_batch / micro_batch) cannot be shared "
+        "by {} ranks; the number of ranks must divide it",
+        micro_batches, ranks);
+  const std::int64_t of_base = pair_.base_config.text.hidden_size, of_drafter = pair_.drafter_config.text.hidden_size;
+  if (settings_.drafter.share_embedding_with_base && of_base != of_drafter)
+    throw UsageError(
+        "setting drafter.share_embedding_with_base: the base's token table has a width of {}, the drafter's {}",
+        of_base, of_drafter);
+}
+
+void Inputs::check_data(const data::DataFile& file) const {
+  const std::string name = file.path().string();
+  const hf::TextConfig& base = pair_.base_config.text;
+  file.check_vocab_size(base.vocab_size);
+  if (file.pad_token_id() != base.pad_token_id)
+    throw Error("{}: pad_token_id is {}, the base's is {}; prepare it with the base's tokenizer", name,
+                file.pad_token_id(), base.pad_token_id);
+  const std::int64_t longest = file.longest(settings_.data.max_length);
+  const std::int64_t most = std::min(base.max_position_embeddings, pair_.drafter_config.text.max_position_embeddings);
+  if (longest > most)
+    throw UsageError(
+        "setting data.max_length: {} has a sample of {} positions, the pair's max_position_embeddings is "
+        "{}; cut samples to {} tokens",
+        name, longest, most, most + 1);
+}
+
+void Inputs::fill_in_settings(Device::Kind device) {
+  steps_ = sampler().total_steps(settings_.train.max_steps, settings_.train.max_epochs);
+  schedule_ = Schedule::from(settings_, steps_);
+  const ComputeType usual = device == Device::Kind::cuda ? ComputeType::bf16 : ComputeType::fp32;
+  settings_.train.compute_dtype = settings_.train.compute_dtype.value_or(usual);
+  settings_.schedule.warmup_steps = schedule_.warmup_steps;
+  settings_.schedule.decay_steps = schedule_.decay_steps;
+  settings_.schedule.init_lr = schedule_.init_lr;
+  settings_.schedule.min_lr = schedule_.min_lr;
+}
+
+void Inputs::compare_fingerprints(const std::optional<Resumption>& from) {
+  if (!from) return;
+  const auto before = checkpoint::fingerprints_of(from->state);
+  checkpoint::check_fingerprints(before, fingerprints_, from->allowed_changes);
+  fingerprints_.insert(before.begin(), before.end());  // of what is gone
+}
+
+/// Reads the samples of a rank's share: a bad one ends the run here, not after hours.
+void Inputs::check_samples(const data::DataFile& file) const {
+  for (std::int64_t i = rank_; i < file.samples(); i += ranks_) data::make_micro_batch(file, {&i, 1}, reading().batch);
+}
+
+data::Sampler Inputs::sampler() const {
+  return data::Sampler({.samples = data_.samples(),
+                        .global_batch = settings_.train.global_batch,
+                        .shuffle = settings_.data.shuffle,
+                        .seed = settings_.data.seed});
+}
+
+data::Loader::Options Inputs::reading() const {
+  return {.micro_batch = settings_.train.micro_batch,
+          .batch = {.max_length = settings_.data.max_length, .refused_ids = pair_.base_config.special_ids},
+          .prefetch = settings_.data.prefetch,
+          .rank = rank_,
+          .ranks = ranks_,
+          .first_step = first_step_,
+          .end_step = steps_};
+}
+
+}  // namespace mtp::train

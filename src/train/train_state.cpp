@@ -1,0 +1,64 @@
+#include "mtp/train/train_state.h"
+
+#include <optional>
+
+#include "mtp/hf/safetensors.h"
+
+namespace mtp::train {
+
+namespace {
+
+dist::Sharding sharding_of(const Settings& settings, Device& device, const dist::Communicator& communicator) {
+  return {.device = device,
+          .communicator = communicator,
+          .reduction = settings.dist.reduction,
+          .micro_batches = settings.train.global_batch / settings.train.micro_batch,
+          .compute_dtype = settings.train.compute_dtype == ComputeType::bf16 ? DType::bf16 : DType::f32,
+          .moment_dtype = settings.optimizer.moments == Moments::bf16 ? DType::bf16 : DType::f32,
+          .moments_on_host = settings.optimizer.moments_on == MomentsPlace::host};
+}
+
+}  // namespace
+
+TrainState::TrainState(const Settings& settings, const hf::Pair& pair, Device& device,
+                       const dist::Communicator& communicator)
+    : sharding_(sharding_of(settings, device, communicator)),
+      parameters_(pair.table, sharding_),
+      joint_(device, settings, pair, parameters_),
+      optimizer_(settings.optimizer, settings.run.seed, device, communicator, parameters_.units()) {}
+
+std::vector<model::LossSums> TrainState::forward_backward(std::span<const data::MicroBatch> mine,
+                                                          std::int64_t label_tokens) {
+  std::vector<model::LossSums> losses;
+  for (const data::MicroBatch& batch : mine) {
+    sharding_.begin_micro_batches(std::ssize(losses) * sharding_.communicator.size());
+    losses.push_back(joint_.forward_backward({batch.sequences, batch.ids, batch.labels}, label_tokens));
+    sharding_.end_micro_batches();
+  }
+  return losses;
+}
+
+void TrainState::write_gradients(const std::filesystem::path& path) const {
+  std::vector<const dist::ShardedUnit*> trained;
+  for (const auto& unit : parameters_.units())
+    if (unit->trained()) trained.push_back(unit.get());
+
+  std::optional<hf::SafetensorsWriter> writer;
+  if (sharding_.communicator.is_first()) {
+    std::vector<hf::TensorEntry> entries;
+    for (const dist::ShardedUnit* unit : trained)
+      for (const auto& member : unit->layout().members()) entries.push_back({member.name, "F32", member.shape});
+    writer.emplace(path, std::move(entries));
+  }
+  for (const dist::ShardedUnit* unit : trained) {
+    const Tensor whole = unit->gather(unit->gradient_sum());
+    for (std::size_t i = 0; writer && i < unit->layout().members().size(); ++i) {
+      std::vector<float> values(unit->layout().members()[i].elements());
+      sharding_.device.to_host(unit->member(whole, i), values);
+      writer->append(std::as_bytes(std::span(values)));
+    }
+  }
+  if (writer) writer->finish();
+}
+
+}  // namespace mtp::train
