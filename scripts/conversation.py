@@ -7,6 +7,16 @@ from dataclasses import dataclass, field
 Message = dict[str, object]
 
 
+class Refused(Exception):
+    """A record that is left out. `reason` is what it is counted under, the same for every record with this fault;
+    `detail` is what only this one can say."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
 @dataclass(frozen=True)
 class Conversation:
     messages: list[Message]
@@ -15,11 +25,15 @@ class Conversation:
     where: str = ""  # FILE:LINE or FILE: row N, for reports
 
 
-class Refused(Exception):
-    """A record that is left out. `reason` is what it is counted under, the same for every record with this fault;
-    `detail` is what only this one can say."""
+@dataclass(frozen=True)
+class LeftOut:
+    where: str
+    reason: str
+    detail: str = ""
 
-    def __init__(self, reason: str, detail: str = ""):
-        super().__init__(f"{reason} ({detail})" if detail else reason)
-        self.reason = reason
-        self.detail = detail
+    @staticmethod
+    def of(where: str, refused: Refused) -> LeftOut:
+        return LeftOut(where, refused.reason, refused.detail)
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}" + (f": {self.detail}" if self.detail else "")

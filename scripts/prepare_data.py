@@ -13,44 +13,43 @@ and what goes with decoding (prompt_files.py):
     scripts/prepare_data.py --decode decoded.json --tokenizer gemma-4-E4B-it
     scripts/prepare_data.py --continuations decoded.json --prompts prompts.h5 --out data.h5
 
-A source is a .jsonl or .parquet file, a directory of them, or a data set on the Hugging Face Hub. Its records have
-`messages`, a list of {"role", "content"}, or `problem` and `solution`. Sources are read one after the other; with
-weights each conversation's source is drawn by its weight, and those that have ended are drawn no more.
+A source is a file (JSON lines or arrays, CSV, Parquet, Arrow; compressed too), a directory of them, or a data set on the
+Hugging Face Hub, OWNER/NAME[:CONFIG][@SPLIT]; docs/data.md lists what its records may hold. Sources are read one after
+the other; with weights each conversation's source is drawn by its weight, and those that have ended are drawn no more.
 
-What the model learns are the assistant's turns, each with its end-of-turn token. Files are read and written as streams,
-and tokenised by one process per core; their number does not change the result.
+What the model learns are the assistant's turns, each with its end-of-turn token, behind what a server would give the
+model. Files are read and written as streams, and tokenised by one process per core; their number does not change the
+result. What cannot be used is left out, counted, and the first ten are named.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
-import itertools
+import json
 import math
 import os
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
-
-import pyarrow
 
 import conversation_sources
 import prompt_files
 import pydoc_conversations
 import small_tokenizer
-from chat_tokenizer import ChatTokenizer, Message, RefusedConversation, Rendered, Sample
-from conversation_sources import PRESETS, Source
-from data_file import DataFile, attributes_of
+from chat_tokenizer import ChatTokenizer, Rendered, Sample
+from conversation import Conversation, LeftOut, Refused
+from conversation_sources import PRESETS, Source, Stream
+from data_file import CannotWrite, DataFile, attributes_of, data_files, end_at_once
+from records import ColumnMap
+from workers import Stopped, end_by, in_order, stop_on_signals
 
 BATCH = 128  # conversations tokenised at once
 PROGRESS_SECONDS = 5.0
+NAMED = 10  # of those that are left out
 
 
 # ---------------------------------------------------------------- from conversations to samples
@@ -62,95 +61,103 @@ class Encoded:
 
     training: list[Sample] = field(default_factory=list)
     validation: list[Sample] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class Encoder:
     chat: ChatTokenizer
     max_length: int
+    cuts: bool  # what is longer, instead of leaving it out
     validation_fraction: float
     seed: int
 
-    def encode(self, batch: list[list[Message]]) -> Encoded:
+    def encode(self, batch: list[Conversation | LeftOut]) -> Encoded:
         encoded = Encoded()
-        rendered = list(self._rendered(batch, encoded.skipped))
-        for item, sample in zip(rendered, self.chat.encode(rendered) if rendered else []):
-            if reason := self._why_skipped(sample):
-                encoded.skipped[reason] += 1
-            elif self._is_for_validation(item.text):
-                encoded.validation.append(sample)
+        rendered = list(self._rendered(batch, encoded))
+        samples = self.chat.encode([text for text, _, _ in rendered]) if rendered else []
+        for sample, (_, for_validation, where) in zip(samples, rendered):
+            sample, reason = self._fitted(sample, encoded.notes)
+            if reason:
+                encoded.left_out.append(LeftOut(where, reason))
             else:
-                encoded.training.append(sample)
+                (encoded.validation if for_validation else encoded.training).append(sample)
         return encoded
 
-    def _rendered(self, batch: list[list[Message]], skipped: Counter[str]) -> Iterator[Rendered]:
-        for messages in batch:
+    def _rendered(self, batch: list[Conversation | LeftOut], encoded: Encoded) -> Iterator[tuple[Rendered, bool, str]]:
+        """Texts, whether they are for validation, and where they are from."""
+        for item in batch:
+            if isinstance(item, LeftOut):
+                encoded.left_out.append(item)
+                continue
             try:
-                if messages:
-                    yield self.chat.render(messages)
-                else:
-                    skipped["empty"] += 1
-            except RefusedConversation as error:
-                skipped[f"refused by the chat template ({error})"] += 1
+                rendering = self.chat.render(item)
+                for_validation = self._is_for_validation(rendering.whole)
+            except Refused as refused:
+                encoded.left_out.append(LeftOut.of(item.where, refused))
+                continue
+            encoded.notes.update(rendering.notes)
+            yield from ((text, for_validation, item.where) for text in rendering.samples)
 
-    def _why_skipped(self, sample: Sample) -> str | None:
+    def _fitted(self, sample: Sample, notes: Counter[str]) -> tuple[Sample, str | None]:
+        """Cut to the greatest length if need be, and why it is left out, if it is."""
         if len(sample.tokens) < 2:
-            return "empty"
-        if self.max_length and len(sample.tokens) > self.max_length:
-            return f"longer than {self.max_length} tokens"
+            return sample, "empty"
         if not sample.is_target[1:].any():
-            return "without a target"
-        return None
+            return sample, "without a target"
+        if self.max_length and len(sample.tokens) > self.max_length:
+            if not self.cuts:
+                return sample, f"longer than {self.max_length} tokens"
+            sample = Sample(sample.tokens[: self.max_length], sample.is_target[: self.max_length])
+            if not sample.is_target[1:].any():
+                return sample, f"without a target in its first {self.max_length} tokens"
+            notes[f"cut to {self.max_length} tokens"] += 1
+        return sample, None
 
     def _is_for_validation(self, text: str) -> bool:
         """From the text itself, so that equal conversations never end up on both sides."""
-        digest = hashlib.blake2b(text.encode(), digest_size=8, key=self.seed.to_bytes(8, "little")).digest()
+        try:
+            content = text.encode()
+        except UnicodeEncodeError:
+            raise Refused("has half a surrogate pair, which is no text") from None
+        digest = hashlib.blake2b(content, digest_size=8, key=self.seed.to_bytes(8, "little")).digest()
         return int.from_bytes(digest, "little") < self.validation_fraction * 2**64
 
 
-# ---------------------------------------------------------------- on all cores
-
-
-_encoder: Encoder  # a worker process's own
-
-
-def start_worker(encoder: Encoder) -> None:
-    global _encoder
-    _encoder = encoder
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the cores are taken by the other workers
-
-
-def encode_in_worker(batch: list[list[Message]]) -> Encoded:
-    return _encoder.encode(batch)
-
-
-def encode_all(encoder: Encoder, conversations: Iterable[list[Message]], processes: int) -> Iterator[Encoded]:
-    """In the order of the conversations. Only a few batches per process are on their way at a time: what is read, but
-    not yet written, does not grow with the data."""
-    # Forked workers have the tokenizer that is loaded already.
-    pool = ProcessPoolExecutor(processes, get_context("fork"), start_worker, (encoder,))
-    under_way: deque[Future[Encoded]] = deque()
-    try:
-        for batch in batches(conversations, BATCH):
-            under_way.append(pool.submit(encode_in_worker, batch))
-            if len(under_way) > 2 * processes:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
-    except BrokenProcessPool:
-        raise SystemExit("a worker process was killed; is there memory for --processes of them?") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def batches(items: Iterable[list[Message]], size: int) -> Iterator[list[list[Message]]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
-
-
 # ---------------------------------------------------------------- into files
+
+
+class Report:
+    """What is left out: all of it counted, the first ones named. `strict`: the first one is the end."""
+
+    def __init__(self, strict: bool):
+        self.strict = strict
+        self.counts: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+        self.first: list[LeftOut] = []
+
+    def add(self, encoded: Encoded) -> None:
+        for left_out in encoded.left_out:
+            if self.strict:
+                raise SystemExit(f"{left_out} (--strict)")
+            self.counts[left_out.reason] += 1
+            if len(self.first) < NAMED:
+                self.first.append(left_out)
+        self.notes.update(encoded.notes)
+
+    def skipped(self) -> list[str]:
+        return [f"skipped: {count} {reason}" for reason, count in sorted(self.counts.items())]
+
+    def show(self) -> None:
+        for line in self.skipped() + [f"note: {count} {what}" for what, count in sorted(self.notes.items())]:
+            print(line)
+
+    def name_first(self) -> None:
+        for left_out in self.first:
+            print(left_out, file=sys.stderr)
+        if (more := self.counts.total() - len(self.first)) > 0:
+            print(f"and {more} more", file=sys.stderr)
 
 
 class Progress:
@@ -160,33 +167,41 @@ class Progress:
         self.seconds = seconds
         self.start = self.last = time.monotonic()
 
-    def show(self, files: list[DataFile], skipped: Counter[str]) -> None:
+    def show(self, files: list[DataFile], report: Report) -> None:
         now = time.monotonic()
         if now - self.last < self.seconds:
             return
         self.last = now
         samples, tokens = sum(f.samples for f in files), sum(f.tokens for f in files)
         parts = [f"{samples} samples", f"{tokens} tokens", f"{samples / (now - self.start):.0f} samples/s"]
-        parts += [f"skipped: {count} {reason}" for reason, count in sorted(skipped.items())]
-        print(", ".join(parts), file=sys.stderr, flush=True)
+        print(", ".join(parts + report.skipped()), file=sys.stderr, flush=True)
 
 
-def prepare(args: argparse.Namespace, conversations: Iterable[list[Message]], skipped: Counter[str]) -> None:
-    chat = ChatTokenizer(args.tokenizer or args.train_tokenizer)
-    encoder = Encoder(chat, args.max_length, args.validation_fraction, args.seed)
-    progress = Progress(args.progress_seconds)
-    with contextlib.ExitStack() as stack:
-        paths = [path for path in (args.out, args.validation_out) if path]
-        files = [stack.enter_context(DataFile(path, attributes_of(chat))) for path in paths]
-        for encoded in encode_all(encoder, conversations, args.processes):
+def prepare(args: argparse.Namespace, conversations: Stream) -> None:
+    chat = ChatTokenizer(args.tokenizer or args.train_tokenizer, args.template_arguments)
+    encoder = Encoder(chat, args.max_length, args.overlong == "cut", args.validation_fraction, args.seed)
+    progress, report = Progress(args.progress_seconds), Report(args.strict)
+    paths = [path for path in (args.out, args.validation_out) if path]
+    with data_files(paths, attributes_of(chat)) as files:
+        for encoded in in_order(encoder.encode, conversations, BATCH, args.processes):
             for file, samples in zip(files, (encoded.training, encoded.validation)):
                 file.add(samples)
-            skipped.update(encoded.skipped)
-            progress.show(files, skipped)
+            report.add(encoded)
+            progress.show(files, report)
         for file in files:
-            file.finish()
-    for reason, count in sorted(skipped.items()):
-        print(f"skipped: {count} {reason}")
+            if file.samples == 0:
+                report.show()
+                raise SystemExit(nothing_left(file, report))
+    report.name_first()
+    for file in files:
+        print(file)
+    report.show()
+
+
+def nothing_left(file: DataFile, report: Report) -> str:
+    left_out = report.counts.total()
+    why = f"; {left_out} are left out, the first: {report.first[0]}" if left_out else ""
+    return f"{file.path}: no sample is left to write{why}"
 
 
 # ---------------------------------------------------------------- command line
@@ -201,7 +216,21 @@ def parse_arguments() -> argparse.Namespace:
         "--train-tokenizer", type=Path, metavar="DIR", help="one without a tokenizer: train a small one into it first"
     )
     parser.add_argument("--out", type=Path, required=True, help="data file to write")
-    parser.add_argument("--max-length", type=int, default=0, help="leave out samples of more tokens; 0: none (default)")
+    parser.add_argument("--max-length", type=int, default=0, help="tokens of the longest sample; 0: any (default)")
+    parser.add_argument(
+        "--overlong", choices=["drop", "cut"], default="drop", help="what is done with longer ones (default: drop)"
+    )
+    parser.add_argument("--strict", action="store_true", help="end at the first record that would be left out")
+    parser.add_argument(
+        "--enable-thinking", action="store_true", help="render the chat template with enable_thinking=true"
+    )
+    parser.add_argument(
+        "--template-argument",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable for the chat template, as JSON or text; a record's own `chat_template_kwargs` win",
+    )
     parser.add_argument("--validation-out", type=Path, help="a second data file, for a part of the conversations")
     parser.add_argument("--validation-fraction", type=float, default=0.0, help="that part, 0 … 1")
     cores = len(os.sched_getaffinity(0))
@@ -210,12 +239,35 @@ def parse_arguments() -> argparse.Namespace:
         "--progress-seconds", type=float, default=PROGRESS_SECONDS, help=f"between lines (default {PROGRESS_SECONDS})"
     )
     args = parser.parse_args()
+    args.template_arguments = template_arguments(parser, args)
     choose_sources(parser, args)
     if not 0 <= args.validation_fraction < 1 or (args.validation_fraction > 0) != (args.validation_out is not None):
         parser.error("--validation-fraction (above 0, below 1) and --validation-out go together")
     if min(args.max_length, args.max_turns, args.seed) < 0 or args.processes < 1:
         parser.error("--max-length, --max-turns and --seed cannot be negative, --processes cannot be below 1")
+    if args.limit is not None and args.limit < 0:
+        parser.error("--limit cannot be negative")
     return args
+
+
+def template_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, object]:
+    arguments: dict[str, object] = {"enable_thinking": True} if args.enable_thinking else {}
+    for given in args.template_argument:
+        name, equals, value = given.partition("=")
+        if not equals or not name.isidentifier():
+            parser.error(f"--template-argument {given}: NAME=VALUE is needed")
+        try:
+            arguments[name] = json.loads(value)
+        except json.JSONDecodeError:
+            arguments[name] = value
+    return arguments
+
+
+def column_map(text: str) -> ColumnMap:
+    try:
+        return ColumnMap.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
@@ -224,8 +276,15 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         type=Source.parse,
         metavar="SOURCE[:WEIGHT]",
-        help="file, directory or OWNER/NAME on the Hub; either all have a weight or none. With --preset: other places"
-        " (local copies, say) of its sources, in its order and without weights",
+        help="file, directory[@SPLIT] or OWNER/NAME[:CONFIG][@SPLIT] on the Hub; either all have a weight or none. With"
+        " --preset: other places (local copies, say) of its sources, in its order and without weights",
+    )
+    parser.add_argument(
+        "--map",
+        type=column_map,
+        metavar="COLUMN=ROLE,…",
+        help="which columns hold a conversation, such as question=user,answer=assistant; roles: messages, system, user,"
+        " assistant, tools",
     )
     parser.add_argument(
         "--source", choices=["files", "pydoc"], default="files", help="pydoc: Python's own documentation instead"
@@ -260,26 +319,39 @@ def choose_sources(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         args.seed = preset.seed if preset else 0
 
 
-def main() -> None:
+def run() -> None:
     if prompt_files.are_asked_for(sys.argv[1:]):
         return prompt_files.main()
     args = parse_arguments()
 
-    def conversations(skipped: Counter[str]) -> Iterator[list[Message]]:
+    def conversations() -> Stream:
         if args.source == "pydoc":
-            found: Iterator[list[Message]] = pydoc_conversations.conversations(args.seed)
+            found: Stream = (Conversation(messages) for messages in pydoc_conversations.conversations(args.seed))
         else:
-            found = conversation_sources.conversations(args.sources, args.max_turns, args.seed, skipped)
-        return itertools.islice(found, args.limit)
+            found = conversation_sources.conversations(args.sources, args.max_turns, args.seed, args.map)
+        return conversation_sources.limited(found, args.limit)
 
+    if args.train_tokenizer:
+        read = (item for item in conversations() if isinstance(item, Conversation))
+        small_tokenizer.train_into(args.train_tokenizer, (str(m["content"]) for c in read for m in c.messages))
+    prepare(args, conversations())
+
+
+def main() -> None:
+    stop_on_signals()
     try:
-        if args.train_tokenizer:
-            texts = (str(m["content"]) for messages in conversations(Counter()) for m in messages)
-            small_tokenizer.train_into(args.train_tokenizer, texts)
-        skipped: Counter[str] = Counter()
-        prepare(args, conversations(skipped), skipped)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise SystemExit(f"{Path(sys.argv[0]).name}: {error}") from None
+        run()
+        sys.stdout.flush()
+    except Stopped as stopped:
+        end_by(stopped)
+    except CannotWrite as error:
+        end_at_once(error)
+    except BrokenPipeError:  # nobody reads what is said; the files are there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError:
+        raise SystemExit("not enough memory; lower --processes") from None
+    except OSError as error:
+        raise SystemExit(f"{error.filename or Path(sys.argv[0]).name}: {error.strerror or error}") from None
 
 
 if __name__ == "__main__":

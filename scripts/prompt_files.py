@@ -16,17 +16,17 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
+import os
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
-import jinja2
 import numpy as np
 
 from chat_tokenizer import ChatTokenizer, Sample
-from data_file import DataFile, attributes_of
+from conversation import Refused
+from data_file import attributes_of, data_files
 
 OPTIONS = ("--prompts", "--questions-of", "--decode", "--continuations")
 COLUMN = 58  # characters of a text beside the other
@@ -39,8 +39,15 @@ def are_asked_for(arguments: list[str]) -> bool:
 # ---------------------------------------------------------------- prompts → tokens
 
 
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise SystemExit(f"{path}: is not UTF-8; convert it (iconv -f latin1 -t utf-8)") from None
+
+
 def read_prompts(path: Path) -> Iterator[str]:
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         try:
             prompt = json.loads(line)["prompt"]
         except (ValueError, KeyError, TypeError):
@@ -54,16 +61,28 @@ def write_prompts(source: Path, tokenizer: Path, out: Path) -> None:
     chat = ChatTokenizer(tokenizer)
     try:
         samples = [chat.encode_prompt(prompt) for prompt in read_prompts(source)]
-    except jinja2.TemplateError as error:
-        raise SystemExit(f"{tokenizer}: the chat template refuses a prompt: {error}") from None
-    with DataFile(out, attributes_of(chat), has_targets=False) as file:
+    except Refused as refused:
+        raise SystemExit(f"{source}: a prompt is {refused}") from None
+    write(out, attributes_of(chat), samples, has_targets=False)
+
+
+def write(out: Path, attributes: dict[str, object], samples: list[Sample], has_targets: bool) -> None:
+    with data_files([out], attributes, has_targets) as (file,):
         file.add(samples)
-        file.finish()
+        if not samples:
+            raise SystemExit(f"{out}: no sample is left to write")
+    print(file)
 
 
 def read_data(path: Path, kind: str, *names: str) -> tuple[dict[str, object], list[np.ndarray]]:
     """Attributes, and the named datasets of every sample or prompt."""
-    with h5py.File(path) as file:
+    try:
+        opened = h5py.File(path)
+    except OSError as error:
+        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
+            raise SystemExit(f"{path}: cannot be read: {os.strerror(error.errno)}") from None
+        raise SystemExit(f"{path}: is no {kind}") from None
+    with opened as file:
         if not {"offsets", *names} <= set(file) or file.attrs.get("format") != "mtp-data":
             raise SystemExit(f"{path}: is no {kind}")
         return dict(file.attrs), [np.split(file[name][:], file["offsets"][1:-1]) for name in names]
@@ -73,9 +92,7 @@ def write_questions(data: Path, limit: int | None, out: Path) -> None:
     attributes, (tokens, is_target) = read_data(data, "data file", "tokens", "loss_mask")
     firsts = [int(mask.argmax()) for mask in is_target]  # 0 where the text has no target, or begins with one
     questions = [Sample(ids[:first], mask[:first]) for ids, mask, first in zip(tokens, is_target, firsts) if first]
-    with DataFile(out, attributes, has_targets=False) as file:
-        file.add(questions[:limit])
-        file.finish()
+    write(out, attributes, questions[:limit], has_targets=False)
 
 
 # ---------------------------------------------------------------- tokens → text
@@ -83,11 +100,12 @@ def write_questions(data: Path, limit: int | None, out: Path) -> None:
 
 def read_decoded(path: Path) -> dict[str, list[dict]]:
     """The records of each way of decoding, "plain" and "drafted", in the order of the prompts."""
+    text = read_text(path)
     try:
-        decoded = json.loads(path.read_text())
+        decoded = json.loads(text)
         ways = {way: decoded[way]["prompts"] for way in ("plain", "drafted") if way in decoded}
         ids = [record["output_ids"] for records in ways.values() for record in records]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise SystemExit(f"{path}: is not what mtp-bench-decode --json writes") from None
     if not ids:
         raise SystemExit(f"{path}: has no decoded prompt")
@@ -129,9 +147,7 @@ def write_continuations(decoded: Path, prompts: Path, out: Path) -> None:
         prompt = asked[index]
         is_target = np.concatenate([np.zeros(len(prompt), np.uint8), np.ones(len(ids), np.uint8)])
         samples.append(Sample(np.concatenate([prompt, ids]), is_target))
-    with DataFile(out, attributes) as file:
-        file.add(samples)
-        file.finish()
+    write(out, attributes, samples, has_targets=True)
 
 
 # ---------------------------------------------------------------- command line
@@ -151,17 +167,16 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="Hugging Face directory of the base model")
     parser.add_argument("--out", type=Path, help="data file to write")
     args = parser.parse_args()
-    given = {name for name, value in vars(args).items() if value}
-    try:
-        if given == {"prompts", "tokenizer", "out"}:
-            write_prompts(args.prompts, args.tokenizer, args.out)
-        elif given - {"limit"} == {"questions_of", "out"}:
-            write_questions(args.questions_of, args.limit, args.out)
-        elif given == {"decode", "tokenizer"}:
-            show_decoded(args.decode, args.tokenizer)
-        elif given == {"continuations", "prompts", "out"}:
-            write_continuations(args.continuations, args.prompts, args.out)
-        else:
-            parser.error("these options do not go together; --help shows the four ways")
-    except OSError as error:
-        raise SystemExit(f"{Path(sys.argv[0]).name}: {error}") from None
+    if args.limit is not None and args.limit < 0:
+        parser.error("--limit cannot be negative")
+    given = {name for name, value in vars(args).items() if value is not None}
+    if given == {"prompts", "tokenizer", "out"}:
+        write_prompts(args.prompts, args.tokenizer, args.out)
+    elif given - {"limit"} == {"questions_of", "out"}:
+        write_questions(args.questions_of, args.limit, args.out)
+    elif given == {"decode", "tokenizer"}:
+        show_decoded(args.decode, args.tokenizer)
+    elif given == {"continuations", "prompts", "out"}:
+        write_continuations(args.continuations, args.prompts, args.out)
+    else:
+        parser.error("these options do not go together; --help shows the four ways")

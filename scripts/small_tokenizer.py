@@ -44,7 +44,7 @@ def train_into(directory: Path, texts: Iterable[str]) -> None:
     missing = size - tokenizer.get_vocab_size()
     tokenizer.add_tokens([AddedToken(f"<unused{i}>", normalized=False) for i in range(missing)])
 
-    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     names = {f"{name}_token": f"<{name}>" for name in ("pad", "eos", "bos", "unk")}
     write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})
     (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)

@@ -4,10 +4,16 @@
 .venv/bin/python tests/scripts/prepare_data_test.py
 """
 
+import contextlib
+import gzip
+import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from collections import Counter
 from pathlib import Path
@@ -15,15 +21,19 @@ from unittest import mock
 
 import h5py
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import conversation_sources
+import prepare_data
 import small_tokenizer
-from chat_tokenizer import ChatTokenizer, RefusedConversation
+from chat_tokenizer import ChatTokenizer
+from conversation import Conversation, LeftOut, Refused
 from conversation_sources import PRESETS, Source
+from records import ColumnMap, conversation_of
 
 CHAT = [
     {"role": "user", "content": "What is up?"},
@@ -31,20 +41,11 @@ CHAT = [
     {"role": "user", "content": "And down?"},
     {"role": "assistant", "content": "Neither."},
 ]
-CHATML = (
+STRICT = (
+    "{% if messages[0].role != 'user' %}{{ raise_exception('user first') }}{% endif %}"
     "{% for m in messages %}{{ '<|turn>' + m.role + '\\n' + m.content + '<turn|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|turn>assistant\\n' }}{% endif %}"
 )
-# Prompts with an empty thought that no past turn has, as reasoning models' templates do.
-EMPTY_THOUGHT = CHATML.replace("'<|turn>assistant\\n' }}", "'<|turn>assistant\\n<think></think>' }}")
-# Says how many messages there are at its head: no conversation is a prefix of a longer one.
-REWRITING = "{{ messages | length }}" + CHATML
-MARKED = (
-    "{{ messages | length }}{% for m in messages %}<|turn>{{ m.role }}\n"
-    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<turn|>{% endgeneration %}"
-    "{% else %}{{ m.content }}<turn|>{% endif %}\n{% endfor %}"
-)
-STRICT = "{% if messages[0].role != 'user' %}{{ raise_exception('user first') }}{% endif %}" + CHATML
 
 
 def make_tokenizer(directory: Path, template: str | None = None) -> Path:
@@ -63,52 +64,28 @@ class TestCase(unittest.TestCase):
         self.dir = Path(scratch.name)
 
 
-class Targets(TestCase):
-    def targets(self, template: str | None, messages=CHAT) -> list[str]:
-        """Each run of target tokens as text."""
-        chat = ChatTokenizer(make_tokenizer(self.dir / "model", template))
-        sample = chat.encode([chat.render(messages)])[0]
-        runs, previous = [], 0
-        for token, is_target in zip(sample.tokens.tolist(), sample.is_target.tolist()):
-            if is_target:
-                runs += [] if previous else [""]
-                runs[-1] += chat.tokenizer.decode([token])
-            previous = is_target
-        return runs
-
-    def test_are_every_assistant_turn_with_its_end_token(self):
-        for name, template in {
-            "Gemma": None,
-            "ChatML": CHATML,
-            "empty thought": EMPTY_THOUGHT,
-            "marked": MARKED,
-        }.items():
-            with self.subTest(name):
-                self.assertEqual(self.targets(template), ["Nothing.<turn|>", "Neither.<turn|>"])
-
-    def test_of_text_beyond_ascii_are_whole(self):
-        chat = [CHAT[0], {"role": "assistant", "content": "\u00fc\u4e2d\U0001f600"}]
-        model = ChatTokenizer(make_tokenizer(self.dir / "model"))
-        sample = model.encode([model.render(chat)])[0]
-        self.assertEqual(model.tokenizer.decode(sample.tokens[sample.is_target == 1]), "\u00fc\u4e2d\U0001f600<turn|>")
-
-    def test_of_a_template_that_hides_the_turns_are_refused(self):
-        with self.assertRaisesRegex(SystemExit, "rewrites earlier turns"):
-            self.targets(REWRITING)
-
-    def test_of_a_conversation_that_the_template_refuses_do_not_exist(self):
-        with self.assertRaisesRegex(RefusedConversation, "user first"):
-            self.targets(STRICT, CHAT[1:])
-
-
 def question(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}, {"role": "assistant", "content": "."}]
 
 
 class FileCase(TestCase):
     def prepare(self, *arguments: object) -> subprocess.CompletedProcess:
-        command = [sys.executable, SCRIPTS / "prepare_data.py", *arguments]
-        return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+        """prepare_data.py, in this process."""
+        command = [str(a) for a in (SCRIPTS / "prepare_data.py", *arguments)]
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with (
+            mock.patch.object(sys, "argv", command),
+            mock.patch.object(prepare_data, "stop_on_signals"),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                prepare_data.main()
+            except SystemExit as end:
+                if isinstance(end.code, str):
+                    err.write(end.code + "\n")
+                code = end.code if isinstance(end.code, int) else 1
+        return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
     def write(self, name: str, chats: list) -> Path:
         return self.write_records(name, [{"messages": c} for c in chats])
@@ -131,9 +108,9 @@ class FileCase(TestCase):
 class Mixes(FileCase):
     def drawn(self, *sources: Source, max_turns: int = 0, seed: int = 0) -> tuple[list[str], Counter[str]]:
         """The first word of each conversation, and what was left out."""
-        skipped: Counter[str] = Counter()
-        found = conversation_sources.conversations(sources, max_turns, seed, skipped)
-        return [messages[0]["content"].split()[0] for messages in found], skipped
+        items = list(conversation_sources.conversations(sources, max_turns, seed))
+        words = [i.messages[0]["content"].split()[0] for i in items if isinstance(i, Conversation)]
+        return words, Counter(i.reason for i in items if isinstance(i, LeftOut))
 
     def test_have_the_proportions_of_the_weights_until_one_source_ends_and_then_the_rest(self):
         a = self.write("a.jsonl", [question("a") for _ in range(2000)])
@@ -162,12 +139,6 @@ class Mixes(FileCase):
         words, skipped = self.drawn(Source(str(path)), max_turns=16)
         self.assertEqual((words, skipped), (["s", "q"], {"of more than 16 turns": 1}))
 
-    def test_take_problem_and_solution_for_question_and_answer(self):
-        records = [{"lang": "python", "problem": "p", "solution": "s"}]
-        for name in ("m.jsonl", "m.parquet"):
-            chats = list(conversation_sources.read(str(self.write_records(name, records))))
-            self.assertEqual(chats, [[{"role": "user", "content": "p"}, {"role": "assistant", "content": "s"}]])
-
     def test_read_a_directory_in_the_order_of_its_names(self):
         self.write("d/2.jsonl", [question("second")])
         self.write("d/1.parquet", [question("first")])
@@ -179,7 +150,9 @@ class Mixes(FileCase):
         self.write("hub/data/train.jsonl", [question("q")])
         with mock.patch("huggingface_hub.snapshot_download", return_value=str(self.dir / "hub")) as download:
             self.assertEqual(self.drawn(Source("owner/name"))[0], ["q"])
-        download.assert_called_once_with("owner/name", repo_type="dataset", allow_patterns=["*.jsonl", "*.parquet"])
+        self.assertEqual(download.call_args.args, ("owner/name",))
+        self.assertEqual(download.call_args.kwargs["repo_type"], "dataset")
+        self.assertLessEqual({"README.md", "*.jsonl", "*.parquet", "*.json.gz"}, {*download.call_args.kwargs["allow_patterns"]})
 
     def test_say_in_one_line_that_the_hub_cannot_be_reached(self):
         with (
@@ -253,11 +226,223 @@ class Processes(FileCase):
         result = self.prepare(source, "--tokenizer", model, "--out", self.dir / "o.h5", "--progress-seconds", 0)
         self.assertRegex(result.stderr.splitlines()[-1], r"^600 samples, \d+ tokens, \d+ samples/s$")
 
-    def test_pass_on_what_ends_a_worker(self):
-        model = make_tokenizer(self.dir / "m", REWRITING)
-        result = self.prepare(self.write("a.jsonl", [CHAT]), "--tokenizer", model, "--out", self.dir / "o.h5")
+    def test_end_with_what_ends_the_program_and_leave_nothing(self):
+        model, source = make_tokenizer(self.dir / "m"), self.write("a.jsonl", [question("word " * 20000)] * 200)
+        out = self.dir / "out" / "o.h5"
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL):
+            with self.subTest(number.name):
+                command = [sys.executable, SCRIPTS / "prepare_data.py", source, "--tokenizer", model, "--out", out]
+                command += ["--processes", 2]
+                program = subprocess.Popen([str(c) for c in command], start_new_session=True)
+                while not processes_of(program.pid):
+                    time.sleep(0.05)
+                program.send_signal(number)
+                self.assertEqual(program.wait(), -number)
+                deadline = time.monotonic() + 10
+                while processes_of(program.pid) and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                self.assertEqual(processes_of(program.pid), [])
+                if number != signal.SIGKILL:  # which nobody can clean up after
+                    self.assertEqual(list(out.parent.iterdir()), [])
+        few = self.write("b.jsonl", [CHAT])
+        self.assertEqual(self.prepare(few, "--tokenizer", model, "--out", out).returncode, 0)
+        self.assertEqual([path.name for path in out.parent.iterdir()], ["o.h5"])
+
+
+def processes_of(session: int) -> list[int]:
+    """Workers: all of a session but its leader."""
+    found = subprocess.run(["ps", "-o", "pid=", "-s", str(session)], capture_output=True, text=True, check=False).stdout
+    return [int(pid) for pid in found.split() if int(pid) != session]
+
+
+class Formats(FileCase):
+    """Every form in which data sets hold a question and its answer is the same conversation."""
+
+    EXPECTED = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    RECORDS = {
+        "messages": {"messages": EXPECTED},
+        "messages as JSON text": {"messages": json.dumps(EXPECTED)},
+        "ShareGPT": {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
+        "roles in conversations": {"conversations": [{"role": "user", "content": "Hi"}, {"role": "model", "content": "Hello"}]},
+        "prompt and completion": {"prompt": "Hi", "completion": "Hello"},
+        "… as messages": {"prompt": EXPECTED[:1], "completion": EXPECTED[1:]},
+        "Alpaca": {"instruction": "Hi", "input": "", "output": "Hello"},
+        "problem": {"lang": "python", "problem": "Hi", "solution": "Hello"},
+        "question": {"question": "Hi", "answer": "Hello"},
+        "query": {"query": "Hi", "response": "Hello"},
+    }  # fmt: skip
+
+    def read(self, path: Path) -> list:
+        return [getattr(i, "messages", i) for i in conversation_sources.read(Source(str(path)))]
+
+    def test_of_records(self):
+        for name, record in self.RECORDS.items():
+            with self.subTest(name):
+                self.assertEqual(conversation_of("here", record).messages, self.EXPECTED)
+
+    def test_of_files(self):
+        records = [{"question": f"{i}?", "answer": f"{i}."} for i in range(300)]
+        lines = "".join(json.dumps(r) + "\n" for r in records)
+        table = pyarrow.Table.from_pylist(records)
+        saved = self.dir / "saved"
+        saved.mkdir()
+        (saved / "state.json").write_text("{}")
+        with pyarrow.ipc.new_stream(saved / "data-00000-of-00001.arrow", table.schema) as writer:
+            writer.write_table(table)
+        with pyarrow.output_stream(self.dir / "z.jsonl.zst", compression="zstd") as stream:
+            stream.write(lines.encode())
+        (self.dir / "g.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+        (self.dir / "a.json").write_text(json.dumps(records))
+        (self.dir / "l.json").write_text(lines)
+        (self.dir / "b.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+        for name, mark in (("c.csv", ","), ("t.tsv", "\t")):
+            (self.dir / name).write_text(f"question{mark}answer\n" + "".join(f"{i}?{mark}{i}.\n" for i in range(300)))
+        pyarrow.parquet.write_table(table, self.dir / "p.parquet")
+        expected = [[{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": f"{i}."}] for i in range(300)]
+        for name in ("z.jsonl.zst", "g.jsonl.gz", "a.json", "l.json", "b.jsonl", "c.csv", "t.tsv", "p.parquet", "saved"):
+            with self.subTest(name):
+                self.assertEqual(self.read(self.dir / name), expected)
+
+    def test_with_columns_that_are_named(self):
+        columns = ColumnMap.parse("ask=user,say=assistant,rules=system")
+        conversation = conversation_of("here", {"ask": "Hi", "say": "Hello", "rules": "Be brief.", "id": 1}, columns)
+        self.assertEqual(conversation.messages, [{"role": "system", "content": "Be brief."}, *self.EXPECTED])
+
+    def test_with_tools_template_arguments_and_calls(self):
+        tools = [{"type": "function", "function": {"name": "f"}}]
+        record = {
+            "conversations": [
+                {"from": "human", "value": "Hi"},
+                {"from": "function_call", "value": '{"name": "f", "arguments": {"x": null}}'},
+                {"from": "observation", "value": "3"},
+                {"from": "gpt", "value": "Hello"},
+            ],
+            "system": "Be brief.",
+            "tools": json.dumps(tools),
+            "enable_thinking": True,
+        }
+        conversation = conversation_of("here", record)
+        self.assertEqual([m["role"] for m in conversation.messages], ["system", "user", "assistant", "tool", "assistant"])
+        self.assertEqual(conversation.messages[2]["tool_calls"][0]["function"], {"name": "f", "arguments": {"x": None}})
+        self.assertEqual((conversation.tools, conversation.template_arguments), (tools, {"enable_thinking": True}))
+
+    def test_that_are_unknown_say_what_they_have_and_what_to_do(self):
+        with self.assertRaisesRegex(Refused, "has title, url; .*--map question=user,answer=assistant"):
+            conversation_of("here", {"title": "a", "url": "b"})
+
+    def test_of_whole_files_that_are_damaged_are_one_line(self):
+        good = json.dumps({"messages": CHAT}) + "\n"
+        files = {
+            "pointer.parquet": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "damaged|cannot be read"),
+            "pointer.jsonl": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "git lfs pull"),
+            "wide.jsonl": (good.encode("utf-16"), "wide.jsonl:1: is not UTF-8 but UTF-16; convert it"),
+            "cut.jsonl.gz": (gzip.compress(good.encode() * 99)[:-30], "damaged|cannot be read"),
+            "cut.json": (json.dumps([{"messages": CHAT}]).encode()[:-5], "not JSON"),
+        }
+        for name, (content, said) in files.items():
+            with self.subTest(name):
+                (self.dir / name).write_bytes(content)
+                with self.assertRaisesRegex(SystemExit, f"^[^\n]*{name}[^\n]*$") as caught:
+                    self.read(self.dir / name)
+                self.assertRegex(str(caught.exception), said)
+
+
+class Splits(FileCase):
+    def lay_out(self, *names: str) -> Path:
+        for name in names:
+            self.write(f"set/{name}", [question(name.split(".")[0].replace("/", "."))])
+        return self.dir / "set"
+
+    def drawn(self, text: str) -> list[str]:
+        with contextlib.redirect_stderr(io.StringIO()) as self.said:
+            return [c.messages[0]["content"] for c in conversation_sources.read(Source.parse(text))]
+
+    def test_for_evaluation_are_left_aside(self):
+        place = self.lay_out("train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "test.jsonl", "data/dev.jsonl")
+        self.assertEqual(self.drawn(str(place)), ["train-00000-of-00002", "train-00001-of-00002"])
+        self.assertIn("left aside: dev, test", self.said.getvalue())
+        self.assertEqual(self.drawn(f"{place}@test"), ["test"])
+        with self.assertRaisesRegex(SystemExit, "has no split other, but dev, test, train; name one"):
+            self.drawn(f"{place}@other")
+
+    def test_and_configurations_are_those_of_the_readme(self):
+        place = self.lay_out("en/a.jsonl", "en/b.jsonl", "de/a.jsonl", "stray.jsonl")
+        (place / "README.md").write_text(
+            "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: train\n    path: en/a*\n"
+            "  - split: test\n    path: [en/b.jsonl]\n- config_name: de\n  default: true\n  data_files: de/*\n---\n# Set\n"
+        )
+        self.assertEqual(self.drawn(str(place)), ["de.a"])
+        self.assertEqual(self.drawn(f"{place}:en"), ["en.a"])
+        self.assertEqual(self.drawn(f"{place}:en@test"), ["en.b"])
+        with self.assertRaisesRegex(SystemExit, "has the configurations en, de; name one"):
+            self.drawn(f"{place}:fr")
+
+
+class LeftOutRecords(FileCase):
+    BAD = {
+        b"{": "not JSON",
+        b'{"messages": "Gr\xf6n"}': "is not UTF-8; convert it (iconv -f latin1 -t utf-8)",
+        b"[1]": "is no JSON object",
+        b'{"messages": ' + b"[" * 100000 + b"]" * 100000 + b"}": "nested too deep",
+        b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "\\ud83d"}]}':
+            "has half a surrogate pair, which is no text",
+        b'{"messages": []}': "empty",
+        b'{"messages": 3}': '`messages` is not a list of {"role", "content"}',
+        b'{"messages": [{"role": "king", "content": "Hi"}]}': "`messages` has a role that is none",
+        b'{"title": "a"}': "is no conversation of a form that is known",
+        b'{"question": 3, "answer": "b"}': "`question` is no text",
+        b'{"messages": [{"role": "user", "content": "Hi"}]}': "without a target",
+        b'{"messages": [{"role": "assistant", "content": "Hi"}]}': "refused by the chat template (user first)",
+        b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": null}]}':
+            "a message of the assistant has no text",
+        b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": {"a": 1}}]}':
+            "its content is no text",
+        b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [{"type": "image"}]}]}':
+            "a part of its content is of type image",
+        b'{"prompt": "' + b"x" * 400 + b'", "completion": "y"}': "longer than 200 tokens",
+    }  # fmt: skip
+
+    def test_are_counted_by_reason_and_the_first_ten_named(self):
+        """Two thousand conversations with one of every kind in each hundred."""
+        lines = [json.dumps({"messages": question(f"{i}?")}).encode() for i in range(2000)]
+        for begin in reversed(range(0, 2000, 100)):
+            lines[begin:begin] = self.BAD
+        source, out = self.dir / "a.jsonl", self.dir / "o.h5"
+        source.write_bytes(b"\n".join(lines))
+        model = make_tokenizer(self.dir / "m", STRICT)
+        result = self.prepare(source, "--tokenizer", model, "--out", out, "--max-length", 200)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn(f"{out}: 2000 samples", result.stdout)
+        counts = {line.split(" ", 2)[2]: int(line.split()[1]) for line in result.stdout.splitlines() if "skipped" in line}
+        self.assertEqual(counts, {reason: 20 for reason in self.BAD.values()})
+        said = result.stderr.splitlines()
+        self.assertEqual(len(said), 11)
+        self.assertRegex(said[0], f"^{source}:1: not JSON: ")
+        self.assertEqual(said[10], f"and {20 * len(self.BAD) - 10} more")
+
+    def test_are_the_end_with_strict(self):
+        source = self.dir / "a.jsonl"
+        source.write_text(json.dumps({"messages": CHAT}) + "\n{\n")
+        model = make_tokenizer(self.dir / "m")
+        result = self.prepare(source, "--tokenizer", model, "--out", self.dir / "o.h5", "--strict")
         self.assertEqual(result.returncode, 1)
-        self.assertRegex(result.stderr, "^[^\n]*rewrites earlier turns[^\n]*\n$")
+        self.assertRegex(result.stderr, f"^{source}:2: not JSON: [^\n]*\\(--strict\\)\n$")
+        self.assertFalse((self.dir / "o.h5").exists())
+
+    def test_are_said_where_nothing_is_left(self):
+        source = self.write("a.jsonl", [CHAT[1:]])
+        result = self.prepare(source, "--tokenizer", make_tokenizer(self.dir / "m", STRICT), "--out", self.dir / "o.h5")
+        self.assertIn("skipped: 1 refused by the chat template (user first)", result.stdout)
+        self.assertRegex(result.stderr, f"^[^\n]*no sample is left to write; 1 are left out, the first: {source}:1: refused")
+
+    def test_are_cut_instead_where_that_is_asked_for(self):
+        long = [*question("q"), {"role": "user", "content": "x" * 300}, {"role": "assistant", "content": "y"}]
+        source = self.write("a.jsonl", [long, [{"role": "user", "content": "x" * 300}, *CHAT[1:2]]])
+        model, out = make_tokenizer(self.dir / "m"), self.dir / "o.h5"
+        result = self.prepare(source, "--tokenizer", model, "--out", out, "--max-length", 40, "--overlong", "cut")
+        self.assertEqual([len(sample) for sample in self.samples(out)], [40])
+        self.assertIn("note: 1 cut to 40 tokens", result.stdout)
+        self.assertIn("skipped: 1 without a target in its first 40 tokens", result.stdout)
 
 
 class Files(FileCase):
@@ -303,13 +488,15 @@ class Files(FileCase):
     def test_a_fault_is_one_line_and_leaves_no_file(self):
         model = make_tokenizer(self.dir / "m")
         broken = self.dir / "broken.jsonl"
-        broken.write_text(json.dumps({"messages": CHAT}) + "\n{\n")
+        broken.write_text("{\n")
         for arguments, said in (
-            ([broken, "--tokenizer", model], "broken.jsonl:2: not JSON"),
+            ([broken, "--tokenizer", model], "broken.jsonl:1: not JSON"),
             ([self.dir / "none.jsonl", "--tokenizer", model], "none.jsonl"),
-            ([self.write("a.txt", [CHAT]), "--tokenizer", model], "not a .jsonl or .parquet file"),
+            ([self.write("a.txt", [CHAT]), "--tokenizer", model], "not a file of .jsonl"),
             ([self.write("b.jsonl", [CHAT[:1]]), "--tokenizer", model], "no sample is left"),
             ([self.write("c.jsonl", [CHAT]), "--tokenizer", self.dir / "nowhere"], "config.json"),
+            ([self.write("d.jsonl", [CHAT]), "--tokenizer", model, "--validation-fraction", 0.5, "--validation-out", self.dir],
+             "is a folder; name a file"),
         ):
             with self.subTest(said):
                 result = self.prepare(*arguments, "--out", self.dir / "out" / "o.h5")
@@ -317,6 +504,76 @@ class Files(FileCase):
                 self.assertIn(said, result.stderr)
                 self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
                 self.assertEqual(list((self.dir / "out").glob("*") if (self.dir / "out").exists() else []), [])
+
+
+    def test_appear_together_or_not_at_all(self):
+        model, source = make_tokenizer(self.dir / "m"), self.write("a.jsonl", [CHAT] * 3)
+        out, other = self.dir / "t.h5", self.dir / "v.h5"
+        out.write_text("old")
+        arguments = [source, "--tokenizer", model, "--out", out, "--validation-out", other, "--validation-fraction"]
+        result = self.prepare(*arguments, 0.0001)
+        self.assertEqual((result.returncode, out.read_text(), other.exists()), (1, "old", False))
+        source.write_text("".join(json.dumps({"messages": question(f"{i}?")}) + "\n" for i in range(40)))
+        replace = os.replace
+
+        def fails(old: Path, new: Path) -> None:
+            if new == other:
+                raise PermissionError(13, "Permission denied", str(new))
+            replace(old, new)
+
+        with mock.patch("os.replace", side_effect=fails):
+            result = self.prepare(*arguments, 0.5)
+        self.assertEqual((result.returncode, out.read_text(), other.exists()), (1, "old", False), result.stderr)
+        self.assertRegex(result.stderr, "^[^\n]*v.h5: cannot be written: Permission denied\n$")
+        self.assertFalse([path for path in self.dir.iterdir() if path.name.startswith(".")])
+
+    def test_are_there_where_nobody_reads_what_is_said(self):
+        model, source = make_tokenizer(self.dir / "m"), self.write("a.jsonl", [CHAT])
+        command = [sys.executable, SCRIPTS / "prepare_data.py", source, "--tokenizer", model, "--out", self.dir / "o.h5"]
+        read, write = os.pipe()
+        os.close(read)
+        result = subprocess.run([str(c) for c in command], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+        os.close(write)
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        self.assertTrue((self.dir / "o.h5").exists())
+
+    def test_on_a_full_disk_are_one_line_and_none(self):
+        model = make_tokenizer(self.dir / "m")
+        source = self.write("a.jsonl", [question("word " * 4000)] * 300)
+        (self.dir / "small").mkdir()
+        command = (
+            f"mount -t tmpfs -o size=1m tmpfs {self.dir}/small && {sys.executable} {SCRIPTS}/prepare_data.py {source}"
+            f" --tokenizer {model} --out {self.dir}/small/o.h5; code=$?; ls -A {self.dir}/small; exit $code"
+        )
+        result = subprocess.run(["unshare", "-m", "bash", "-c", command], capture_output=True, text=True, check=False)
+        self.assertEqual((result.returncode, result.stdout), (1, ""))
+        self.assertRegex(result.stderr, r"^[^\n]*small/o.h5: No space left on device; [^\n]*\n$")
+
+    def test_options_that_make_no_sense_are_wrong_usage(self):
+        for options, said in (
+            (["--limit", -1], "--limit cannot be negative"),
+            (["--map", "a=king"], "COLUMN=ROLE"),
+            (["--template-argument", "x"], "NAME=VALUE is needed"),
+        ):
+            with self.subTest(said):
+                result = self.prepare("a.jsonl", "--tokenizer", self.dir, "--out", self.dir / "o.h5", *options)
+                self.assertEqual((result.returncode, said in result.stderr), (2, True), result.stderr)
+
+    def test_model_directories_that_are_damaged_are_one_line(self):
+        source = self.write("a.jsonl", [CHAT])
+        for name, content, said in (
+            ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\n", "tokenizer.json: is a Git LFS pointer"),
+            ("tokenizer.json", b'{"model": 3}', "its tokenizer cannot be read"),
+            ("config.json", b'{"vocab_size": ', "config.json: is damaged, not JSON"),
+            ("config.json", b"\xef\xbb\xbf{}", "config.json: begins with a byte-order mark"),
+            ("config.json", b'{"vocab_size": 320, "pad_token_id": null}', "config.json: pad_token_id is null"),
+        ):
+            with self.subTest(said):
+                model = make_tokenizer(self.dir / "m")
+                (model / name).write_bytes(content)
+                result = self.prepare(source, "--tokenizer", model, "--out", self.dir / "o.h5")
+                self.assertEqual(result.returncode, 1)
+                self.assertRegex(result.stderr, f"^[^\n]*{said}[^\n]*\n$")
 
 
 class Prompts(FileCase):
@@ -418,7 +675,9 @@ class Prompts(FileCase):
         out = self.dir / "new" / "o.h5"
         for arguments, code, said in (
             (["--continuations", decoded, "--prompts", self.out, "--out", out], 1, "prompt 0 is not the one in"),
-            (["--continuations", self.out, "--prompts", other, "--out", out], 1, "is not what mtp-bench-decode"),
+            (["--continuations", self.out, "--prompts", other, "--out", out], 1, "is not UTF-8"),
+            (["--continuations", self.write_records("e.json", [{"plain": 3}]), "--prompts", other, "--out", out], 1,
+             "is not what mtp-bench-decode"),
             (["--decode", self.dir / "none", "--tokenizer", self.model], 1, "none"),
             (["--prompts", self.write_records("b.jsonl", [{"prompt": 3}]), "--tokenizer", self.model, "--out", out], 1,
              "b.jsonl:1: the prompt is no text"),
