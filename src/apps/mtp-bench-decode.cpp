@@ -94,7 +94,7 @@ std::vector<std::vector<std::int64_t>> read_prompts(const CommandLine& line, con
   const data::PromptsFile file(line.prompts);
   const hf::TextConfig& base = pair.base_config.text;
   const std::string name = line.prompts.string();
-  file.check_vocab_size(base.vocab_size);
+  file.check_base(pair.base_directory, base.vocab_size);
   const std::int64_t most = std::min(base.max_position_embeddings, pair.drafter_config.text.max_position_embeddings);
   std::vector<std::vector<std::int64_t>> prompts;
   for (std::int64_t i = 0; i < file.prompts(); ++i) {

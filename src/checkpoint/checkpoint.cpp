@@ -1,6 +1,5 @@
 #include "mtp/checkpoint/checkpoint.h"
 
-#include <exception>
 #include <functional>
 #include <optional>
 #include <sstream>
@@ -15,23 +14,28 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Runs `work` on every rank; where it fails on any, all throw the first one's error.
+/// Runs `work` on every rank; where it fails on any, all throw the first one's error. What cannot be read on one rank
+/// counts before what is damaged on another: a checkpoint is given up only where nothing else is in doubt.
 void agree_on_damage(const dist::Communicator& communicator, const std::function<void()>& work) {
-  const std::string failure = dist::first_failure(communicator, "the soundness of a checkpoint", work);
-  if (!failure.empty()) throw DamagedCheckpoint(failure);
+  std::string damage;
+  const std::string failure = dist::first_failure(communicator, "the soundness of a checkpoint", [&] {
+    try {
+      work();
+    } catch (const DamageError& error) {
+      damage = error.what();
+    }
+  });
+  if (!failure.empty()) throw AgreedError(failure, 1);
+  for (const std::string& found : communicator.all_gather(damage, "the soundness of a checkpoint"))
+    if (!found.empty()) throw DamagedCheckpoint(found);
 }
 
-/// Elements of a tensor; whatever keeps them from being read is damage.
 void read(const State& state, const std::string& name, const Shape& shape, std::int64_t begin,
           std::span<float> values) {
-  try {
-    if (const Shape saved = state.shape(name); saved != shape)
-      throw Error("{}: {} has shape {}, the pair needs {}", state.directory().string(), name, to_string(saved),
-                  to_string(shape));
-    state.read(name, begin, values);
-  } catch (const Error& error) {
-    throw DamagedCheckpoint(error.what());
-  }
+  if (const Shape saved = state.shape(name); saved != shape)
+    throw Error("{}: {} has shape {}, the pair needs {}", state.directory().string(), name, to_string(saved),
+                to_string(shape));
+  state.read(name, begin, values);
 }
 
 void restore_shard(const State& state, const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard,
@@ -74,19 +78,11 @@ State open(const fs::path& checkpoint, const dist::Communicator& communicator) {
 }
 
 void restore(const State& state, const dist::Units& units, Device& device, const dist::Communicator& communicator) {
-  std::exception_ptr no_damage;  // of the device: that a checkpoint cannot be restored does not make it unsound
   agree_on_damage(communicator, [&] {
-    try {
-      for_each_shard(units, [&](const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard) {
-        restore_shard(state, kind, unit, shard, device);
-      });
-    } catch (const DamagedCheckpoint&) {
-      throw;
-    } catch (...) {
-      no_damage = std::current_exception();
-    }
+    for_each_shard(units, [&](const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard) {
+      restore_shard(state, kind, unit, shard, device);
+    });
   });
-  if (no_damage) std::rethrow_exception(no_damage);
 }
 
 void verify(const State& state, const dist::Communicator& communicator) {

@@ -1,10 +1,9 @@
 #include "mtp/checkpoint/directory.h"
 
 #include <fmt/format.h>
-#include <sys/statvfs.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <optional>
 #include <system_error>
@@ -56,14 +55,12 @@ void point_latest_at(const fs::path& folder, const std::string& name) {
   sync_to_disk(folder);
 }
 
+std::int64_t in_mib(std::int64_t bytes) { return (bytes + (1 << 20) - 1) >> 20; }
+
 void check_free_space(const fs::path& folder, std::int64_t bytes) {
-  struct statvfs system = {};
-  if (statvfs(folder.c_str(), &system) != 0)
-    throw Error("{}: the free space is unknown: {}", folder.string(), system_reason(errno));
-  const auto free = static_cast<std::int64_t>(system.f_bavail * system.f_frsize);
-  if (free < bytes)
-    throw Error("{}: {} MiB are needed, {} MiB are free; free some space or lower checkpoint.keep", folder.string(),
-                (bytes >> 20) + 1, free >> 20);
+  if (const std::int64_t free = free_bytes(folder); free < bytes)
+    throw Error("{}: {} MiB are needed for a checkpoint, {} MiB are free; free some space or lower checkpoint.keep",
+                folder.string(), in_mib(bytes), free >> 20);
 }
 
 /// The standard library names both paths and repeats itself.
@@ -80,20 +77,34 @@ void in_our_words(const Action& action) {
 
 std::vector<Complete> complete_checkpoints(const fs::path& run_dir) {
   std::vector<Complete> found;
-  std::error_code no_folder;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder_of(run_dir), no_folder))
-    if (const auto step = step_of(entry.path().filename()); step && fs::is_directory(entry.path()))
-      found.push_back({*step, entry.path()});
+  if (is_missing(folder_of(run_dir))) return found;
+  try {
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder_of(run_dir)))
+      if (const auto step = step_of(entry.path().filename()); step && fs::is_directory(entry.path()))
+        found.push_back({*step, entry.path()});
+  } catch (const fs::filesystem_error& error) {
+    throw Error("{}: cannot be read: {}; nothing is known of its checkpoints", error.path1().string(),
+                error.code().message());
+  }
   std::ranges::sort(found, {}, &Complete::step);
   return found;
 }
 
 bool is_checkpoint(const fs::path& directory) {
-  return fs::exists(directory / "state.h5") || fs::exists(directory / "checksums.json");
+  return !is_missing(directory / "state.h5") || !is_missing(directory / "checksums.json");
 }
 
 fs::path partial_directory(const fs::path& run_dir, std::int64_t step) {
   return folder_of(run_dir) / ("." + name_of(step) + partial);
+}
+
+void check_room(const fs::path& run_dir, std::int64_t bytes, std::int64_t keep) {
+  check_free_space(run_dir, bytes);
+  // A new one is whole before an old one goes.
+  const std::int64_t more = std::max<std::int64_t>(1, keep + 1 - std::ssize(complete_checkpoints(run_dir)));
+  if (const std::int64_t free = free_bytes(run_dir); free < more * bytes)
+    spdlog::warn("{}: {} more checkpoints take {} MiB, {} MiB are free; free some space or lower checkpoint.keep",
+                 run_dir.string(), more, in_mib(more * bytes), free >> 20);
 }
 
 void make_partial(const fs::path& run_dir, std::int64_t step, std::int64_t bytes) {
@@ -119,7 +130,7 @@ void complete(const fs::path& run_dir, std::int64_t step, std::int64_t keep) {
 }
 
 void clean(const fs::path& run_dir, std::int64_t step) {
-  if (!fs::exists(folder_of(run_dir))) return;
+  if (is_missing(folder_of(run_dir))) return;
   in_our_words([&] {
     remove_hidden(folder_of(run_dir), partial);
     const std::vector<Complete> all = complete_checkpoints(run_dir);

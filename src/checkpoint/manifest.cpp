@@ -2,6 +2,7 @@
 
 #include "mtp/core/checksum.h"
 #include "mtp/core/error.h"
+#include "mtp/core/file.h"
 
 namespace mtp::checkpoint {
 
@@ -20,8 +21,8 @@ void check_parts(const std::string& tensor, const std::vector<Part>& parts) {
   std::int64_t end = 0;
   for (const Part& part : parts) {
     if (part.begin != end || part.elements <= 0 || part.checksums.size() != count_of_blocks(part.elements))
-      throw Error("{}: elements {} of rank {} do not follow on {}", tensor, part.begin, part.rank, end);
-    if (__builtin_add_overflow(end, part.elements, &end)) throw Error("{}: has too many elements", tensor);
+      throw DamageError("{}: elements {} of rank {} do not follow on {}", tensor, part.begin, part.rank, end);
+    if (__builtin_add_overflow(end, part.elements, &end)) throw DamageError("{}: has too many elements", tensor);
   }
 }
 
@@ -66,16 +67,19 @@ void Manifest::write(const fs::path& path) const { write_json(path, to_json(*thi
 Manifest Manifest::read(const fs::path& path) {
   const Json json = read_json(path);
   Manifest manifest;
+  if (json.is_object() && json.value("format", Json()) == "mtp-checksums" &&
+      json.value("version", Json(format_version)) != format_version)
+    throw Error("{}: has version {}, this program reads version {}; use the program that wrote it", path.string(),
+                brief(json["version"]), format_version);
   try {
-    if (json.at("format") != "mtp-checksums" || json.at("version") != format_version ||
-        json.at("block") != checksum_block)
-      throw Error("it is of another format or version");
+    if (json.at("format") != "mtp-checksums" || json.at("block") != checksum_block)
+      throw DamageError("it is of another format");
     for (const auto& [file, entry] : json.at("files").items())
       manifest.files[file] = {entry.at("bytes").get<std::int64_t>(), entry.at("checksum").get<std::string>()};
     for (const Json& rank_file : json.at("ranks")) manifest.add_rank(rank_file);
     for (const auto& [name, parts] : manifest.tensors) check_parts(name, parts);
   } catch (const std::exception& error) {  // of Json too
-    throw Error("{}: does not list a checkpoint: {}", path.string(), error.what());
+    throw DamageError("{}: does not list a checkpoint: {}", path.string(), error.what());
   }
   return manifest;
 }
@@ -83,14 +87,13 @@ Manifest Manifest::read(const fs::path& path) {
 void verify_file(const fs::path& checkpoint, const std::string& path, const Manifest& manifest) {
   const fs::path file = checkpoint / path;
   const auto listed = manifest.files.find(path);
-  if (listed == manifest.files.end()) throw Error("{}: is not in the list of checksums", file.string());
-  std::error_code missing;
-  const std::uintmax_t bytes = fs::file_size(file, missing);
-  if (missing) throw Error("{}: is missing", file.string());
-  if (bytes != static_cast<std::uintmax_t>(listed->second.bytes))
-    throw Error("{}: has {} bytes, {} were written", file.string(), bytes, listed->second.bytes);
+  if (listed == manifest.files.end()) throw DamageError("{}: is not in the list of checksums", file.string());
+  if (is_missing(file)) throw DamageError("{}: is missing", file.string());
+  const std::int64_t bytes = RandomAccessFile(file, RandomAccessFile::Access::read).bytes();
+  if (bytes != listed->second.bytes)
+    throw DamageError("{}: has {} bytes, {} were written", file.string(), bytes, listed->second.bytes);
   if (checksum_of_file(file) != listed->second.checksum)
-    throw Error("{}: its checksum is not the one of what was written", file.string());
+    throw DamageError("{}: its checksum is not the one of what was written", file.string());
 }
 
 }  // namespace mtp::checkpoint

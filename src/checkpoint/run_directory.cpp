@@ -1,6 +1,7 @@
 #include "mtp/checkpoint/run_directory.h"
 
 #include <fcntl.h>
+#include <spdlog/spdlog.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 
 #include "mtp/checkpoint/directory.h"
 #include "mtp/core/error.h"
+#include "mtp/core/file.h"
 
 namespace mtp::checkpoint {
 
@@ -19,7 +21,15 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// A file of the run directory, opened and locked; -1 where there is none and `flags` do not create it.
+/// File systems without locks: Lustre mounted without them, NFS without its lock service.
+bool has_no_locks(int error) {
+  constexpr int not_supported_within_the_kernel = 524;  // ENOTSUPP, which some file systems let out
+  return error == ENOSYS || error == ENOLCK || error == ENOTSUP || error == EOPNOTSUPP || error == EINVAL ||
+         error == not_supported_within_the_kernel;
+}
+
+/// A file of the run directory, opened and locked; -1 where there is none and `flags` do not create it, and on a file
+/// system without locks.
 int lock_file(const fs::path& run_dir, const char* name, int flags, int kind) {
   const fs::path file = run_dir / name;
   const int lock = open(file.c_str(), flags | O_CLOEXEC, 0644);
@@ -29,6 +39,10 @@ int lock_file(const fs::path& run_dir, const char* name, int flags, int kind) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   while (flock(lock, kind | LOCK_NB) != 0) {
     const int error = errno;
+    if (has_no_locks(error)) {
+      close(lock);
+      return -1;
+    }
     if (error == EWOULDBLOCK && std::chrono::steady_clock::now() < end) {
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
       continue;
@@ -53,6 +67,9 @@ RunDirectory::RunDirectory(const fs::path& path) {
   fs::create_directories(path, failure);
   if (failure) throw Error("{}: the run directory cannot be made: {}", path.string(), failure.message());
   lock_ = lock_file(path, first_rank, O_RDWR | O_CREAT, LOCK_EX);
+  if (lock_ < 0)
+    spdlog::warn("{}: its file system has no locks: nothing keeps a second job out of this run; start no other here",
+                 path.string());
   unlock(lock_file(path, other_ranks, O_RDWR | O_CREAT, LOCK_EX));
 }
 
@@ -73,7 +90,7 @@ bool has_complete_checkpoint(const fs::path& run_dir) { return !complete_checkpo
 
 std::vector<fs::path> named_checkpoints(const fs::path& from) {
   if (is_checkpoint(from)) return {from};
-  if (!fs::exists(from)) throw Error("{}: does not exist; name a run directory or a checkpoint", from.string());
+  if (is_missing(from)) throw Error("{}: does not exist; name a run directory or a checkpoint", from.string());
   std::vector<fs::path> found;
   for (const Complete& checkpoint : complete_checkpoints(from)) found.push_back(checkpoint.directory);
   if (found.empty())

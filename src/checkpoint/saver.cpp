@@ -31,9 +31,9 @@ void Saver::save(std::int64_t step, std::int64_t epoch, std::int64_t position, d
   state_.epoch = epoch;
   state_.position = position;
   state_.lr = next_lr;
-  const std::int64_t bytes = communicator_.sum(snapshot_.bytes(), "the size of a checkpoint");
+  const std::int64_t size = bytes();
   failure_ = dist::first_failure(communicator_, "the start of a checkpoint", [&] {
-    if (communicator_.is_first()) make_partial(run_dir(), step, bytes + overhead());
+    if (communicator_.is_first()) make_partial(run_dir(), step, size);
   });
   if (!failure_.empty()) return fail(failure_);
   const bool goes_on = state_.run.settings.checkpoint.background && !run_ends;
@@ -56,10 +56,19 @@ void Saver::finish() {
 
 fs::path Saver::directory() const { return partial_directory(run_dir(), state_.step); }
 
-/// For what HDF5 and the file system keep beside values: once, and per tensor and rank.
-std::int64_t Saver::overhead() const {
+std::int64_t Saver::bytes() const {
+  // What HDF5 and the file system keep beside values: once, and per tensor and rank.
   constexpr std::int64_t once = std::int64_t{1} << 20, per_part = 1024;
-  return once + std::ssize(tensors_) * communicator_.size() * per_part;
+  return communicator_.sum(snapshot_.bytes(), "the size of a checkpoint") + once +
+         std::ssize(tensors_) * communicator_.size() * per_part;
+}
+
+void Saver::check_room() const {
+  const std::int64_t size = bytes();
+  const std::string failure = dist::first_failure(communicator_, "the room for a checkpoint", [&] {
+    if (communicator_.is_first()) checkpoint::check_room(run_dir(), size, state_.run.settings.checkpoint.keep);
+  });
+  if (!failure.empty()) throw AgreedError(failure, 1);
 }
 
 Json Saver::write(const std::stop_token& stop) const {

@@ -70,7 +70,7 @@ std::int64_t Snapshot::bytes() const {
 Json Snapshot::write(const fs::path& path, const std::stop_token& stop) const {
   std::map<std::string, checkpoint::Part> parts;
   Ranges ranges;
-  auto [hdf5_file, layout] = hdf5::File::create_in_memory();
+  auto [hdf5_file, layout] = hdf5::File::create_in_memory(path.parent_path());
   for (const Part& part : parts_) {
     const std::int64_t position = hdf5_file.reserve_dataset<float>(part.name, {part.elements}).position_in_file();
     parts[part.name] = {.begin = part.begin, .elements = part.elements, .position = position, .checksums = {}};

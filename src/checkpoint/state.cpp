@@ -14,15 +14,19 @@ namespace fs = std::filesystem;
 
 namespace {
 
+/// As many ranks may have written as there are GPUs in a cluster; a process may have some hundred files open.
+constexpr std::int64_t most_open_files = 16;
+
 hdf5::File open_state(const fs::path& checkpoint, const Manifest& manifest) {
   const fs::path path = checkpoint / "state.h5";
   verify_file(checkpoint, "state.h5", manifest);
   hdf5::File file = hdf5::File::open(path);
   if (!file.has_attribute("format") || file.attribute<std::string>("format") != state_format)
-    throw Error("{}: is no checkpoint of this program", path.string());
+    throw DamageError("{}: is no checkpoint of this program", path.string());
   const auto version = file.attribute<std::int64_t>("version");
   if (version != state_version)
-    throw Error("{}: has version {}, this program reads version {}", path.string(), version, state_version);
+    throw Error("{}: has version {}, this program reads version {}; use the program that wrote it", path.string(),
+                version, state_version);
   const auto group_size = file.attribute<std::int64_t>("group_size");
   if (group_size != dist::group_size)
     throw Error("{}: micro-batches were added in groups of {}, this program adds {}; it would not go on alike",
@@ -40,7 +44,7 @@ State::State(fs::path checkpoint)
 
 void State::read(const std::string& name, std::int64_t begin, std::span<float> values) const {
   const auto found = manifest_.tensors.find(name);
-  if (found == manifest_.tensors.end()) throw Error("{}: has no tensor {}", directory_.string(), name);
+  if (found == manifest_.tensors.end()) throw DamageError("{}: has no tensor {}", directory_.string(), name);
   const std::int64_t end = begin + std::ssize(values);
   std::int64_t read = begin;
   for (const Part& part : found->second) {
@@ -49,7 +53,7 @@ void State::read(const std::string& name, std::int64_t begin, std::span<float> v
     read_part(name, part, from - part.begin, values.subspan(from - begin, to - from));
     read = to;
   }
-  if (read != end) throw Error("{}: tensor {} ends before element {}", directory_.string(), name, end);
+  if (read != end) throw DamageError("{}: tensor {} ends before element {}", directory_.string(), name, end);
 }
 
 void State::read_part(const std::string& name, const Part& part, std::int64_t begin, std::span<float> values) const {
@@ -71,8 +75,8 @@ std::span<const float> State::read_block(const std::string& name, const Part& pa
   const auto bytes = std::as_writable_bytes(std::span(block_));
   rank_file(part.rank).read(part.position + first * std::int64_t{sizeof(float)}, bytes);
   if (checksum_of(bytes) != part.checksums[static_cast<std::size_t>(index)])
-    throw Error("{}: dataset {}: the checksum of elements {} to {} is not the one of what was written",
-                (directory_ / rank_file_name(part.rank)).string(), name, first, first + std::ssize(block_) - 1);
+    throw DamageError("{}: dataset {}: the checksum of elements {} to {} is not the one of what was written",
+                      (directory_ / rank_file_name(part.rank)).string(), name, first, first + std::ssize(block_) - 1);
   block_part_ = &part;
   block_index_ = index;
   return block_;
@@ -81,18 +85,24 @@ std::span<const float> State::read_block(const std::string& name, const Part& pa
 const RandomAccessFile& State::rank_file(int rank) const {
   if (const auto open = rank_files_.find(rank); open != rank_files_.end()) return open->second;
   const fs::path path = directory_ / rank_file_name(rank);
-  if (!fs::exists(path)) throw Error("{}: is missing", path.string());
+  if (is_missing(path)) throw DamageError("{}: is missing", path.string());
   RandomAccessFile file(path, RandomAccessFile::Access::read);
   const RankFile& written = manifest_.rank_files[static_cast<std::size_t>(rank)];
   if (file.bytes() != written.bytes)
-    throw Error("{}: has {} bytes, {} were written", path.string(), file.bytes(), written.bytes);
+    throw DamageError("{}: has {} bytes, {} were written", path.string(), file.bytes(), written.bytes);
+  if (!verified_layouts_.contains(rank)) verify_layout(rank, file);
+  if (std::ssize(rank_files_) == most_open_files) rank_files_.clear();
+  return rank_files_.emplace(rank, std::move(file)).first->second;
+}
+
+void State::verify_layout(int rank, const RandomAccessFile& file) const {
   Ranges ranges;
   for (const auto& [unused, parts] : manifest_.tensors)
     for (const Part& part : parts)
       if (part.rank == rank) ranges[part.position] = part.elements * std::int64_t{sizeof(float)};
-  if (checksum_between(file, ranges) != written.layout_checksum)
-    throw Error("{}: the checksum of its HDF5 layout is not the one of what was written", path.string());
-  return rank_files_.emplace(rank, std::move(file)).first->second;
+  if (checksum_between(file, ranges) != manifest_.rank_files[static_cast<std::size_t>(rank)].layout_checksum)
+    throw DamageError("{}: the checksum of its HDF5 layout is not the one of what was written", file.path().string());
+  verified_layouts_.insert(rank);
 }
 
 void State::verify_files(int share, int shares) const {

@@ -50,7 +50,7 @@ void write_attributes(hdf5::File& file, const RunState& state) {
 
 void write_state_file(const std::filesystem::path& path, const RunState& state,
                       const std::vector<StateTensor>& tensors) {
-  auto [file, memory] = hdf5::File::create_in_memory();  // as in Snapshot::write, for the same reason
+  auto [file, memory] = hdf5::File::create_in_memory(path.parent_path());  // as in Snapshot::write, for the same reason
   write_attributes(file, state);
   for (const StateTensor& tensor : tensors) file.create_virtual_dataset<float>(tensor.name, tensor.shape, tensor.parts);
   file.close();

@@ -1,10 +1,12 @@
 #include "mtp/core/checksum.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <openssl/evp.h>
 #include <xxhash.h>
 
 #include <algorithm>
-#include <fstream>
+#include <array>
 #include <limits>
 #include <vector>
 
@@ -16,6 +18,22 @@ namespace mtp {
 namespace {
 
 std::string text_of(XXH128_hash_t hash) { return fmt::format("{:016x}{:016x}", hash.high64, hash.low64); }
+
+/// visit(piece) for the bytes of a file from `begin` on, at most `bytes`.
+template <typename Visit>
+void for_each_piece(const std::filesystem::path& path, std::uint64_t begin, std::uint64_t bytes, const Visit& visit) {
+  constexpr std::uint64_t most = std::uint64_t{1} << 20;
+  check_is_file(path);
+  const RandomAccessFile file(path, RandomAccessFile::Access::read);
+  const auto size = static_cast<std::uint64_t>(file.bytes());
+  const std::uint64_t end = begin + std::min(bytes, size - std::min(begin, size));
+  std::vector<std::byte> piece;
+  for (std::uint64_t at = begin; at < end; at += piece.size()) {
+    piece.resize(std::min(most, end - at));
+    file.read(static_cast<std::int64_t>(at), piece);
+    visit(std::span<const std::byte>(piece));
+  }
+}
 
 }  // namespace
 
@@ -35,19 +53,20 @@ std::string checksum_of(std::span<const std::byte> bytes) { return text_of(XXH3_
 
 std::string checksum_of_file(const std::filesystem::path& path, std::uint64_t begin, std::uint64_t bytes) {
   check_is_file(path);
-  std::ifstream in(path, std::ios::binary);
-  in.seekg(static_cast<std::streamoff>(begin));
-  if (!in) throw Error("{}: cannot be read; check the path", path.string());
   Checksum checksum;
-  std::vector<char> piece(std::size_t{1} << 20);
-  while (bytes > 0 && in) {
-    in.read(piece.data(), static_cast<std::streamsize>(std::min<std::uint64_t>(bytes, piece.size())));
-    const auto read = static_cast<std::size_t>(in.gcount());
-    checksum.add(std::as_bytes(std::span(piece).first(read)));
-    bytes -= read;
-  }
-  if (in.bad()) throw Error("{}: reading failed; see whether the disk is sound", path.string());
+  for_each_piece(path, begin, bytes, [&](std::span<const std::byte> piece) { checksum.add(piece); });
   return checksum.text();
+}
+
+std::string sha256_of_file(const std::filesystem::path& path) {
+  const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> hash(EVP_MD_CTX_new(), EVP_MD_CTX_free);
+  MTP_ASSERT(EVP_DigestInit_ex(hash.get(), EVP_sha256(), nullptr) == 1);
+  for_each_piece(path, 0, std::numeric_limits<std::uint64_t>::max(), [&](std::span<const std::byte> piece) {
+    MTP_ASSERT(EVP_DigestUpdate(hash.get(), piece.data(), piece.size()) == 1);
+  });
+  std::array<unsigned char, 32> digest;
+  MTP_ASSERT(EVP_DigestFinal_ex(hash.get(), digest.data(), nullptr) == 1);
+  return fmt::format("{:02x}", fmt::join(digest, ""));
 }
 
 std::string checksum_of_file(const std::filesystem::path& path) {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -19,7 +20,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
-Error unreadable(const fs::path& path) { return Error("{}: cannot be read: {}", path.string(), system_reason(errno)); }
+Error unreadable(const fs::path& path) {
+  return Error("{}: cannot be read: {}; check the path, its permissions and its disk", path.string(),
+               system_reason(errno));
+}
 
 Error unwritable(const fs::path& path) {
   return Error("{}: cannot be written: {}; check the folder and the free space", path.string(), system_reason(errno));
@@ -31,6 +35,20 @@ void check_is_file(const fs::path& path) {
   std::error_code unused;
   const auto status = fs::status(path, unused);
   if (fs::exists(status) && !fs::is_regular_file(status)) throw Error("{}: is no regular file", path.string());
+}
+
+bool is_missing(const fs::path& path) {
+  struct stat status = {};
+  if (stat(path.c_str(), &status) == 0) return false;
+  if (errno != ENOENT && errno != ENOTDIR) throw unreadable(path);
+  return true;
+}
+
+std::int64_t free_bytes(const fs::path& folder) {
+  struct statvfs system = {};
+  if (statvfs(folder.c_str(), &system) != 0)
+    throw Error("{}: the free space is unknown: {}", folder.string(), system_reason(errno));
+  return static_cast<std::int64_t>(system.f_bavail * system.f_frsize);
 }
 
 void sync_to_disk(const fs::path& path) {
@@ -76,10 +94,10 @@ RandomAccessFile RandomAccessFile::create(fs::path path) {
   return RandomAccessFile(file, std::move(path));
 }
 
-RandomAccessFile RandomAccessFile::in_memory() {
-  std::string path = "/dev/shm/mtp-XXXXXX";
+RandomAccessFile RandomAccessFile::temporary(const fs::path& folder) {
+  std::string path = folder / ".mtp-XXXXXX";
   const int file = mkostemp(path.data(), O_CLOEXEC);
-  if (file < 0) throw unwritable(path);
+  if (file < 0) throw unwritable(folder);
   return RandomAccessFile(file, path);
 }
 
@@ -107,7 +125,7 @@ void RandomAccessFile::read(std::int64_t position, std::span<std::byte> bytes) c
     const ssize_t count = pread(file_, bytes.data(), bytes.size(), position);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) throw unreadable(path_);
-    if (count == 0) throw Error("{}: cannot be read: it was cut off at byte {}", path_.string(), position);
+    if (count == 0) throw DamageError("{}: cannot be read: it was cut off at byte {}", path_.string(), position);
     position += count;
     bytes = bytes.subspan(static_cast<std::size_t>(count));
   }

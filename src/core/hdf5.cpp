@@ -1,5 +1,7 @@
 #include "mtp/core/hdf5.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <functional>
 #include <mutex>
@@ -377,6 +379,18 @@ void Dataset::write_rows(std::int64_t first, hid_t type, std::size_t count, cons
   check(H5Dwrite(handle_.id(), type, rows.memory.id(), rows.file.id(), H5P_DEFAULT, values), where_, "write");
 }
 
+namespace {
+
+constexpr const char* shared_memory = "/dev/shm";
+
+/// For a layout: kilobytes for each dataset. Other jobs may have filled it, and it may be read-only.
+bool has_room(const std::filesystem::path& folder) {
+  constexpr std::int64_t enough = std::int64_t{16} << 20;
+  return access(folder.c_str(), W_OK | X_OK) == 0 && free_bytes(folder) >= enough;
+}
+
+}  // namespace
+
 File File::open(const std::filesystem::path& path) {
   const Lock lock;
   check_is_file(path);
@@ -390,11 +404,16 @@ File File::create(const std::filesystem::path& path) {
   return {owned(H5Fcreate(where.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, file_access(where).id()), where, "create"), where};
 }
 
-std::pair<File, RandomAccessFile> File::create_in_memory() {
-  RandomAccessFile bytes = RandomAccessFile::in_memory();
-  File file = create(bytes.path());
-  bytes.unlink();
-  return {std::move(file), std::move(bytes)};
+std::pair<File, RandomAccessFile> File::create_in_memory(const std::filesystem::path& else_in) {
+  RandomAccessFile bytes = RandomAccessFile::temporary(has_room(shared_memory) ? shared_memory : else_in);
+  try {
+    File file = create(bytes.path());
+    bytes.unlink();
+    return {std::move(file), std::move(bytes)};
+  } catch (...) {
+    bytes.unlink();
+    throw;
+  }
 }
 
 bool File::exists(const std::string& name) const {

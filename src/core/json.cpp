@@ -1,7 +1,7 @@
 #include "mtp/core/json.h"
 
 #include <fstream>
-#include <iterator>
+#include <string>
 
 #include "mtp/core/error.h"
 #include "mtp/core/file.h"
@@ -10,21 +10,22 @@ namespace mtp {
 
 Json read_json(const std::filesystem::path& path) {
   check_is_file(path);
-  std::ifstream in(path);
-  if (!in) throw Error("{}: cannot be read; check the path", path.string());
-  return parse_json(std::string(std::istreambuf_iterator<char>(in), {}), path.string() + ":");
+  const RandomAccessFile file(path, RandomAccessFile::Access::read);
+  std::string text(static_cast<std::size_t>(file.bytes()), '\0');
+  file.read(0, std::as_writable_bytes(std::span(text)));
+  return parse_json(text, path.string() + ":");
 }
 
 Json parse_json(std::string_view text, const std::string& what, const Json::parser_callback_t& see) {
   constexpr int deepest = 100;
   const auto check_depth = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > deepest) throw Error("{} is no valid JSON: it is nested deeper than {} levels", what, deepest);
+    if (depth > deepest) throw DamageError("{} is no valid JSON: it is nested deeper than {} levels", what, deepest);
     return see == nullptr || see(depth, event, parsed);
   };
   try {
     return Json::parse(text, check_depth);
   } catch (const Json::exception& error) {
-    throw Error("{} is no valid JSON: {}", what, error.what());
+    throw DamageError("{} is no valid JSON: {}", what, error.what());
   }
 }
 

@@ -4,7 +4,7 @@ namespace mtp {
 
 namespace {
 
-constexpr int stop_signals[] = {SIGTERM, SIGINT, SIGUSR1};
+constexpr int stop_signals[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP};
 volatile std::sig_atomic_t number_received = 0;
 
 extern "C" void count_signal(int) { number_received = number_received + 1; }
@@ -16,7 +16,10 @@ StopSignals::StopSignals() {
   struct sigaction action = {};
   action.sa_handler = count_signal;
   action.sa_flags = SA_RESTART;  // reading and writing go on
-  for (int i = 0; i < count; ++i) sigaction(stop_signals[i], &action, &before_[i]);
+  for (int i = 0; i < count; ++i) {
+    sigaction(stop_signals[i], nullptr, &before_[i]);
+    if (before_[i].sa_handler != SIG_IGN) sigaction(stop_signals[i], &action, nullptr);  // nohup
+  }
 }
 
 StopSignals::~StopSignals() {

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "mtp/core/checksum.h"
 #include "mtp/core/error.h"
+#include "mtp/core/file.h"
 
 namespace mtp::data {
 namespace {
@@ -61,10 +63,14 @@ TokenLists::TokenLists(const std::filesystem::path& path, Kind kind)
                 vocab_size_);
 }
 
-void TokenLists::check_vocab_size(std::int64_t of_base) const {
-  if (vocab_size_ != of_base)
+void TokenLists::check_base(const std::filesystem::path& directory, std::int64_t vocab_size) const {
+  if (vocab_size_ != vocab_size)
     throw Error("{}: made for a vocabulary of {} tokens, the base has {}; prepare it with the base's tokenizer",
-                path_.string(), vocab_size_, of_base);
+                path_.string(), vocab_size_, vocab_size);
+  const std::filesystem::path tokenizer = directory / "tokenizer.json";
+  if (tokenizer_ && !is_missing(tokenizer) && sha256_of_file(tokenizer) != *tokenizer_)
+    throw Error("{}: made with another tokenizer than {}; prepare it with the base's tokenizer", path_.string(),
+                tokenizer.string());
 }
 
 void TokenLists::read(std::int64_t i, std::span<std::int32_t> tokens, std::span<const std::int64_t> refused) const {

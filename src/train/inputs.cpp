@@ -1,5 +1,6 @@
 #include "mtp/train/inputs.h"
 
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -64,11 +65,15 @@ Inputs Inputs::open(const Settings& settings, const Device& device, const dist::
   if (inputs->nothing_is_left()) return std::move(*inputs);
   inputs->fingerprints_ = checkpoint::take_fingerprints(settings, communicator);
   dist::agree(communicator, "the check of the run's files", [&] { inputs->compare_fingerprints(from); });
+  std::int64_t trained = 0, validated = 0;  // samples with a label
   dist::agree(communicator, "the check of the samples", [&] {
-    inputs->check_samples(inputs->data_);
-    if (inputs->validation_data_) inputs->check_samples(*inputs->validation_data_);
+    trained = inputs->check_samples(inputs->data_);
+    if (inputs->validation_data_) validated = inputs->check_samples(*inputs->validation_data_);
     if (settings.checkpoint.export_at_end) checkpoint::check_export_target(settings.run.dir / "hf", true);
   });
+  inputs->report_samples(inputs->data_, communicator.sum(trained, "the samples with a label"));
+  if (inputs->validation_data_)
+    inputs->report_samples(*inputs->validation_data_, communicator.sum(validated, "the samples with a label"));
   return std::move(*inputs);
 }
 
@@ -111,7 +116,7 @@ void Inputs::check_fit(int ranks) const {
 void Inputs::check_data(const data::DataFile& file) const {
   const std::string name = file.path().string();
   const hf::TextConfig& base = pair_.base_config.text;
-  file.check_vocab_size(base.vocab_size);
+  file.check_base(pair_.base_directory, base.vocab_size);
   if (file.pad_token_id() != base.pad_token_id)
     throw Error("{}: pad_token_id is {}, the base's is {}; prepare it with the base's tokenizer", name,
                 file.pad_token_id(), base.pad_token_id);
@@ -142,9 +147,22 @@ void Inputs::compare_fingerprints(const std::optional<Resumption>& from) {
   fingerprints_.insert(before.begin(), before.end());  // of what is gone
 }
 
-/// Reads the samples of a rank's share: a bad one ends the run here, not after hours.
-void Inputs::check_samples(const data::DataFile& file) const {
-  for (std::int64_t i = rank_; i < file.samples(); i += ranks_) data::make_micro_batch(file, {&i, 1}, reading().batch);
+// A bad sample ends the run here, not after hours.
+std::int64_t Inputs::check_samples(const data::DataFile& file) const {
+  std::int64_t with_labels = 0;
+  for (std::int64_t i = rank_; i < file.samples(); i += ranks_)
+    with_labels += data::make_micro_batch(file, {&i, 1}, reading().batch).label_tokens() > 0;
+  return with_labels;
+}
+
+void Inputs::report_samples(const data::DataFile& file, std::int64_t with_labels) const {
+  if (with_labels == 0)
+    throw AgreedError(fmt::format("{}: no sample has a target within data.max_length ({}); check the file",
+                                  file.path().string(), settings_.data.max_length),
+                      1);
+  if (const std::int64_t without = file.samples() - with_labels; without > 0 && rank_ == 0)
+    spdlog::warn("{}: {} of {} samples have no target within data.max_length ({}) and teach nothing",
+                 file.path().string(), without, file.samples(), settings_.data.max_length);
 }
 
 data::Sampler Inputs::sampler() const {

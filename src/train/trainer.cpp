@@ -55,6 +55,7 @@ Trainer::Trainer(Inputs inputs, Device& device, const dist::Communicator& commun
       order_(inputs_.sampler()),
       loader_(inputs_.data(), order_, inputs_.reading()),
       log_(settings(), inputs_.first_step(), inputs_.steps(), communicator.is_first()) {
+  saver_.check_room();
   if (const auto& data = inputs_.validation_data())
     validation_.emplace(settings(), *data, inputs_.reading().batch, state_.joint(), communicator);
 }
@@ -143,9 +144,24 @@ StepMetrics Trainer::step(std::int64_t step) {
   }
   metrics.label_tokens = communicator_.sum(metrics.label_tokens, "the step's labels");
   metrics.tokens = communicator_.sum(metrics.tokens, "the step's tokens");
-  if (metrics.label_tokens == 0)
-    throw AgreedError(fmt::format("step {}: none of its samples has a label; check the data file", metrics.step), 1);
+  metrics.lr = inputs_.schedule().rate(step);
+  if (metrics.label_tokens > 0)
+    learn(batches, step, metrics);
+  else
+    skip(metrics);
+  metrics.memory_peak = device_.memory_peak();
+  metrics.ranks = communicator_.size();
+  metrics.step_time = std::chrono::duration<double>(Clock::now() - start).count();
+  return metrics;
+}
 
+/// A step without a label changes nothing.
+void Trainer::skip(StepMetrics& metrics) const {
+  metrics.loss_drafter.resize(static_cast<std::size_t>(settings().drafter.rounds));
+  spdlog::warn("step {}: none of its samples has a label within data.max_length; it changes nothing", metrics.step);
+}
+
+void Trainer::learn(const std::vector<data::MicroBatch>& batches, std::int64_t step, StepMetrics& metrics) {
   const std::vector<model::LossSums> losses = state_.forward_backward(batches, metrics.label_tokens);
   metrics.set_losses(sum_losses(communicator_, losses, std::ssize(losses) * communicator_.size()),
                      settings().drafter.loss_weight);
@@ -157,13 +173,7 @@ StepMetrics Trainer::step(std::int64_t step) {
                     metrics.step, metrics.loss, metrics.grad_norm),
         1);
   if (step == 0 && !settings().run.dump_gradients.empty()) state_.write_gradients(settings().run.dump_gradients);
-  metrics.lr = inputs_.schedule().rate(step);
   state_.optimizer().update(step, metrics.lr, metrics.grad_norm);
-
-  metrics.memory_peak = device_.memory_peak();
-  metrics.ranks = communicator_.size();
-  metrics.step_time = std::chrono::duration<double>(Clock::now() - start).count();
-  return metrics;
 }
 
 }  // namespace mtp::train

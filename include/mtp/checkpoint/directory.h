@@ -14,7 +14,7 @@ struct Complete {
   std::filesystem::path directory;
 };
 
-/// The complete checkpoints of a run, sound or not, by step.
+/// The complete checkpoints of a run, sound or not, by step. Throws Error where the folder cannot be read.
 std::vector<Complete> complete_checkpoints(const std::filesystem::path& run_dir);
 
 /// Whether a folder is one, sound or not.
@@ -22,6 +22,10 @@ bool is_checkpoint(const std::filesystem::path& directory);
 
 /// Where the checkpoint of a step is written until it is complete.
 std::filesystem::path partial_directory(const std::filesystem::path& run_dir, std::int64_t step);
+
+/// Throws Error where the file system of a run has not room for one more checkpoint of so many bytes; warns where it
+/// has none for as many as are kept, and the next one.
+void check_room(const std::filesystem::path& run_dir, std::int64_t bytes, std::int64_t keep);
 
 /// Makes an empty folder to write the checkpoint of a step in. Throws Error where that fails or the file system has
 /// fewer than `bytes` bytes free.

@@ -33,6 +33,9 @@ class Saver {
   /// Gives up what is being written.
   ~Saver() = default;
 
+  /// Throws AgreedError where there is no room for a checkpoint: before the first step, not after the last.
+  void check_room() const;
+
   /// Begins to save; waits for the save before it. Returns when all is done, and needs no copy of shards on the host,
   /// where the run does not go on meanwhile: it ends, or is without `checkpoint.background`.
   void save(std::int64_t step, std::int64_t epoch, std::int64_t position, double next_lr, bool run_ends);
@@ -53,7 +56,8 @@ class Saver {
 
   const std::filesystem::path& run_dir() const { return state_.run.settings.run.dir; }
   std::filesystem::path directory() const;
-  std::int64_t overhead() const;
+  /// Of a checkpoint, over all ranks.
+  std::int64_t bytes() const;
   Json write(const std::stop_token& stop) const;
   void complete(const std::vector<std::string>& reports) const;
   template <typename Work>

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,9 +15,10 @@
 
 namespace mtp::checkpoint {
 
-/// A checkpoint for reading: everything is compared with its checksum before it is returned, and what does not agree is
-/// an Error that names the file. Tensors are named "KIND/NAME" with the kinds parameters, exp_avg and exp_avg_sq and
-/// full Hugging Face names ("parameters/base.model.norm.weight"); elements are counted row by row.
+/// A checkpoint for reading: everything is compared with its checksum before it is returned, and what does not agree,
+/// or is not there, is a DamageError that names the file. What cannot be read, or is of another version, is another
+/// Error. Tensors are named "KIND/NAME" with the kinds parameters, exp_avg and exp_avg_sq and full Hugging Face names
+/// ("parameters/base.model.norm.weight"); elements are counted row by row.
 class State {
  public:
   /// Opens and verifies checksums.json and state.h5, but not the tensors. Throws Error where this program cannot go on
@@ -46,14 +48,16 @@ class State {
   void read_part(const std::string& name, const Part& part, std::int64_t begin, std::span<float> values) const;
   /// Block `index` of a part, verified; valid until the next call.
   std::span<const float> read_block(const std::string& name, const Part& part, std::int64_t index) const;
-  /// Opened once, when it has its size and its HDF5 layout is verified.
+  /// Open, of its size and with its HDF5 layout verified; until another rank's is asked for.
   const RandomAccessFile& rank_file(int rank) const;
+  void verify_layout(int rank, const RandomAccessFile& file) const;
 
   std::filesystem::path directory_;
   Manifest manifest_;
   hdf5::File file_;
   std::int64_t step_;
   mutable std::map<int, RandomAccessFile> rank_files_;
+  mutable std::set<int> verified_layouts_;
   mutable std::vector<float> block_;  // the last that was read, and which it is
   mutable const Part* block_part_ = nullptr;
   mutable std::int64_t block_index_ = 0;

@@ -32,4 +32,7 @@ std::string checksum_of_file(const std::filesystem::path& path, std::uint64_t be
 /// Of the whole file.
 std::string checksum_of_file(const std::filesystem::path& path);
 
+/// The SHA-256 of a file as 64 hexadecimal digits: what names a tokenizer in data files.
+std::string sha256_of_file(const std::filesystem::path& path);
+
 }  // namespace mtp

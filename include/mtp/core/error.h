@@ -38,6 +38,12 @@ class UsageError : public Error {
   }
 };
 
+/// What was read well and is not what it must be: proven, while whatever keeps a file from being read may pass.
+class DamageError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// A fault that every rank of a job has found alike: all leave together, and rank 0 alone prints it.
 class AgreedError : public Error {
  public:

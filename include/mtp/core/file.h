@@ -11,6 +11,12 @@ namespace mtp {
 /// directory fails late. Whether there is anything at all is left to the one who opens it.
 void check_is_file(const std::filesystem::path& path);
 
+/// Whether there is nothing of that name. Throws Error where that cannot be told.
+bool is_missing(const std::filesystem::path& path);
+
+/// Of the file system that a folder is on. Throws Error where that is unknown.
+std::int64_t free_bytes(const std::filesystem::path& folder);
+
 /// Waits until a file, or a folder's list of names, is on the disk. Throws Error where it could not be written.
 void sync_to_disk(const std::filesystem::path& path);
 /// The same for everything in a folder, and in those in it.
@@ -29,8 +35,8 @@ class RandomAccessFile {
   RandomAccessFile(std::filesystem::path path, Access access);
   /// A new file, or an empty one in place of an old one.
   static RandomAccessFile create(std::filesystem::path path);
-  /// A new file in memory. It has a path until `unlink`. Parts that are never written take no memory.
-  static RandomAccessFile in_memory();
+  /// A new file in a folder. It has a path until `unlink`.
+  static RandomAccessFile temporary(const std::filesystem::path& folder);
   RandomAccessFile(RandomAccessFile&& other) noexcept;
   ~RandomAccessFile();
   RandomAccessFile& operator=(RandomAccessFile&&) = delete;
@@ -44,7 +50,7 @@ class RandomAccessFile {
   void resize(std::int64_t bytes);
   /// Takes the file's name away: it ends with the last who has it open.
   void unlink() const;
-  /// Throws Error where the file ends before too.
+  /// Throws DamageError where the file ends before.
   void read(std::int64_t position, std::span<std::byte> bytes) const;
   void write(std::int64_t position, std::span<const std::byte> bytes);
   /// Lets the disk begin with what was written there, without waiting for it.

@@ -116,8 +116,9 @@ class File : public Object {
   static File open(const std::filesystem::path& path);
   /// Creates an empty file, or empties an existing one.
   static File create(const std::filesystem::path& path);
-  /// Creates a file in memory, without a name; its bytes are in the second, once the first is closed.
-  static std::pair<File, RandomAccessFile> create_in_memory();
+  /// Creates a file in memory, without a name; its bytes are in the second, once the first is closed. Where /dev/shm
+  /// has no room for it, it lies in the folder `else_in`, on a disk.
+  static std::pair<File, RandomAccessFile> create_in_memory(const std::filesystem::path& else_in);
 
   /// Names below may be paths with `/`; missing groups are made.
   bool exists(const std::string& name) const;

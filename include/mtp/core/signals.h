@@ -4,8 +4,9 @@
 
 namespace mtp {
 
-/// While it lives, SIGTERM, SIGINT and SIGUSR1 (the warning that batch systems send) no longer end the program but are
-/// counted, so that a run can stop at a place of its choice. One at a time.
+/// While it lives, SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 (the warnings that batch systems send) no longer end
+/// the program but are counted, so that a run can stop at a place of its choice. One that is ignored stays so. One at a
+/// time.
 class StopSignals {
  public:
   StopSignals();
@@ -16,7 +17,7 @@ class StopSignals {
   int received() const;
 
  private:
-  static constexpr int count = 3;
+  static constexpr int count = 5;
   struct sigaction before_[count];
 };
 

@@ -42,8 +42,10 @@ class DataFile {
   const std::optional<std::string>& tokenizer() const { return lists_.tokenizer(); }
   std::int64_t samples() const { return lists_.count(); }
 
-  /// Throws Error unless the file is made for a base of so many tokens.
-  void check_vocab_size(std::int64_t of_base) const { lists_.check_vocab_size(of_base); }
+  /// As TokenLists has it.
+  void check_base(const std::filesystem::path& directory, std::int64_t vocab_size) const {
+    lists_.check_base(directory, vocab_size);
+  }
 
   /// Length of sample i.
   std::int64_t length(std::int64_t i, std::int64_t max_length = 0) const;

@@ -18,8 +18,10 @@ class PromptsFile {
   std::int64_t vocab_size() const { return lists_.vocab_size(); }
   std::int64_t prompts() const { return lists_.count(); }
 
-  /// Throws Error unless the file is made for a base of so many tokens.
-  void check_vocab_size(std::int64_t of_base) const { lists_.check_vocab_size(of_base); }
+  /// As TokenLists has it.
+  void check_base(const std::filesystem::path& directory, std::int64_t vocab_size) const {
+    lists_.check_base(directory, vocab_size);
+  }
 
   /// `refused`: tokens that it must not have.
   std::vector<std::int64_t> prompt(std::int64_t i, std::span<const std::int64_t> refused = {}) const;

@@ -39,8 +39,9 @@ class TokenLists {
   std::int64_t length(std::int64_t i) const { return offsets_[i + 1] - offsets_[i]; }
   std::int64_t total() const { return offsets_.back(); }
 
-  /// Throws Error unless the file is made for a base of so many tokens.
-  void check_vocab_size(std::int64_t of_base) const;
+  /// Throws Error unless the file is made for a base of so many tokens and, where the file says whose it is and the
+  /// base's directory has one, with its tokenizer: every Gemma has as many tokens, and they are not the same.
+  void check_base(const std::filesystem::path& directory, std::int64_t vocab_size) const;
 
   /// The first tokens of list i, as many as there are places. `refused`: image, video and audio tokens, which a list
   /// must not have.

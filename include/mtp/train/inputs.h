@@ -58,7 +58,9 @@ class Inputs {
   void check_data(const data::DataFile& file) const;
   void fill_in_settings(Device::Kind device);
   void compare_fingerprints(const std::optional<Resumption>& from);
-  void check_samples(const data::DataFile& file) const;
+  /// Reads this rank's share of the samples and returns how many of them have a label.
+  std::int64_t check_samples(const data::DataFile& file) const;
+  void report_samples(const data::DataFile& file, std::int64_t with_labels) const;
 
   Settings settings_;
   int rank_, ranks_;

@@ -34,6 +34,9 @@ class Trainer {
   checkpoint::Manifest fill_run_directory(const std::optional<Resumption>& from) const;
   End train();
   StepMetrics step(std::int64_t step);
+  void skip(StepMetrics& metrics) const;
+  /// Forward, backward and update; fills in losses and norm.
+  void learn(const std::vector<data::MicroBatch>& batches, std::int64_t step, StepMetrics& metrics);
   void validate(std::int64_t step);
   void save(std::int64_t step, bool run_ends);
 
