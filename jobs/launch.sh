@@ -3,6 +3,10 @@
 if [[ -e jobs/site.sh ]]; then source jobs/site.sh; fi
 
 bin=${MTP_BIN:-build/release/bin}
+if [[ ! -x $bin/mtp-train ]]; then
+  echo "$bin/mtp-train: is not there; build the programs (README.md), or set MTP_BIN in jobs/site.sh" >&2
+  exit 2
+fi
 
 # mpirun comes with the MPI that the programs were built with. A site without it has srun, if Slurm knows PMIx.
 if [[ -z ${MTP_LAUNCH:-} ]]; then

@@ -22,6 +22,9 @@ int resume(const ResumeLine& command, const std::filesystem::path& path, dist::C
   Settings settings;
   dist::agree(communicator, "the settings",
               [&] { settings = resumed_settings(command, checkpoint::saved_run(*state)); });
+  std::vector<std::string> different;
+  dist::agree(communicator, "the settings file", [&] { different = differences(command, settings); });
+  for (const std::string& line : different) spdlog::info("{}", line);
   communicator.set_timeout(settings.dist.timeout_minutes);
   Device device = apps::device_of(settings, communicator);
   const dist::Connection connection(communicator, device, settings.dist.transport);

@@ -1,11 +1,14 @@
 // mtp-train [--config FILE] [--section.key value …]: trains a base and its drafter together.
 
+#include <algorithm>
 #include <iostream>
+#include <string_view>
 #include <utility>
 
 #include "mtp/dist/connection.h"
 #include "mtp/train/trainer.h"
 #include "parallel_program.h"
+#include "program.h"
 
 namespace {
 
@@ -26,9 +29,20 @@ int run(int argc, char** argv, dist::Communicator& communicator) {
   return apps::exit_code(train::Trainer(std::move(inputs), device, communicator).run());
 }
 
+/// For job scripts, where there is no MPI yet.
+int print_settings(int argc, char** argv) {
+  for (const std::string& value : parse_settings(argc, argv).printed) std::cout << value << "\n";
+  return 0;
+}
+
+bool is_to_print(int argc, char** argv) {
+  return std::any_of(argv, argv + argc, [](std::string_view word) { return word == "--print" || word.starts_with("--print="); });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (is_to_print(argc, argv)) return mtp::apps::run_program([&] { return print_settings(argc, argv); });
   const mtp::dist::MpiSession session(argc, argv);
   mtp::dist::Communicator communicator;
   return mtp::apps::run_parallel(communicator, [&] { return run(argc, argv, communicator); });

@@ -29,7 +29,9 @@ int run_parallel(dist::Communicator& communicator, const std::function<int()>& w
   int exit_code = 1;
   try {
     start_log(communicator.rank());
-    return work();
+    const int result = work();
+    if (!std::cout.flush()) throw Error("standard output: cannot be written; see whether its disk is full");
+    return result;
   } catch (const AgreedError& error) {
     if (communicator.is_first()) std::fprintf(stderr, "error: %s\n", error.what());
     return error.exit_code();

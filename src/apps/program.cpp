@@ -11,7 +11,9 @@ namespace po = boost::program_options;
 
 int run_program(const std::function<int()>& work) {
   try {
-    return work();
+    const int exit_code = work();
+    if (!std::cout.flush()) throw Error("standard output: cannot be written; see whether its disk is full");
+    return exit_code;
   } catch (const Error& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return error.exit_code();

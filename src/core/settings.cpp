@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <ostream>
 #include <set>
@@ -53,10 +54,15 @@ std::vector<po::option> parse_stream(const Table& table, std::istream& in, const
   }
 }
 
+/// Also as Windows' editors leave it, with a byte-order mark and carriage returns.
 std::vector<po::option> parse_file(const Table& table, const std::string& path) {
   std::ifstream in(path);
   if (!in || std::filesystem::is_directory(path)) throw UsageError("setting config: cannot read the file {}", path);
-  return parse_stream(table, in, path);
+  std::string text(std::istreambuf_iterator<char>(in), {});
+  if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);
+  std::erase(text, '\r');
+  std::istringstream lines(text);
+  return parse_stream(table, lines, path);
 }
 
 void check_names(const std::vector<po::option>& options, const std::string& source) {
@@ -66,7 +72,8 @@ void check_names(const std::vector<po::option>& options, const std::string& sour
       throw UsageError("{}: unexpected argument '{}', settings are given as --section.key value", source,
                        option.value.front());
     if (option.unregistered) throw UsageError("{}: unknown setting {}, see --help", source, option.string_key);
-    if (!seen.insert(option.string_key).second && option.string_key != "allow-change")
+    const bool may_repeat = option.string_key == "allow-change" || option.string_key == "print";
+    if (!seen.insert(option.string_key).second && !may_repeat)
       throw UsageError("{}: setting {} is given twice", source, option.string_key);
     // Boost takes the next word for the value, whatever it looks like.
     if (option.original_tokens.size() == 2 && option.value.front().starts_with("--"))
@@ -127,6 +134,7 @@ void check(const Settings& settings) {
 
 CommandLine::Action action_of(const std::vector<po::option>& options) {
   if (find(options, "version")) return CommandLine::Action::version;
+  if (find(options, "print")) return CommandLine::Action::print;
   return find(options, "help") ? CommandLine::Action::help : CommandLine::Action::run;
 }
 
@@ -179,6 +187,13 @@ void print_settings(std::ostream& out) {
   }
 }
 
+/// The value of a setting as it is written, empty where it is unset.
+std::string text_of(const Table& table, const std::string& name) {
+  const auto entry = std::ranges::find(table, name, &SettingEntry::name);
+  if (entry == table.end()) throw UsageError("option --print: unknown setting {}, see --help", name);
+  return entry->text().value_or("");
+}
+
 constexpr const char* common_options =
     "  --help          this text\n"
     "  --version       version, revision and libraries\n\n";
@@ -188,10 +203,10 @@ constexpr const char* common_options =
 CommandLine parse_settings(int argc, const char* const argv[]) {
   CommandLine line;
   const Table table = settings_table(line.settings);
-  const auto options = parse_command_line(table, {"config"}, argc, argv);
+  const auto options = parse_command_line(table, {"config", "print"}, argc, argv);
   check_names(options, "command line");
   line.action = action_of(options);
-  if (line.action != CommandLine::Action::run) return line;
+  if (line.action == CommandLine::Action::help || line.action == CommandLine::Action::version) return line;
 
   std::string name = "default";
   if (const po::option* config = find(options, "config")) {
@@ -205,22 +220,26 @@ CommandLine parse_settings(int argc, const char* const argv[]) {
   Settings& settings = line.settings;
   if (settings.run.dir.empty()) settings.run.dir = std::filesystem::path("runs") / name;
   check(settings);
+  for (const po::option& option : options)
+    if (option.string_key == "print") line.printed.push_back(text_of(table, option.value.front()));
   return line;
 }
 
 ResumeLine parse_resume(int argc, const char* const argv[]) {
   Settings unused;
   const Table table = settings_table(unused);
-  const auto options = parse_command_line(table, {"from", "allow-change"}, argc, argv);
+  const auto options = parse_command_line(table, {"from", "config", "allow-change"}, argc, argv);
   check_names(options, "command line");
   ResumeLine line{.action = action_of(options),
                   .from = {},
+                  .config = {},
                   .settings = values_of(options, table),
                   .allowed_changes = allowed_changes(table, options)};
   if (line.action != CommandLine::Action::run) return line;
   const po::option* from = find(options, "from");
   if (from == nullptr) throw UsageError("option --from is required: a run directory or a checkpoint");
   line.from = from->value.front();
+  if (const po::option* config = find(options, "config")) line.config = config->value.front();
   return line;
 }
 
@@ -237,10 +256,31 @@ Settings resumed_settings(const ResumeLine& line, const SavedRun& run) {
   return settings;
 }
 
+std::vector<std::string> differences(const ResumeLine& line, const Settings& run) {
+  std::vector<std::string> found;
+  if (line.config.empty()) return found;
+  Settings of_run = run, of_file = run;
+  const Table before = settings_table(of_run), after = settings_table(of_file);
+  const auto options = parse_file(after, line.config);
+  check_names(options, line.config.string());
+  const Values values = values_of(options, after);
+  assign(values, after);
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    const std::string& name = before[i].name;
+    const std::string holds = before[i].text().value_or("unset"), says = after[i].text().value_or("unset");
+    if (name == "run.dir" || !values.contains(name) || line.settings.contains(name) || holds == says) continue;
+    found.push_back(fmt::format("{} has {} = {}, the run {}, which holds; to change it: --{} {}{}", line.config.string(),
+                                name, says, holds, name, says,
+                                may_change(name) ? "" : fmt::format(" --allow-change {}", name)));
+  }
+  return found;
+}
+
 void print_help(std::ostream& out, const std::string& program) {
   out << fmt::format(
       "usage: {} [--config FILE] [--section.key value …]\n\n"
-      "  --config FILE   settings file: [section] and lines key = value; the command line wins over it\n{}",
+      "  --config FILE   settings file: [section] and lines key = value; the command line wins over it\n"
+      "  --print NAME    prints the value of a setting, such as run.dir, and ends; may be given more than once\n{}",
       program, common_options);
   print_settings(out);
 }
@@ -249,6 +289,7 @@ void print_resume_help(std::ostream& out, const std::string& program) {
   out << fmt::format(
       "usage: {} --from RUN_OR_CHECKPOINT [--section.key value …] [--allow-change NAME …]\n\n"
       "  --from          a run directory (its newest sound checkpoint) or a checkpoint, whose settings hold\n"
+      "  --config        the settings file that the run began with: what it says otherwise now is named\n"
       "  --allow-change  a setting that may differ although it makes this another run; data, model: the contents of "
       "the\n"
       "                  files that they name\n{}",

@@ -2,6 +2,8 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
+#include <regex>
 #include <type_traits>
 #include <utility>
 
@@ -119,16 +121,36 @@ SettingEntry flag(std::string name, bool& field, std::string meaning) {
   return choice(std::move(name), field, {{"true", true}, {"false", false}}, std::move(meaning));
 }
 
+std::string variable(const std::string& name, const std::string& variable) {
+  const char* value = std::getenv(variable.c_str());
+  if (value == nullptr || *value == '\0')
+    throw UsageError("setting {}: the variable {} is not set; set it, or write the path out", name, variable);
+  return value;
+}
+
+/// A shell expands these on a command line; in a settings file there is none.
+std::string expanded(const std::string& name, const std::string& path) {
+  static const std::regex reference(R"(\$(?:(\w+)|\{(\w+)\}))");
+  std::string result = path == "~" || path.starts_with("~/") ? variable(name, "HOME") : "";
+  auto position = path.begin() + (result.empty() ? 0 : 1);
+  for (std::sregex_iterator found(position, path.end(), reference), end; found != end; ++found) {
+    result.append(position, (*found)[0].first);
+    result += variable(name, (*found)[1].matched ? (*found)[1] : (*found)[2]);
+    position = (*found)[0].second;
+  }
+  return result.append(position, path.end());
+}
+
 SettingEntry path(std::string name, std::filesystem::path& field, std::string unset, std::string meaning) {
   const auto set = [=, &field](const std::string& text) {
     // A settings file cuts at # and at both ends' blanks: such a path could not be written and read back.
     if (text.find_first_of("#\n") != std::string::npos || text.starts_with(' ') || text.ends_with(' '))
       throw UsageError("setting {}: a path cannot have a #, a line break or a blank at its ends: '{}'", name, text);
-    field = text;
+    field = expanded(name, text);
   };
   const auto text = [&field] { return field.empty() ? std::nullopt : std::optional(field.string()); };
   return {
-      .name = name, .type = "path", .meaning = std::move(meaning), .unset = std::move(unset), .set = set, .text = text};
+      .name = name, .type = "path, ~ and $NAME too", .meaning = std::move(meaning), .unset = std::move(unset), .set = set, .text = text};
 }
 
 }  // namespace

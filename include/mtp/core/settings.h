@@ -87,11 +87,12 @@ struct Settings {
 
 /// What a command line asked for.
 struct CommandLine {
-  enum class Action { run, help, version } action = Action::run;
+  enum class Action { run, help, version, print } action = Action::run;
   Settings settings;
+  std::vector<std::string> printed;  // the values of the settings that --print names
 };
 
-/// Parses `[--config FILE] [--section.key value …] [--help] [--version]`. The command line wins over the file.
+/// Parses `[--config FILE] [--section.key value …] [--print NAME …] [--help] [--version]`. The command line wins over the file.
 /// Throws UsageError in one line that names the setting: an unknown key, a value of the wrong type or out of range,
 /// a missing required setting, a contradiction that settings alone show.
 CommandLine parse_settings(int argc, const char* const argv[]);
@@ -101,6 +102,7 @@ CommandLine parse_settings(int argc, const char* const argv[]);
 struct ResumeLine {
   CommandLine::Action action = CommandLine::Action::run;
   std::filesystem::path from;
+  std::filesystem::path config;  // the settings file that the run began with; empty where none is named
   std::map<std::string, std::string> settings;  // that it gives, as they are written
   /// Names of settings, and "data" and "model" for the contents of the files that they name.
   std::vector<std::string> allowed_changes;
@@ -118,6 +120,10 @@ struct SavedRun {
 /// The settings of a run that goes on: the command line wins over what was saved. Throws UsageError like
 /// parse_settings, and where a setting that is part of the run's mathematics would change without being allowed to.
 Settings resumed_settings(const ResumeLine& line, const SavedRun& run);
+
+/// What the settings file that a resume names says otherwise than the run's settings, which hold: a line for each setting
+/// that says what to do about it. Throws UsageError for a file that cannot be read.
+std::vector<std::string> differences(const ResumeLine& line, const Settings& run);
 
 /// The table of every setting: name, type, default, unit and meaning.
 void print_help(std::ostream& out, const std::string& program);
