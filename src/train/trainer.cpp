@@ -13,6 +13,7 @@
 #include "mtp/checkpoint/source.h"
 #include "mtp/core/log.h"
 #include "mtp/core/signals.h"
+#include "mtp/dist/arithmetic.h"
 
 namespace mtp::train {
 
@@ -52,9 +53,9 @@ void write_settings_file(const Settings& settings) {
   if (!out.flush()) throw Error("{}: cannot be written; check run.dir and the free space", path.string());
 }
 
-std::string description_of(const Device& device) {
-  if (device.kind() == Device::Kind::cpu) return fmt::format("cpu, {} threads", device.threads().threads());
-  return fmt::format("{}, {} GiB", device.name(), device.memory_size() >> 30);
+std::string size_of(const Device& device) {
+  if (device.kind() == Device::Kind::cpu) return fmt::format("{} threads", device.threads().threads());
+  return fmt::format("{} GiB", device.memory_size() >> 30);
 }
 
 bool allows(const Resumption& from, const char* change) { return std::ranges::count(from.allowed_changes, change) > 0; }
@@ -65,6 +66,7 @@ Trainer::Trainer(const Settings& settings, Device& device, const dist::Communica
                  const std::optional<Resumption>& from)
     : device_(device),
       communicator_(communicator),
+      arithmetic_(dist::arithmetic_of(communicator, device)),
       first_step_(from ? from->state.step() : 0),
       is_resumed_(from.has_value()),
       sharding_{.device = device,
@@ -95,11 +97,11 @@ void Trainer::check(const Settings& settings, const std::optional<Resumption>& f
     validation_data_ = std::make_unique<data::DataFile>(settings.data.validation);
   plan_ = make_plan(settings, *pair_, *data_, validation_data_.get(), device_.kind(), communicator_.size());
   if (!from) check_is_new(settings);
-  if (from && from->state.text("device") != device_.name() && !allows(*from, "run.device"))
+  if (from && from->state.text("device") != arithmetic_ && !allows(*from, "run.device"))
     throw UsageError(
-        "setting run.device: the run was on another kind of device, {}, this is {}; --allow-change run.device if that "
+        "setting run.device: the run was on another kind of device, {}; this is {}; --allow-change run.device if that "
         "is meant",
-        from->state.text("device"), device_.name());
+        from->state.text("device"), arithmetic_);
 }
 
 void Trainer::check_files(const std::optional<Resumption>& from) {
@@ -130,7 +132,7 @@ void Trainer::start(const std::optional<Resumption>& from) {
   if (validation_data_) validation_.emplace(plan_.settings, *validation_data_, reading.batch, *joint_, communicator_);
   order_.emplace(sampler(settings, *data_));
   loader_.emplace(*data_, *order_, reading);
-  const checkpoint::Run run{settings, fingerprints_, device_.name(), communicator_.size()};
+  const checkpoint::Run run{settings, fingerprints_, arithmetic_, communicator_.size()};
   saver_.emplace(run, source, parameters_->units(), device_, communicator_);
 }
 
@@ -179,7 +181,7 @@ Trainer::End Trainer::train() {
     validation_file.emplace(settings.run.dir / "validation.jsonl", first_step_);
   spdlog::info("{} steps of {} sequences on {} ranks, {} samples", plan_.steps, settings.train.global_batch,
                communicator_.size(), data_->samples());
-  spdlog::info("device {}; {} ranks on {} nodes, tensors by {}; computing in {}", description_of(device_),
+  spdlog::info("device {}; {}; {} ranks on {} nodes, tensors by {}; computing in {}", arithmetic_, size_of(device_),
                communicator_.size(), communicator_.nodes(), communicator_.transport().name(),
                to_string(sharding_.compute_dtype));
   const auto validate = [&](std::int64_t step) {

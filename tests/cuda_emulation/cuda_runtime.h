@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -58,6 +59,9 @@ inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 namespace emulation {
 
+/// What EMULATED_<name> in the environment says in place of `otherwise`: ranks may differ.
+std::string property(const char* name, const char* otherwise);
+
 /// Every emulated device runs the threads of a block, and the blocks of a grid, in an order that the next two
 /// do not have.
 enum class Order { forward, backward, shuffled };
@@ -93,15 +97,24 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
   const auto visible = static_cast<int>(emulation::visible_devices().size());
   return visible == 0 ? cudaErrorNoDevice : (*count = visible, cudaSuccess);
 }
-inline cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 0, cudaSuccess; }
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+  return *version = std::stoi(emulation::property("RUNTIME", "13000")), cudaSuccess;
+}
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  return *version = std::stoi(emulation::property("DRIVER", "13000")), cudaSuccess;
+}
 inline cudaError_t cudaGetDevice(int* device) { return *device = emulation::current_device, cudaSuccess; }
+/// Only after it was said that all kernels are to be loaded.
 inline cudaError_t cudaSetDevice(int device) {
+  if (std::getenv("CUDA_MODULE_LOADING") == nullptr) return cudaErrorInvalidValue;
   if (device < 0 || device >= static_cast<int>(emulation::visible_devices().size())) return cudaErrorInvalidValue;
   emulation::current_device = device;
   return cudaSuccess;
 }
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 2, cudaSuccess; }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  return *value = std::stoi(emulation::property("MULTIPROCESSORS", "2")), cudaSuccess;
+}
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = emulation::make_stream(emulation::order_of_device(emulation::visible_devices()[emulation::current_device]));
   return cudaSuccess;
@@ -138,7 +151,8 @@ struct cudaDeviceProp {
   std::size_t totalGlobalMem;
 };
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  *properties = {"emulated GPU", {}, std::size_t{1} << 30};
+  *properties = {{}, {}, std::size_t{1} << 30};
+  emulation::property("NAME", "emulated GPU").copy(properties->name, sizeof properties->name - 1);
   properties->uuid.bytes[0] = static_cast<char>(emulation::visible_devices()[device]);
   return cudaSuccess;
 }

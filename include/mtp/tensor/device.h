@@ -41,6 +41,8 @@ class Device {
 
   /// "cpu", or "cuda" and the GPU's name.
   std::string name() const;
+  /// The name and, of a GPU, what else its results may depend on: its size, driver and runtime.
+  std::string description() const;
   /// Of a GPU: what no other one has, on this machine or another; and its memory in bytes.
   std::string identity() const;
   std::int64_t memory_size() const;

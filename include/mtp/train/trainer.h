@@ -73,6 +73,7 @@ class Trainer {
 
   Device& device_;
   const dist::Communicator& communicator_;
+  std::string arithmetic_;
   std::unique_ptr<hf::Pair> pair_;
   std::unique_ptr<data::DataFile> data_, validation_data_;  // the second: null without validation
   Plan plan_;

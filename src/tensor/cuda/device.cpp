@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include <cstdlib>
 #include <cstring>
 
 #include "../arena.h"
@@ -10,14 +11,36 @@
 
 namespace mtp {
 
+namespace {
+
+/// Loads every kernel with the device. Else the first launch of one loads it, which may wait for the device: in vain,
+/// beside a collective that waits for a rank that is gone. Done before there are threads, and before the first call of
+/// the runtime, which reads it.
+[[maybe_unused]] const bool loads_all_kernels = setenv("CUDA_MODULE_LOADING", "EAGER", /*overwrite=*/0) == 0;
+
+/// "13.0"
+std::string dotted(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
+
+std::string runtime_version() {
+  int version = 0;
+  check_cuda(cudaRuntimeGetVersion(&version), "its runtime's version");
+  return "CUDA runtime " + dotted(version);
+}
+
+std::string driver_version() {
+  int version = 0;
+  check_cuda(cudaDriverGetVersion(&version), "its driver's version");
+  return "driver " + dotted(version);
+}
+
+}  // namespace
+
 CudaDevices find_cuda_devices() {
   int count = 0;
   // Without a driver this is cudaErrorInsufficientDriver and leaves the count as it was.
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess) return {0, cudaGetErrorString(status)};
-  int version = 0;
-  check_cuda(cudaRuntimeGetVersion(&version), "its version");
-  return {count, fmt::format("CUDA runtime {}.{}", version / 1000, version % 1000 / 10)};
+  return {count, runtime_version()};
 }
 
 namespace {
@@ -62,6 +85,12 @@ Device::Device(std::shared_ptr<CudaContext> context)
 
 std::string Device::name() const {
   return context_ == nullptr ? "cpu" : "cuda " + std::string(context_->properties().name);
+}
+
+std::string Device::description() const {
+  if (context_ == nullptr) return name();
+  return fmt::format("{}, {} multiprocessors, {}, {}", name(), context_->multiprocessors(), driver_version(),
+                     runtime_version());
 }
 
 std::string Device::identity() const {
