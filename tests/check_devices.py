@@ -7,6 +7,7 @@ The bits of one rank on any number of ranks, whatever tensors travel by; and wha
 with one line.
 """
 
+import json
 import os
 import re
 import signal
@@ -151,9 +152,38 @@ def a_rank_is_stopped(job: Job) -> None:
         expect(job.wait(mpirun), 1, line)
 
 
+def time_by_operation_and_ranges_for_profilers(job: Job) -> None:
+    steps = ("--train.max_steps", "3", "--run.profile", "true")
+    for ranks, programs in ((2, job.programs), (1, CPU_PROGRAMS)):
+        job.run_dir = job.folder / f"run-{ranks}"
+        ranges = job.folder / f"ranges-{ranks}"
+        environments = [f"EMULATED_RANGES={ranges}-{rank}" for rank in range(ranks)]
+        result = run_ranks(job, environments, *steps, programs=programs)
+        assert result.returncode == 0, result
+        profile = json.loads((job.run_dir / "profile.json").read_text())
+        rows = profile["operations"]
+        assert profile["steps"] == 2, profile["steps"]  # all but the first
+        assert profile["seconds_in_operations"] <= profile["seconds"], profile
+        assert abs(sum(row["seconds"] for row in rows) - profile["seconds_in_operations"]) < 1e-9
+        assert rows == sorted(rows, key=lambda row: -row["seconds"])
+        calls = {(row["part"], row["operation"]): row["calls"] for row in rows}
+        micro_batches = 2 * 4 // ranks
+        for operation in ("attention_forward", "attention_backward"):
+            assert calls["base.layers.0", operation] == micro_batches, calls
+        assert calls["", "adamw"] == 2, calls
+        assert ("base.layers.0", "gather") in calls or ranks == 1, calls
+    lines = (job.folder / "ranges-2-0").read_text().splitlines()
+    layer = lines[lines.index("begin base.layers.0") :]
+    layer = layer[: layer.index("end base.layers.0")]
+    assert "begin attention_forward" in layer and "end attention_forward" in layer, layer
+    uses = 3 * 4 // 2 * 2  # of this rank, forward and backward
+    assert lines.count("begin base.layers.0") == lines.count("end base.layers.0") == uses, lines
+
+
 CASES = [the_same_bits_by_any_transport, bf16_is_the_default_on_gpus, ranks_that_share_a_gpu,
          ranks_that_share_a_gpu_as_machines_of_their_own, ranks_that_would_compute_other_bits,
          a_processor_of_another_kind_goes_on_only_if_that_is_meant,
+         time_by_operation_and_ranges_for_profilers,
          a_launcher_that_shows_each_rank_its_gpu, a_rank_without_a_gpu, a_rank_is_killed, a_rank_is_stopped]
 
 if __name__ == "__main__":

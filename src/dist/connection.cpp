@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "nccl_transport.h"
+#include "profiled_transport.h"
 #include "staged_transport.h"
 
 namespace mtp::dist {
@@ -55,7 +56,8 @@ std::unique_ptr<Transport> make_transport(const Communicator& communicator, Devi
 }  // namespace
 
 Connection::Connection(Communicator& communicator, Device& device, TransportChoice choice)
-    : communicator_(communicator), transport_(make_transport(communicator, device, choice)) {
+    : communicator_(communicator),
+      transport_(std::make_unique<ProfiledTransport>(make_transport(communicator, device, choice), device)) {
   communicator_.transport_ = transport_.get();
 }
 

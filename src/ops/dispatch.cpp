@@ -11,6 +11,7 @@
 #include "mtp/ops/optimizer.h"
 #include "mtp/ops/rope.h"
 #include "mtp/ops/rowwise.h"
+#include "mtp/tensor/profile.h"
 
 // Declares every operation in the namespace of a back end with the type that its header gives it: a back end that lacks
 // one, or has one of another type, does not link.
@@ -71,7 +72,8 @@ MTP_BACK_END(cuda)
 #else
 #define MTP_ON(device, operation) cpu::operation
 #endif
-#define MTP_FORWARD(operation, ...) MTP_ON(device, operation)(device, __VA_ARGS__)
+#define MTP_FORWARD(operation, ...) \
+  device.profile().measure(#operation, [&] { MTP_ON(device, operation)(device, __VA_ARGS__); })
 
 namespace mtp::ops {
 

@@ -14,6 +14,7 @@
 #include "mtp/core/log.h"
 #include "mtp/core/signals.h"
 #include "mtp/dist/arithmetic.h"
+#include "mtp/train/step_profile.h"
 
 namespace mtp::train {
 
@@ -191,8 +192,12 @@ Trainer::End Trainer::train() {
   };
   if (validation_ && !is_resumed_) validate(0);  // what the source pair does
   const Progress progress(first_step_, plan_.steps);
+  std::optional<StepProfile> profile;
+  if (settings.run.profile) profile.emplace(device_.profile());
   for (std::int64_t s = first_step_; s < plan_.steps; ++s) {
+    if (profile) profile->begin_step();
     const StepMetrics metrics = step(s);
+    if (profile) profile->end_step();
     saver_->advance();
     if (metrics_file) metrics_file->append(to_json_line(metrics));
     if (metrics.step % settings.run.log_every_steps == 0 || metrics.step == plan_.steps)
@@ -207,6 +212,7 @@ Trainer::End Trainer::train() {
     if (ends) saver_->finish();
     if (ends && metrics_file) metrics_file->finish();
     if (ends && validation_file) validation_file->finish();
+    if (ends && profile && communicator_.is_first()) profile->write(settings.run.dir / "profile.json");
     if (stops && !is_last) {
       spdlog::info("stopped by a signal after step {}; go on by mtp-resume --from {}", metrics.step,
                    settings.run.dir.string());

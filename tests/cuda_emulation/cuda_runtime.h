@@ -4,6 +4,7 @@
 // of CUDA's own, the very same sources run where there is no GPU. A block's threads are fibers that take turns at
 // barriers; device memory is the host's. `emulation.cpp` says how faults are found.
 
+#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -122,16 +123,26 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 inline cudaError_t cudaStreamDestroy(cudaStream_t stream) { return emulation::destroy(stream), cudaSuccess; }
 
 using cudaEvent_t = emulation::Event*;
-inline constexpr unsigned cudaEventDisableTiming = 2;
-inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  return *event = new emulation::Event, cudaSuccess;
+inline constexpr unsigned cudaEventDefault = 0, cudaEventDisableTiming = 2;
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+  return *event = new emulation::Event{flags == cudaEventDefault}, cudaSuccess;
 }
 inline cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
 inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   if (emulation::capture.forbids()) return cudaErrorStreamCaptureUnsupported;
   event->has_happened = std::make_shared<bool>(false);
-  emulation::enqueue(stream, [happened = event->has_happened] { return *happened = true; });
+  event->milliseconds = std::make_shared<double>(0);
+  emulation::enqueue(stream, [happened = event->has_happened, milliseconds = event->milliseconds] {
+    *milliseconds =
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    return *happened = true;
+  });
   return cudaSuccess;
+}
+inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  if (!begin->is_timed || !end->is_timed) return cudaErrorInvalidValue;
+  if (!*begin->has_happened || !*end->has_happened) return cudaErrorNotReady;
+  return *milliseconds = static_cast<float>(*end->milliseconds - *begin->milliseconds), cudaSuccess;
 }
 inline cudaError_t cudaEventQuery(cudaEvent_t event) {
   if (!*event->has_happened) emulation::progress();

@@ -6,8 +6,10 @@
 #include <cstring>
 
 #include "../arena.h"
+#include "../profile_clock.h"
 #include "context.h"
 #include "mtp/tensor/cuda_devices.h"
+#include "mtp/tensor/profile.h"
 
 namespace mtp {
 
@@ -81,7 +83,8 @@ Device::Device(std::shared_ptr<CudaContext> context)
     : threads_(1),
       context_(std::move(context)),
       arena_(std::make_shared<Arena>(context_)),
-      host_arena_(std::make_shared<Arena>(std::make_shared<PinnedMemory>())) {}
+      host_arena_(std::make_shared<Arena>(std::make_shared<PinnedMemory>())),
+      profile_(std::make_unique<Profile>(make_gpu_clock(*context_))) {}
 
 std::string Device::name() const {
   return context_ == nullptr ? "cpu" : "cuda " + std::string(context_->properties().name);
@@ -111,7 +114,10 @@ void check_cuda(cudaError_t status, std::string_view what) {
   throw Error("GPU {}: {}: {} ({})", device, what, cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
-CudaEvent::CudaEvent() { check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "an event"); }
+CudaEvent::CudaEvent(Timing timing) {
+  const unsigned flags = timing == Timing::on ? cudaEventDefault : cudaEventDisableTiming;
+  check_cuda(cudaEventCreateWithFlags(&event_, flags), "an event");
+}
 
 void CudaEvent::record(cudaStream_t stream) { check_cuda(cudaEventRecord(event_, stream), "an event"); }
 
@@ -120,6 +126,12 @@ bool CudaEvent::is_done() const {
   if (status != cudaErrorNotReady) check_cuda(status, "what was queued before");
   cudaGetLastError();  // else the next launch would report that it is not done
   return status == cudaSuccess;
+}
+
+double CudaEvent::seconds_since(const CudaEvent& earlier) const {
+  float milliseconds = 0;
+  check_cuda(cudaEventElapsedTime(&milliseconds, earlier.event_, event_), "the time between events");
+  return static_cast<double>(milliseconds) * 1e-3;
 }
 
 void CudaEvent::hold_back(cudaStream_t stream) const { check_cuda(cudaStreamWaitEvent(stream, event_), "an event"); }
