@@ -170,13 +170,14 @@ def time_by_operation_and_ranges_for_profilers(job: Job) -> None:
         micro_batches = 2 * 4 // ranks
         for operation in ("attention_forward", "attention_backward"):
             assert calls["base.layers.0", operation] == micro_batches, calls
+            assert calls["drafter.layers.0", operation] == 4 * micro_batches, calls  # a round each
         assert calls["", "adamw"] == 2, calls
         assert ("base.layers.0", "gather") in calls or ranks == 1, calls
     lines = (job.folder / "ranges-2-0").read_text().splitlines()
     layer = lines[lines.index("begin base.layers.0") :]
     layer = layer[: layer.index("end base.layers.0")]
     assert "begin attention_forward" in layer and "end attention_forward" in layer, layer
-    uses = 3 * 4 // 2 * 2  # of this rank, forward and backward
+    uses = 3 * 4 // 2 * 2 * 2  # of this rank, forward and backward, of the gathered unit and of the layer within
     assert lines.count("begin base.layers.0") == lines.count("end base.layers.0") == uses, lines
 
 
