@@ -1,36 +1,45 @@
 #include "mtp/core/random.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numbers>
 #include <numeric>
-#include <span>
+#include <utility>
 
 namespace mtp {
 namespace {
 
-// Sum of coefficients[i] · x^i. std::fma is written out because a compiler may or may not fuse a · b + c by itself.
-double polynomial(std::span<const double> coefficients, double x) {
-  double sum = 0;
-  for (std::size_t i = coefficients.size(); i-- > 0;) sum = std::fma(sum, x, coefficients[i]);
-  return sum;
+// Inlined and without branches or loops, so that a compiler can compute several numbers at a time. std::fma is written
+// out because a compiler may or may not fuse a · b + c by itself.
+
+// Sum of coefficients[i] · x^i.
+template <std::size_t n>
+double polynomial(const double (&coefficients)[n], double x) {
+  return [&]<std::size_t... i>(std::index_sequence<i...>) {
+    double sum = 0;
+    ((sum = std::fma(sum, x, coefficients[n - 1 - i])), ...);
+    return sum;
+  }
+  (std::make_index_sequence<n>());
 }
 
-// Natural logarithm of x > 0: x = m · 2^e with m near 1, log m = 2 atanh((m - 1) / (m + 1)) by its series.
-double portable_log(double x) {
-  int exponent = 0;
-  double mantissa = std::frexp(x, &exponent);
-  if (mantissa < std::numbers::sqrt2 / 2) {
-    mantissa *= 2;
-    --exponent;
-  }
+// Natural logarithm of a normal x > 0: x = m · 2^e with m near 1, log m = 2 atanh((m - 1) / (m + 1)) by its series.
+inline double portable_log(double x) {
+  const auto bits = std::bit_cast<std::uint64_t>(x);
+  const auto half_to_one = std::bit_cast<double>((bits & 0x000F'FFFF'FFFF'FFFF) | 0x3FE0'0000'0000'0000);
+  const double exponent_of_half_to_one = static_cast<std::int32_t>(bits >> 52) - 1022;
+  const bool doubles = half_to_one < std::numbers::sqrt2 / 2;
+  const double mantissa = doubles ? half_to_one * 2 : half_to_one;
+  const double exponent = doubles ? exponent_of_half_to_one - 1 : exponent_of_half_to_one;
   static constexpr double series[] = {1.,      1. / 3,  1. / 5,  1. / 7,  1. / 9, 1. / 11,
                                       1. / 13, 1. / 15, 1. / 17, 1. / 19, 1. / 21};
   const double s = (mantissa - 1) / (mantissa + 1);
-  return std::fma(static_cast<double>(exponent), std::numbers::ln2, 2 * s * polynomial(series, s * s));
+  return std::fma(exponent, std::numbers::ln2, 2 * s * polynomial(series, s * s));
 }
 
 // cos(2π · turns) for turns in [0, 1): folded to an angle of at most π/4, then the Taylor series.
-double portable_cos_turns(double turns) {
+inline double portable_cos_turns(double turns) {
   static constexpr double cosine[] = {1.,
                                       -1. / 2,
                                       1. / 24,
@@ -42,20 +51,35 @@ double portable_cos_turns(double turns) {
                                       1. / 20922789888000};
   static constexpr double sine[] = {1.,          -1. / 6,        1. / 120,        -1. / 5040,
                                     1. / 362880, -1. / 39916800, 1. / 6227020800, -1. / 1307674368000};
-  const int quarter = static_cast<int>(std::floor(turns * 4 + 0.5));
+  const double quarter = std::floor(turns * 4 + 0.5);
   const double angle = (turns - quarter * 0.25) * (2 * std::numbers::pi);
   const double square = angle * angle;
-  if (quarter % 2 == 0) return (quarter % 4 == 0 ? 1 : -1) * polynomial(cosine, square);
-  return (quarter == 1 ? -1 : 1) * (angle * polynomial(sine, square));
+  const double even = polynomial(cosine, square), odd = angle * polynomial(sine, square);
+  const double of_even = quarter == 2 ? -even : even, of_odd = quarter == 1 ? -odd : odd;
+  return quarter == 1 || quarter == 3 ? of_odd : of_even;
+}
+
+// Of draws in [0, 1).
+inline double box_muller(double radius_draw, double angle_draw) {
+  return std::sqrt(-2 * portable_log(1 - radius_draw)) * portable_cos_turns(angle_draw);
 }
 
 }  // namespace
 
 double Random::normal(std::uint64_t counter) const {
   const auto words = block(counter);
-  const double radius_draw = 1 - unit(words[0] | std::uint64_t{words[1]} << 32);  // in (0, 1]
-  const double angle_draw = unit(words[2] | std::uint64_t{words[3]} << 32);
-  return std::sqrt(-2 * portable_log(radius_draw)) * portable_cos_turns(angle_draw);
+  return box_muller(unit(words[0], words[1]), unit(words[2], words[3]));
+}
+
+void Random::normals(std::uint64_t first, std::span<double> values) const {
+  std::array<double, 64> piece;  // of a fixed size, without which gcc makes no vectors
+  for (std::size_t begin = 0; begin < values.size(); begin += piece.size()) {
+    for (std::size_t i = 0; i < piece.size(); ++i) {
+      const auto words = block(first + begin + i);
+      piece[i] = box_muller(unit(words[0], words[1]), unit(words[2], words[3]));
+    }
+    std::copy_n(piece.begin(), std::min(piece.size(), values.size() - begin), values.begin() + begin);
+  }
 }
 
 std::vector<std::int64_t> permutation(const Random& random, std::int64_t n) {

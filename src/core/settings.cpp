@@ -141,10 +141,10 @@ CommandLine::Action action_of(const std::vector<po::option>& options) {
 /// Settings that say how a run is carried out or how long, not what it computes.
 bool may_change(const std::string& name) {
   static const std::set<std::string> free = {
-      "model.base",           "model.drafter",        "data.train",          "data.validation",
-      "data.prefetch",        "train.max_steps",      "train.max_epochs",    "train.recompute",
-      "optimizer.moments_on", "dist.timeout_minutes", "dist.transport",      "run.dir",
-      "run.device",           "run.threads",          "run.log_every_steps", "run.dump_gradients"};
+      "model.base",         "model.drafter",    "data.train",      "data.validation",      "data.prefetch",
+      "train.max_steps",    "train.max_epochs", "train.recompute", "optimizer.moments_on", "dist.timeout_minutes",
+      "dist.transport",     "run.dir",          "run.device",      "run.threads",          "run.log_every_steps",
+      "run.dump_gradients", "run.profile"};
   return free.contains(name) || name.starts_with("checkpoint.") || name.starts_with("validation.");
 }
 

@@ -254,6 +254,7 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       number("run.log_every_steps", s.run.log_every_steps, count, "steps between lines on the screen and in log.txt"),
       path("run.dump_gradients", s.run.dump_gradients, "none",
            "safetensors file for the first step's gradients before clipping"),
+      flag("run.profile", s.run.profile, "measure every operation, and write run.dir/profile.json at the end"),
   };
 }
 

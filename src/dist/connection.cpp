@@ -1,8 +1,10 @@
 #include "mtp/dist/connection.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "nccl_transport.h"
+#include "profiled_transport.h"
 #include "staged_transport.h"
 
 namespace mtp::dist {
@@ -13,9 +15,15 @@ AgreedError refused(const std::string& why) {
   return {fmt::format("setting dist.transport: nccl cannot be used: {}; use auto or staged", why), 2};
 }
 
-/// Two ranks with the same GPU, if there are any.
+/// What NCCL compares: the GPU and the machine, to which NCCL_HOSTID gives another name.
+std::string place_of(const Device& device) {
+  const char* host = std::getenv("NCCL_HOSTID");
+  return device.identity() + (host != nullptr ? host : "");
+}
+
+/// Two ranks with the same GPU, as far as NCCL knows, if there are any.
 std::optional<std::pair<int, int>> ranks_of_one_gpu(const Communicator& communicator, const Device& device) {
-  const std::vector<std::string> gpus = communicator.all_gather(device.identity(), "the identities of the GPUs");
+  const std::vector<std::string> gpus = communicator.all_gather(place_of(device), "the identities of the GPUs");
   for (auto gpu = gpus.begin(); gpu != gpus.end(); ++gpu)
     if (const auto again = std::find(gpu + 1, gpus.end(), *gpu); again != gpus.end())
       return std::pair(static_cast<int>(gpu - gpus.begin()), static_cast<int>(again - gpus.begin()));
@@ -48,7 +56,8 @@ std::unique_ptr<Transport> make_transport(const Communicator& communicator, Devi
 }  // namespace
 
 Connection::Connection(Communicator& communicator, Device& device, TransportChoice choice)
-    : communicator_(communicator), transport_(make_transport(communicator, device, choice)) {
+    : communicator_(communicator),
+      transport_(std::make_unique<ProfiledTransport>(make_transport(communicator, device, choice), device)) {
   communicator_.transport_ = transport_.get();
 }
 

@@ -6,6 +6,7 @@
 
 #include "mtp/ops/elementwise.h"
 #include "mtp/ops/embedding.h"
+#include "mtp/tensor/profile.h"
 
 namespace mtp::dist {
 
@@ -59,6 +60,7 @@ void Sharding::end_micro_batches() { overlap.end(); }
 
 void ShardedUnit::acquire() {
   if (users_++ > 0) return;
+  sharding_.device.profile().begin_part(layout_.name());
   if (values_.empty()) start_gather();
   gather_.finish();
   sharding_.overlap.acquired(*this);
@@ -66,7 +68,9 @@ void ShardedUnit::acquire() {
 
 void ShardedUnit::release() {
   MTP_ASSERT(users_ > 0);
-  if (--users_ == 0 && !sharding_.overlap.is_next(*this)) values_ = Tensor();
+  if (--users_ > 0) return;
+  sharding_.device.profile().end_part(layout_.name());
+  if (!sharding_.overlap.is_next(*this)) values_ = Tensor();
 }
 
 void ShardedUnit::prefetch() {

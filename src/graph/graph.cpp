@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "mtp/ops/elementwise.h"
+#include "mtp/tensor/profile.h"
 
 namespace mtp {
 
@@ -44,7 +45,28 @@ void Graph::backward() {
   }
 }
 
-std::vector<Value> Graph::segment(std::vector<Value> inputs, Segment run) {
+namespace {
+
+/// While it lives, operations belong to this part of the profile, if it has a name.
+class InPart {
+ public:
+  InPart(const Device& device, const std::string& name) : profile_(device.profile()), name_(name) {
+    if (!name_.empty()) profile_.begin_part(name_);
+  }
+  ~InPart() {
+    if (!name_.empty()) profile_.end_part(name_);
+  }
+  InPart(const InPart&) = delete;
+  InPart& operator=(const InPart&) = delete;
+
+ private:
+  Profile& profile_;
+  const std::string name_;
+};
+
+}  // namespace
+
+std::vector<Value> Graph::segment(std::vector<Value> inputs, Segment run, const std::string& part) {
   const auto detach = [](const std::vector<Value>& values) {
     std::vector<Value> leaves;
     for (const Value& value : values)
@@ -61,7 +83,10 @@ std::vector<Value> Graph::segment(std::vector<Value> inputs, Segment run) {
   first_options.recording = options_.recording && !options_.recompute;
   auto first = std::make_shared<Pass>(device_, first_options);
   first->inputs = detach(inputs);
-  first->outputs = run(first->graph, first->inputs);
+  {
+    const InPart in_part(device_, part);
+    first->outputs = run(first->graph, first->inputs);
+  }
 
   std::vector<Value> outputs;
   for (const Value& inner : first->outputs) {
@@ -75,7 +100,8 @@ std::vector<Value> Graph::segment(std::vector<Value> inputs, Segment run) {
 
   std::vector<std::shared_ptr<GradientSum>> sums;
   for (const Value& value : outputs) sums.push_back(value.gradient);
-  tape_.push_back([this, first, sums, inputs = std::move(inputs), run = std::move(run), detach] {
+  tape_.push_back([this, first, sums, inputs = std::move(inputs), run = std::move(run), part, detach] {
+    const InPart in_part(device_, part);
     std::shared_ptr<Pass> pass = first;
     if (pass == nullptr) {
       pass = std::make_shared<Pass>(device_, Options{true, options_.recompute});

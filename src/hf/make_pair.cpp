@@ -1,12 +1,15 @@
 #include "mtp/hf/make_pair.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <span>
+#include <thread>
 
 #include "mtp/core/error.h"
 #include "mtp/core/random.h"
 #include "mtp/hf/tensor_table.h"
+#include "mtp/tensor/thread_pool.h"
 
 namespace mtp::hf {
 
@@ -33,12 +36,27 @@ void append(const std::vector<T>& values, SafetensorsWriter& writer) {
   writer.append(std::as_bytes(std::span(values)));
 }
 
-void append_matrix(std::int64_t elements, float deviation, const Random& random, SafetensorsWriter& writer) {
-  constexpr std::int64_t piece = std::int64_t{1} << 20;  // elements in memory
+/// deviation · the random numbers first, first + 1, … in fp32.
+void draw(const Random& random, std::uint64_t first, float deviation, std::span<float> values) {
+  std::array<double, 1024> numbers;
+  for (std::size_t begin = 0; begin < values.size(); begin += numbers.size()) {
+    const std::span some = std::span(numbers).first(std::min(numbers.size(), values.size() - begin));
+    random.normals(first + begin, some);
+    std::ranges::transform(some, values.begin() + begin,
+                           [&](double number) { return deviation * static_cast<float>(number); });
+  }
+}
+
+void append_matrix(std::int64_t elements, float deviation, const Random& random, const ThreadPool& threads,
+                   SafetensorsWriter& writer) {
+  constexpr std::int64_t piece = std::int64_t{1} << 22, part = std::int64_t{1} << 16;  // in memory, and of a task
   for (std::int64_t begin = 0; begin < elements; begin += piece) {
     std::vector<float> values(std::min(piece, elements - begin));
-    for (std::size_t i = 0; i < values.size(); ++i)
-      values[i] = deviation * static_cast<float>(random.normal(static_cast<std::uint64_t>(begin) + i));
+    threads.run((std::ssize(values) + part - 1) / part, [&](std::int64_t i) {
+      const std::span<float> all(values);
+      const std::int64_t from = i * part;
+      draw(random, begin + from, deviation, all.subspan(from, std::min(part, std::ssize(values) - from)));
+    });
     append(values, writer);
   }
 }
@@ -46,6 +64,7 @@ void append_matrix(std::int64_t elements, float deviation, const Random& random,
 /// Each tensor draws from a stream of its own, numbered from `first_stream` on.
 void write_weights(const fs::path& directory, const std::vector<TensorEntry>& tensors, const TextConfig& config,
                    std::uint64_t seed, std::uint64_t first_stream) {
+  const ThreadPool threads(std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
   SafetensorsWriter writer(directory / "model.safetensors", tensors);
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const TensorEntry& tensor = tensors[i];
@@ -55,7 +74,7 @@ void write_weights(const fs::path& directory, const std::vector<TensorEntry>& te
     else if (tensor.shape.size() == 1)
       append(std::vector<float>(tensor.shape[0], constant_of(tensor)), writer);
     else
-      append_matrix(num_elements(tensor.shape), deviation_of(tensor, config), random, writer);
+      append_matrix(num_elements(tensor.shape), deviation_of(tensor, config), random, threads, writer);
   }
   writer.finish();
 }

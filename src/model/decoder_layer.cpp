@@ -89,7 +89,7 @@ DecoderLayer::Outputs DecoderLayer::forward(Graph& graph, const Value& x_TH, con
     x = g.scale(x, rounded_to(x.data.dtype(), layer_scalar_));
     return store ? std::vector<Value>{x, kv.key, kv.value} : std::vector<Value>{x};
   };
-  const std::vector<Value> outputs = graph.segment(std::move(inputs), run);
+  const std::vector<Value> outputs = graph.segment(std::move(inputs), run, q_proj_.group->name());
   return {outputs[0], store ? std::optional(KeyValue{outputs[1], outputs[2]}) : std::nullopt};
 }
 

@@ -5,11 +5,13 @@
 #include "mtp/ops/cross_entropy.h"
 #include "mtp/ops/elementwise.h"
 #include "mtp/ops/embedding.h"
+#include "mtp/ops/libraries.h"
 #include "mtp/ops/matmul.h"
 #include "mtp/ops/norm.h"
 #include "mtp/ops/optimizer.h"
 #include "mtp/ops/rope.h"
 #include "mtp/ops/rowwise.h"
+#include "mtp/tensor/profile.h"
 
 // Declares every operation in the namespace of a back end with the type that its header gives it: a back end that lacks
 // one, or has one of another type, does not link.
@@ -56,6 +58,7 @@
   decltype(ops::rowwise_heads) rowwise_heads;                     \
   decltype(ops::put_in_ring) put_in_ring;                         \
   decltype(ops::rowwise_attention) rowwise_attention;             \
+  decltype(ops::product_library) product_library;                 \
   }
 
 MTP_BACK_END(cpu)
@@ -65,13 +68,12 @@ MTP_BACK_END(cuda)
 #undef MTP_BACK_END
 
 #ifdef MTP_WITH_CUDA
-#define MTP_FORWARD(operation, ...) \
-  (device.kind() == Device::Kind::cuda ? cuda::operation : cpu::operation)(device, __VA_ARGS__)
+#define MTP_ON(device, operation) (device.kind() == Device::Kind::cuda ? cuda::operation : cpu::operation)
 #else
-#define MTP_FORWARD(operation, ...)               \
-  MTP_ASSERT(device.kind() == Device::Kind::cpu); \
-  cpu::operation(device, __VA_ARGS__)
+#define MTP_ON(device, operation) cpu::operation
 #endif
+#define MTP_FORWARD(operation, ...) \
+  device.profile().measure(#operation, [&] { MTP_ON(device, operation)(device, __VA_ARGS__); })
 
 namespace mtp::ops {
 
@@ -252,5 +254,7 @@ void rowwise_attention(Device& device, const AttentionMask& mask, const Tensor& 
                        const Tensor& v, const Tensor& out) {
   MTP_FORWARD(rowwise_attention, mask, first, q, k, v, out);
 }
+
+std::string product_library(const Device& device) { return MTP_ON(device, product_library)(device); }
 
 }  // namespace mtp::ops

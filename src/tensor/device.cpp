@@ -5,11 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <vector>
 
 #include "arena.h"
 #include "mtp/tensor/bfloat16.h"
+#include "mtp/tensor/profile.h"
+#include "profile_clock.h"
 
 namespace mtp {
 
@@ -52,6 +55,22 @@ class HostMemory : public Memory {
   }
 };
 
+/// Operations have finished when they return.
+class HostClock final : public ProfileClock {
+ public:
+  std::size_t mark() override {
+    marks_.push_back(std::chrono::steady_clock::now());
+    return marks_.size() - 1;
+  }
+  double seconds_between(std::size_t begin, std::size_t end) const override {
+    return std::chrono::duration<double>(marks_[end] - marks_[begin]).count();
+  }
+  void clear() override { marks_.clear(); }
+
+ private:
+  std::vector<std::chrono::steady_clock::time_point> marks_;
+};
+
 std::size_t bytes_of(const Tensor& tensor) {
   return static_cast<std::size_t>(tensor.elements()) * size_of(tensor.dtype());
 }
@@ -72,7 +91,10 @@ void read(Arena& arena, const Tensor& tensor, std::span<T> values) {
 }  // namespace
 
 Device::Device(int threads)
-    : threads_(threads), arena_(std::make_shared<Arena>(std::make_shared<HostMemory>())), host_arena_(arena_) {}
+    : threads_(threads),
+      arena_(std::make_shared<Arena>(std::make_shared<HostMemory>())),
+      host_arena_(arena_),
+      profile_(std::make_unique<Profile>(std::make_unique<HostClock>())) {}
 Device::~Device() = default;
 
 Tensor Device::empty(Shape shape, DType dtype) {

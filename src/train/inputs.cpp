@@ -11,6 +11,7 @@
 #include "mtp/checkpoint/fingerprint.h"
 #include "mtp/checkpoint/run_directory.h"
 #include "mtp/checkpoint/source.h"
+#include "mtp/dist/arithmetic.h"
 
 namespace mtp::train {
 
@@ -38,14 +39,6 @@ void check_is_new(const Settings& settings) {
         settings.run.dir.string(), settings.run.dir.string());
 }
 
-void check_device(const Device& device, const Resumption& from) {
-  if (from.state.text("device") == device.name() || from.allows("run.device")) return;
-  throw UsageError(
-      "setting run.device: the run was on another kind of device, {}, this is {}; --allow-change run.device if that "
-      "is meant",
-      from.state.text("device"), device.name());
-}
-
 /// A checkpoint keeps what is needed of the source pair.
 hf::Pair open_pair(const Settings& settings, const std::optional<Resumption>& from) {
   if (!from || from->allows("model")) return hf::Pair(settings);
@@ -59,9 +52,10 @@ bool Resumption::allows(const char* change) const { return std::ranges::count(al
 Inputs Inputs::open(const Settings& settings, const Device& device, const dist::Communicator& communicator,
                     const std::optional<Resumption>& from) {
   const dist::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
+  const std::string arithmetic = dist::arithmetic_of(communicator, device);
   std::optional<Inputs> inputs;
   dist::agree(communicator, "the check of the pair and the data",
-              [&] { inputs = Inputs(settings, device, communicator, from); });
+              [&] { inputs = Inputs(settings, device, arithmetic, communicator, from); });
   if (inputs->nothing_is_left()) return std::move(*inputs);
   inputs->fingerprints_ = checkpoint::take_fingerprints(settings, communicator);
   dist::agree(communicator, "the check of the run's files", [&] { inputs->compare_fingerprints(from); });
@@ -77,9 +71,10 @@ Inputs Inputs::open(const Settings& settings, const Device& device, const dist::
   return std::move(*inputs);
 }
 
-Inputs::Inputs(const Settings& settings, const Device& device, const dist::Communicator& communicator,
-               const std::optional<Resumption>& from)
+Inputs::Inputs(const Settings& settings, const Device& device, std::string arithmetic,
+               const dist::Communicator& communicator, const std::optional<Resumption>& from)
     : settings_(settings),
+      arithmetic_(std::move(arithmetic)),
       rank_(communicator.rank()),
       ranks_(communicator.size()),
       first_step_(from ? from->state.step() : 0),
@@ -95,6 +90,16 @@ Inputs::Inputs(const Settings& settings, const Device& device, const dist::Commu
     check_device(device, *from);
   else
     check_is_new(settings);
+}
+
+void Inputs::check_device(const Device& device, const Resumption& from) const {
+  const std::string before = from.state.text("device");
+  const bool is_of_an_older_program = before == device.name();  // which said no more of it
+  if (before == arithmetic_ || is_of_an_older_program || from.allows("run.device")) return;
+  throw UsageError(
+      "setting run.device: the run was on another kind of device, {}; this is {}; --allow-change run.device if that "
+      "is meant",
+      before, arithmetic_);
 }
 
 void Inputs::check_fit(int ranks) const {

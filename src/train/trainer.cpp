@@ -12,6 +12,7 @@
 #include "mtp/checkpoint/source.h"
 #include "mtp/core/log.h"
 #include "mtp/core/signals.h"
+#include "mtp/train/step_profile.h"
 
 namespace mtp::train {
 
@@ -36,9 +37,9 @@ void write_settings_file(const Settings& settings) {
   if (!out.flush()) throw Error("{}: cannot be written; check run.dir and the free space", path.string());
 }
 
-std::string description_of(const Device& device) {
-  if (device.kind() == Device::Kind::cpu) return fmt::format("cpu, {} threads", device.threads().threads());
-  return fmt::format("{}, {} GiB", device.name(), device.memory_size() >> 30);
+std::string size_of(const Device& device) {
+  if (device.kind() == Device::Kind::cpu) return fmt::format("{} threads", device.threads().threads());
+  return fmt::format("{} GiB", device.memory_size() >> 30);
 }
 
 }  // namespace
@@ -50,7 +51,7 @@ Trainer::Trainer(Inputs inputs, Device& device, const dist::Communicator& commun
       inputs_(std::move(inputs)),
       run_directory_(take_run_directory(settings().run.dir, communicator)),
       state_(settings(), inputs_.pair(), device, communicator),
-      saver_({settings(), inputs_.fingerprints(), device.name(), communicator.size()}, load(from),
+      saver_({settings(), inputs_.fingerprints(), inputs_.arithmetic(), communicator.size()}, load(from),
              state_.parameters().units(), device, communicator),
       order_(inputs_.sampler()),
       loader_(inputs_.data(), order_, inputs_.reading()),
@@ -96,12 +97,16 @@ Trainer::End Trainer::train() {
   const StopSignals signals;
   spdlog::info("{} steps of {} sequences on {} ranks, {} samples", inputs_.steps(), settings().train.global_batch,
                communicator_.size(), inputs_.data().samples());
-  spdlog::info("device {}; {} ranks on {} nodes, tensors by {}; computing in {}", description_of(device_),
-               communicator_.size(), communicator_.nodes(), communicator_.transport().name(),
+  spdlog::info("device {}; {}; {} ranks on {} nodes, tensors by {}; computing in {}", inputs_.arithmetic(),
+               size_of(device_), communicator_.size(), communicator_.nodes(), communicator_.transport().name(),
                to_string(state_.compute_dtype()));
   if (validation_ && !inputs_.is_resumed()) validate(0);  // what the source pair does
+  std::optional<StepProfile> profile;
+  if (settings().run.profile) profile.emplace(device_.profile());
   for (std::int64_t s = inputs_.first_step(); s < inputs_.steps(); ++s) {
+    if (profile) profile->begin_step();
     const StepMetrics metrics = step(s);
+    if (profile) profile->end_step();
     saver_.advance();
     log_.add(metrics);
     if (validation_ && validation_->is_due(metrics.step, inputs_.steps())) validate(metrics.step);
@@ -110,6 +115,8 @@ Trainer::End Trainer::train() {
     const bool stops = communicator_.max(signals.received(), "stop signals") > 0;
     const std::int64_t every = settings().checkpoint.every_steps;
     if (is_last || stops || (every > 0 && metrics.step % every == 0)) save(metrics.step, is_last || stops);
+    if ((is_last || stops) && profile && communicator_.is_first())
+      profile->write(settings().run.dir / "profile.json");
     if (stops && !is_last) {
       spdlog::info("stopped by a signal after step {}; go on by mtp-resume --from {}", metrics.step,
                    settings().run.dir.string());

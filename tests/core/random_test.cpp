@@ -6,6 +6,8 @@
 #include <cmath>
 #include <numbers>
 #include <numeric>
+#include <span>
+#include <vector>
 
 namespace mtp {
 namespace {
@@ -72,6 +74,15 @@ TEST(Random, NormalNumbersHaveTheMomentsAndTailsOfTheNormalDistribution) {
   EXPECT_NEAR(square / n, 1, 5 * std::sqrt(2. / n));
   EXPECT_NEAR(fourth / n, 3, 5 * std::sqrt(96. / n));
   EXPECT_NEAR(static_cast<double>(beyond_two) / n, std::erfc(std::sqrt(2.)), 5 * std::sqrt(0.0455 / n));
+}
+
+TEST(Random, ManyNormalNumbersAtATimeAreTheSingleOnesToTheBit) {
+  const Random random(11, Purpose::initialisation, 3);
+  const std::uint64_t first = (std::uint64_t{1} << 32) - 100;  // the upper half of the counter changes on the way
+  std::vector<double> values(1000, -1.0);
+  random.normals(first, std::span(values).first(999));  // and the last vector is not full
+  for (std::size_t i = 0; i + 1 < values.size(); ++i) ASSERT_EQ(values[i], random.normal(first + i)) << "number " << i;
+  EXPECT_EQ(values.back(), -1.0);
 }
 
 // Box–Muller with the standard library, on the words behind each number.

@@ -62,6 +62,7 @@ TEST_F(SettingsTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(s.dist.transport, TransportChoice::automatic);
   EXPECT_EQ(s.run.dir, "runs/default");
   EXPECT_EQ(s.run.log_every_steps, 1);
+  EXPECT_FALSE(s.run.profile);
   EXPECT_EQ(s.drafter.rounds, 4);
   EXPECT_EQ(s.drafter.loss_weight, 0.01);
   EXPECT_EQ(s.drafter.alignment, Alignment::serving);

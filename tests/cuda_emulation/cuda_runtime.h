@@ -4,12 +4,14 @@
 // of CUDA's own, the very same sources run where there is no GPU. A block's threads are fibers that take turns at
 // barriers; device memory is the host's. `emulation.cpp` says how faults are found.
 
+#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -58,6 +60,9 @@ inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 namespace emulation {
 
+/// What EMULATED_<name> in the environment says in place of `otherwise`: ranks may differ.
+std::string property(const char* name, const char* otherwise);
+
 /// Every emulated device runs the threads of a block, and the blocks of a grid, in an order that the next two
 /// do not have.
 enum class Order { forward, backward, shuffled };
@@ -93,15 +98,24 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
   const auto visible = static_cast<int>(emulation::visible_devices().size());
   return visible == 0 ? cudaErrorNoDevice : (*count = visible, cudaSuccess);
 }
-inline cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 0, cudaSuccess; }
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+  return *version = std::stoi(emulation::property("RUNTIME", "13000")), cudaSuccess;
+}
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  return *version = std::stoi(emulation::property("DRIVER", "13000")), cudaSuccess;
+}
 inline cudaError_t cudaGetDevice(int* device) { return *device = emulation::current_device, cudaSuccess; }
+/// Only after it was said that all kernels are to be loaded.
 inline cudaError_t cudaSetDevice(int device) {
+  if (std::getenv("CUDA_MODULE_LOADING") == nullptr) return cudaErrorInvalidValue;
   if (device < 0 || device >= static_cast<int>(emulation::visible_devices().size())) return cudaErrorInvalidValue;
   emulation::current_device = device;
   return cudaSuccess;
 }
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 2, cudaSuccess; }
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  return *value = std::stoi(emulation::property("MULTIPROCESSORS", "2")), cudaSuccess;
+}
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = emulation::make_stream(emulation::order_of_device(emulation::visible_devices()[emulation::current_device]));
   return cudaSuccess;
@@ -109,16 +123,26 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 inline cudaError_t cudaStreamDestroy(cudaStream_t stream) { return emulation::destroy(stream), cudaSuccess; }
 
 using cudaEvent_t = emulation::Event*;
-inline constexpr unsigned cudaEventDisableTiming = 2;
-inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  return *event = new emulation::Event, cudaSuccess;
+inline constexpr unsigned cudaEventDefault = 0, cudaEventDisableTiming = 2;
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+  return *event = new emulation::Event{flags == cudaEventDefault}, cudaSuccess;
 }
 inline cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
 inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   if (emulation::capture.forbids()) return cudaErrorStreamCaptureUnsupported;
   event->has_happened = std::make_shared<bool>(false);
-  emulation::enqueue(stream, [happened = event->has_happened] { return *happened = true; });
+  event->milliseconds = std::make_shared<double>(0);
+  emulation::enqueue(stream, [happened = event->has_happened, milliseconds = event->milliseconds] {
+    *milliseconds =
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    return *happened = true;
+  });
   return cudaSuccess;
+}
+inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  if (!begin->is_timed || !end->is_timed) return cudaErrorInvalidValue;
+  if (!*begin->has_happened || !*end->has_happened) return cudaErrorNotReady;
+  return *milliseconds = static_cast<float>(*end->milliseconds - *begin->milliseconds), cudaSuccess;
 }
 inline cudaError_t cudaEventQuery(cudaEvent_t event) {
   if (!*event->has_happened) emulation::progress();
@@ -138,7 +162,8 @@ struct cudaDeviceProp {
   std::size_t totalGlobalMem;
 };
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  *properties = {"emulated GPU", {}, std::size_t{1} << 30};
+  *properties = {{}, {}, std::size_t{1} << 30};
+  emulation::property("NAME", "emulated GPU").copy(properties->name, sizeof properties->name - 1);
   properties->uuid.bytes[0] = static_cast<char>(emulation::visible_devices()[device]);
   return cudaSuccess;
 }

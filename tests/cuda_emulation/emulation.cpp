@@ -159,6 +159,11 @@ void run_block(std::size_t threads, dim3 block, const std::vector<std::vector<st
 
 }  // namespace
 
+std::string property(const char* name, const char* otherwise) {
+  const char* value = std::getenv(("EMULATED_" + std::string(name)).c_str());
+  return value != nullptr ? value : otherwise;
+}
+
 std::vector<int> visible_devices() {
   std::vector<int> visible;
   if (const char* named = std::getenv("CUDA_VISIBLE_DEVICES")) {

@@ -2,7 +2,10 @@
 
 #include <mpi.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <functional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -11,6 +14,8 @@ namespace emulation {
 struct Nccl {
   MPI_Comm mpi = MPI_COMM_NULL;
   MPI_Request starting = MPI_REQUEST_NULL;
+  int place = 0;            // of this rank: its machine's name and its GPU, hashed
+  std::vector<int> places;  // of all ranks, while it starts
   /// One call of a group, which begins it and gives what to test for its end.
   using Call = std::function<MPI_Request()>;
   std::vector<Call> group;
@@ -19,6 +24,21 @@ struct Nccl {
 };
 
 namespace {
+
+/// Goes on with the start, which ends with a refusal of ranks that have one GPU on one machine.
+ncclResult_t start(Nccl& nccl) {
+  int done = 0;
+  PMPI_Test(&nccl.starting, &done, MPI_STATUS_IGNORE);
+  if (done == 0) return ncclInProgress;
+  if (nccl.places.empty()) {
+    int ranks = 0;
+    PMPI_Comm_size(nccl.mpi, &ranks);
+    nccl.places.resize(static_cast<std::size_t>(ranks));
+    PMPI_Iallgather(&nccl.place, 1, MPI_INT, nccl.places.data(), 1, MPI_INT, nccl.mpi, &nccl.starting);
+    return ncclInProgress;
+  }
+  return std::ranges::count(nccl.places, nccl.place) == 1 ? ncclSuccess : ncclInvalidUsage;
+}
 
 Nccl* open_group = nullptr;
 
@@ -59,21 +79,25 @@ extern "C" int MPI_Test(MPI_Request* request, int* done, MPI_Status* status) {
   return PMPI_Test(request, done, status);
 }
 
-ncclResult_t ncclGetVersion(int* version) { return *version = 20000, ncclSuccess; }
+ncclResult_t ncclGetVersion(int* version) {
+  return *version = std::stoi(emulation::property("NCCL", "22809")), ncclSuccess;
+}
 ncclResult_t ncclGetUniqueId(ncclUniqueId* id) { return id->internal[0] = 1, ncclSuccess; }
 
 ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int, ncclUniqueId id, int, ncclConfig_t* config) {
   if (id.internal[0] != 1 || config->blocking != 0) return ncclInvalidArgument;
   Nccl* nccl = *comm = new Nccl;
+  const char* host = std::getenv("NCCL_HOSTID");
+  const int gpu = emulation::visible_devices()[emulation::current_device];
+  nccl->place = static_cast<int>(std::hash<std::string>()((host != nullptr ? host : "") + std::to_string(gpu)));
   MPI_Comm_idup(MPI_COMM_WORLD, &nccl->mpi, &nccl->starting);
   return ncclInProgress;
 }
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state) {
-  int started = 0;
-  PMPI_Test(&comm->starting, &started, MPI_STATUS_IGNORE);
-  const bool goes_on = comm->reports_in_progress > 0 && comm->reports_in_progress-- > 0;
-  *state = started == 0 || goes_on ? ncclInProgress : ncclSuccess;
+  *state = emulation::start(*comm);
+  if (*state == ncclSuccess && comm->reports_in_progress > 0 && comm->reports_in_progress-- > 0)
+    *state = ncclInProgress;
   return ncclSuccess;
 }
 

@@ -12,7 +12,7 @@ struct Nccl;
 }
 using ncclComm_t = emulation::Nccl*;
 
-enum ncclResult_t { ncclSuccess, ncclUnhandledCudaError, ncclInvalidArgument, ncclInProgress };
+enum ncclResult_t { ncclSuccess, ncclUnhandledCudaError, ncclInvalidArgument, ncclInvalidUsage, ncclInProgress };
 enum ncclDataType_t { ncclInt8, ncclFloat32 };
 enum ncclRedOp_t { ncclSum };
 struct ncclUniqueId {

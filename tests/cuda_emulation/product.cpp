@@ -46,6 +46,8 @@ Tensor uncounted(const Tensor& tensor) {
 
 }  // namespace
 
+std::string product_library(const Device&) { return "cuBLASLt " + emulation::property("CUBLASLT", "13.0.2"); }
+
 void multiply(Device& device, const Operand& a, const Operand& b, float beta, const Tensor& c) {
   MTP_ASSERT(a.columns() == b.rows() && c.size(0) == a.rows() && c.size(1) == b.columns());
   const auto later = [stored_a = uncounted(a.stored), stored_b = uncounted(b.stored), a_transposed = a.is_transposed,

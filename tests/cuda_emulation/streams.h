@@ -21,7 +21,9 @@ struct Stream {
   std::deque<std::function<bool()>> queue;  // each tries to happen, and says whether it has
 };
 struct Event {
+  bool is_timed = false;
   std::shared_ptr<bool> has_happened = std::make_shared<bool>(true);
+  std::shared_ptr<double> milliseconds = std::make_shared<double>(0);  // when it has
 };
 
 const std::vector<std::unique_ptr<Stream>>& streams();

@@ -4,6 +4,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <map>
+
+#include "mtp/tensor/profile.h"
 
 namespace mtp {
 namespace {
@@ -16,6 +19,7 @@ class Weights final : public ParameterGroup {
     for (std::int64_t i = 0; i < value_.elements(); ++i) value_.f32()[i] = std::sin(start + static_cast<float>(i));
     gradient_ = device.zeros(shape);
   }
+  std::string name() const override { return "weights"; }
   bool trained() const override { return trained_; }
   void acquire() override { ++users_, log += "a"; }
   void release() override { --users_, log += "r"; }
@@ -136,6 +140,33 @@ TEST(Graph, RecomputingKeepsLessInMemory) {
     peak[recompute] = device.memory_peak();
   }
   EXPECT_LT(peak[1], peak[0] / 2);
+}
+
+TEST(Graph, ASegmentIsAPartOfTheProfileForwardAndBackward) {
+  for (const bool recompute : {false, true}) {
+    Device device(1);
+    Weights w(device, {6, 6}, 0);
+    device.profile().start();
+    {
+      Graph graph(device, {.recording = true, .recompute = recompute});
+      {
+        const auto scope = graph.scope(w);
+        Value x = graph.linear(graph.constant(sequence(device, {4, 6}, 0)), w.parameter());
+        x = graph.segment(
+            {x}, [](Graph& g, std::span<const Value> in) { return std::vector<Value>{g.rms_norm(in[0], 1e-6f)}; },
+            "a layer")[0];
+        x.gradient->add(device, sequence(device, {4, 6}, 1));
+      }
+      graph.backward();
+    }
+    device.profile().stop();
+    std::map<std::pair<std::string, std::string>, std::int64_t> calls;
+    for (const Profile::Entry& entry : device.profile().entries()) calls[{entry.part, entry.operation}] = entry.calls;
+    EXPECT_EQ((calls[{"", "linear_forward"}]), 1);
+    EXPECT_EQ((calls[{"a layer", "rms_norm_forward"}]), recompute ? 2 : 1);
+    EXPECT_EQ((calls[{"a layer", "rms_norm_backward"}]), 1);
+    EXPECT_EQ((calls[{"", "linear_backward_weight"}]), 1);
+  }
 }
 
 TEST(Graph, AScopeAcquiresAgainForTheBackwardAndReducesOnce) {

@@ -16,7 +16,7 @@ using Fingerprints = std::map<std::string, std::string>;
 struct Run {
   Settings settings;  // resolved: nothing that matters is left to a default
   Fingerprints fingerprints;
-  std::string device;  // its kind: "cpu", or "cuda" and the GPU's name
+  std::string device;  // and its libraries, by dist::arithmetic_of
   int ranks = 1;
 };
 

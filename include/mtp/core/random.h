@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "mtp/core/error.h"
@@ -12,14 +13,16 @@ namespace mtp {
 /// Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3 (SC 2011); checked against Random123's vectors.
 constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
                                                   std::array<std::uint32_t, 2> key) {
-  for (int round = 0; round < 10; ++round) {
+  const auto round = [&] {
     const std::uint64_t a = std::uint64_t{0xD2511F53} * counter[0];
     const std::uint64_t b = std::uint64_t{0xCD9E8D57} * counter[2];
     counter = {static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(b),
                static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(a)};
     key[0] += 0x9E3779B9;
     key[1] += 0xBB67AE85;
-  }
+  };
+  round(), round(), round(), round(), round();  // a loop would keep a loop around it from becoming one of vectors
+  round(), round(), round(), round(), round();
   return counter;
 }
 
@@ -51,11 +54,16 @@ class Random {
   }
 
   /// In [0, 1), a multiple of 2^-53.
-  double uniform(std::uint64_t counter) const { return unit(bits(counter)); }
+  double uniform(std::uint64_t counter) const {
+    const auto words = block(counter);
+    return unit(words[0], words[1]);
+  }
 
   /// Of the standard normal distribution (Box–Muller). Uses only operations that IEEE 754 rounds correctly, so that the
   /// bits are the same with every compiler and mathematics library.
   double normal(std::uint64_t counter) const;
+  /// values[i] = normal(first + i), several at a time: about a tenth of the time.
+  void normals(std::uint64_t first, std::span<double> values) const;
 
   /// In [0, n), n ≥ 1; no value is likelier than another by more than n / 2^64.
   std::uint64_t below(std::uint64_t counter, std::uint64_t n) const {
@@ -65,7 +73,11 @@ class Random {
   }
 
  private:
-  static double unit(std::uint64_t bits) { return static_cast<double>(bits >> 11) * 0x1p-53; }
+  /// The upper 53 of 64 bits, in halves that processors convert several at a time.
+  static double unit(std::uint32_t low, std::uint32_t high) {
+    const double upper = static_cast<double>(static_cast<std::int32_t>(high ^ 0x8000'0000)) + 0x1p31;
+    return (upper * 0x1p21 + static_cast<double>(static_cast<std::int32_t>(low >> 11))) * 0x1p-53;
+  }
 
   std::uint64_t seed_;
   std::uint64_t stream_;

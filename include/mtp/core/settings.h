@@ -82,6 +82,7 @@ struct Settings {
     std::int64_t threads = 0;  // per rank; 0: OMP_NUM_THREADS, else cores / ranks of this node
     std::int64_t log_every_steps = 1;
     std::filesystem::path dump_gradients;
+    bool profile = false;
   } run;
 };
 

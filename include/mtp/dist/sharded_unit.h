@@ -78,6 +78,7 @@ class ShardedUnit final : public ParameterGroup {
   const UnitLayout& layout() const { return layout_; }
   DType compute_dtype() const { return sharding_.compute_dtype; }
 
+  std::string name() const override { return layout_.name(); }
   bool trained() const override { return layout_.trained(); }
   void acquire() override;
   void release() override;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -126,8 +127,8 @@ class Graph {
 
   /// A part of a model with its inputs and outputs, such as a layer: what activation checkpointing keeps or runs again.
   /// The gradients within a segment are summed apart from those outside, whether it is run again or not, so that the
-  /// bits are the same.
-  std::vector<Value> segment(std::vector<Value> inputs, Segment run);
+  /// bits are the same. `part`: its name in profiles, forward and backward; empty for none of its own.
+  std::vector<Value> segment(std::vector<Value> inputs, Segment run, const std::string& part = {});
 
   /// What is done with a group in its scope.
   enum class Use {

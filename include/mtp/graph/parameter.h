@@ -18,6 +18,8 @@ class ParameterGroup {
  public:
   virtual ~ParameterGroup() = default;
 
+  /// For profiles.
+  virtual std::string name() const = 0;
   virtual bool trained() const = 0;
   /// Makes the values available. Calls nest.
   virtual void acquire() = 0;

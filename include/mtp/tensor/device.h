@@ -14,6 +14,7 @@ namespace mtp {
 
 class Arena;
 class CudaContext;
+class Profile;
 class Replay;
 
 /// Where tensors live and operations run. Operations take it by reference; nothing is global.
@@ -38,9 +39,13 @@ class Device {
   const ThreadPool& threads() const { return threads_; }
   /// Of a GPU: its stream, for `ops`.
   CudaContext& context() const { return *context_; }
+  /// What its operations are measured by.
+  Profile& profile() const { return *profile_; }
 
   /// "cpu", or "cuda" and the GPU's name.
   std::string name() const;
+  /// The name and, of a GPU, what else its results may depend on: its size, driver and runtime.
+  std::string description() const;
   /// Of a GPU: what no other one has, on this machine or another; and its memory in bytes.
   std::string identity() const;
   std::int64_t memory_size() const;
@@ -95,6 +100,7 @@ class Device {
   ThreadPool threads_;
   std::shared_ptr<CudaContext> context_;
   std::shared_ptr<Arena> arena_, host_arena_;
+  std::unique_ptr<Profile> profile_;
 };
 
 }  // namespace mtp

@@ -40,6 +40,8 @@ class Inputs {
   const Schedule& schedule() const { return schedule_; }
   /// Of the data file and of the source pair.
   const checkpoint::Fingerprints& fingerprints() const { return fingerprints_; }
+  /// What the bits of a run depend on beside all this: see dist::arithmetic_of.
+  const std::string& arithmetic() const { return arithmetic_; }
 
   std::int64_t first_step() const { return first_step_; }  // optimizer steps done before this start
   std::int64_t steps() const { return steps_; }            // of the whole run
@@ -52,8 +54,9 @@ class Inputs {
 
  private:
   /// Checks all but the samples and the files' fingerprints.
-  Inputs(const Settings& settings, const Device& device, const dist::Communicator& communicator,
-         const std::optional<Resumption>& from);
+  Inputs(const Settings& settings, const Device& device, std::string arithmetic,
+         const dist::Communicator& communicator, const std::optional<Resumption>& from);
+  void check_device(const Device& device, const Resumption& from) const;
   void check_fit(int ranks) const;
   void check_data(const data::DataFile& file) const;
   void fill_in_settings(Device::Kind device);
@@ -63,6 +66,7 @@ class Inputs {
   void report_samples(const data::DataFile& file, std::int64_t with_labels) const;
 
   Settings settings_;
+  std::string arithmetic_;
   int rank_, ranks_;
   std::int64_t first_step_;
   bool is_resumed_;

@@ -50,11 +50,7 @@ class NcclTransport final : public Transport {
   NcclTransport(const NcclTransport&) = delete;
   NcclTransport& operator=(const NcclTransport&) = delete;
 
-  std::string name() const override {
-    int version = 0;
-    ncclGetVersion(&version);
-    return fmt::format("NCCL {}.{}.{}", version / 10000, version / 100 % 100, version % 100);
-  }
+  std::string name() const override { return nccl_version(); }
   bool overlaps() const override { return true; }
 
   Transfer gather(const Tensor& shard, const Tensor& whole, std::int64_t, std::string_view what) override {
@@ -192,6 +188,12 @@ class NcclTransport final : public Transport {
 }  // namespace
 
 bool is_built_with_nccl() { return true; }
+
+std::string nccl_version() {
+  int version = 0;
+  ncclGetVersion(&version);
+  return fmt::format("NCCL {}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
 
 std::unique_ptr<Transport> make_nccl_transport(const Communicator& communicator, Device& device) {
   return std::make_unique<NcclTransport>(communicator, device);

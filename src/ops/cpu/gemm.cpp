@@ -2,10 +2,13 @@
 
 #include <omp.h>
 
+#include <oneapi/dnnl/dnnl_debug.h>
 #include <algorithm>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <string_view>
 
 #include "element_type.h"
+#include "mtp/ops/libraries.h"
 #include "parallel.h"
 
 namespace mtp::ops::cpu {
@@ -132,6 +135,14 @@ void parallel_gemm(Device& device, const Operand& a, const Operand& b, float bet
       });
     });
   });
+}
+
+std::string product_library(const Device&) {
+  const dnnl_version_t& version = *dnnl_version();
+  constexpr std::string_view prefix = "cpu_isa_";
+  std::string_view instructions = dnnl_cpu_isa2str(dnnl_get_effective_cpu_isa());
+  if (instructions.starts_with(prefix)) instructions.remove_prefix(prefix.size());
+  return fmt::format("oneDNN {}.{}.{} with {}", version.major, version.minor, version.patch, instructions);
 }
 
 }  // namespace mtp::ops::cpu

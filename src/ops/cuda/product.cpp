@@ -9,6 +9,7 @@
 
 #include "../../tensor/cuda/context.h"
 #include "mtp/ops/elementwise.h"
+#include "mtp/ops/libraries.h"
 
 namespace mtp::ops::cuda {
 
@@ -123,6 +124,11 @@ Tensor widened(Device& device, const Tensor& matrix) {
 }
 
 }  // namespace
+
+std::string product_library(const Device&) {
+  const std::size_t version = cublasLtGetVersion();
+  return fmt::format("cuBLASLt {}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
 
 void multiply(Device& device, const Operand& a, const Operand& b, float beta, const Tensor& c) {
   MTP_ASSERT(a.columns() == b.rows() && c.size(0) == a.rows() && c.size(1) == b.columns());

@@ -3,22 +3,47 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "../arena.h"
+#include "../profile_clock.h"
 #include "context.h"
 #include "mtp/tensor/cuda_devices.h"
+#include "mtp/tensor/profile.h"
 
 namespace mtp {
+
+namespace {
+
+/// Loads every kernel with the device. Else the first launch of one loads it, which may wait for the device: in vain,
+/// beside a collective that waits for a rank that is gone. Done before there are threads, and before the first call of
+/// the runtime, which reads it.
+[[maybe_unused]] const bool loads_all_kernels = setenv("CUDA_MODULE_LOADING", "EAGER", /*overwrite=*/0) == 0;
+
+/// "13.0"
+std::string dotted(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
+
+std::string runtime_version() {
+  int version = 0;
+  check_cuda(cudaRuntimeGetVersion(&version), "its runtime's version");
+  return "CUDA runtime " + dotted(version);
+}
+
+std::string driver_version() {
+  int version = 0;
+  check_cuda(cudaDriverGetVersion(&version), "its driver's version");
+  return "driver " + dotted(version);
+}
+
+}  // namespace
 
 CudaDevices find_cuda_devices() {
   int count = 0;
   // Without a driver this is cudaErrorInsufficientDriver and leaves the count as it was.
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess) return {0, cudaGetErrorString(status)};
-  int version = 0;
-  check_cuda(cudaRuntimeGetVersion(&version), "its version");
-  return {count, fmt::format("CUDA runtime {}.{}", version / 1000, version % 1000 / 10)};
+  return {count, runtime_version()};
 }
 
 namespace {
@@ -60,10 +85,17 @@ Device::Device(std::shared_ptr<CudaContext> context)
     : threads_(1),
       context_(std::move(context)),
       arena_(std::make_shared<Arena>(context_)),
-      host_arena_(std::make_shared<Arena>(std::make_shared<PinnedMemory>())) {}
+      host_arena_(std::make_shared<Arena>(std::make_shared<PinnedMemory>())),
+      profile_(std::make_unique<Profile>(make_gpu_clock(*context_))) {}
 
 std::string Device::name() const {
   return context_ == nullptr ? "cpu" : "cuda " + std::string(context_->properties().name);
+}
+
+std::string Device::description() const {
+  if (context_ == nullptr) return name();
+  return fmt::format("{}, {} multiprocessors, {}, {}", name(), context_->multiprocessors(), driver_version(),
+                     runtime_version());
 }
 
 std::string Device::identity() const {
@@ -84,7 +116,10 @@ void check_cuda(cudaError_t status, std::string_view what) {
   throw Error("GPU {}: {}: {} ({})", device, what, cudaGetErrorString(status), cudaGetErrorName(status));
 }
 
-CudaEvent::CudaEvent() { check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "an event"); }
+CudaEvent::CudaEvent(Timing timing) {
+  const unsigned flags = timing == Timing::on ? cudaEventDefault : cudaEventDisableTiming;
+  check_cuda(cudaEventCreateWithFlags(&event_, flags), "an event");
+}
 
 void CudaEvent::record(cudaStream_t stream) { check_cuda(cudaEventRecord(event_, stream), "an event"); }
 
@@ -93,6 +128,12 @@ bool CudaEvent::is_done() const {
   if (status != cudaErrorNotReady) check_cuda(status, "what was queued before");
   cudaGetLastError();  // else the next launch would report that it is not done
   return status == cudaSuccess;
+}
+
+double CudaEvent::seconds_since(const CudaEvent& earlier) const {
+  float milliseconds = 0;
+  check_cuda(cudaEventElapsedTime(&milliseconds, earlier.event_, event_), "the time between events");
+  return static_cast<double>(milliseconds) * 1e-3;
 }
 
 void CudaEvent::hold_back(cudaStream_t stream) const { check_cuda(cudaStreamWaitEvent(stream, event_), "an event"); }

@@ -7,7 +7,9 @@ namespace mtp {
 /// A place in a stream's order.
 class CudaEvent {
  public:
-  CudaEvent();
+  enum class Timing { off, on };
+
+  explicit CudaEvent(Timing timing = Timing::off);
   ~CudaEvent() { cudaEventDestroy(event_); }
   CudaEvent(const CudaEvent&) = delete;
   CudaEvent& operator=(const CudaEvent&) = delete;
@@ -18,6 +20,8 @@ class CudaEvent {
   bool is_done() const;
   /// What is queued on `stream` from now on happens after everything before the place.
   void hold_back(cudaStream_t stream) const;
+  /// The device's time between two places that it has passed, both with timing.
+  double seconds_since(const CudaEvent& earlier) const;
 
  private:
   cudaEvent_t event_ = nullptr;

@@ -10,6 +10,7 @@ CudaDevices find_cuda_devices() { return {0, "built without CUDA (MTP_CUDA)"}; }
 
 Device Device::cuda(int) { throw Error("device cuda: {}", find_cuda_devices().remark); }
 std::string Device::name() const { return "cpu"; }
+std::string Device::description() const { return name(); }
 std::string Device::identity() const { return {}; }
 std::int64_t Device::memory_size() const { return 0; }
 void Device::on_wait(Wait) {}
