@@ -5,7 +5,9 @@
 #   scripts/bundle.sh FOLDER               builds the programs for every x86-64 processor with AVX2 first
 #   scripts/bundle.sh FOLDER --build DIR   takes the programs of a build that is there
 #
-# Left to the node: glibc (not older than here) and what must fit its drivers, CUDA's own and the InfiniBand libraries.
+# Left to the node: glibc (not older than here), what must fit its drivers (CUDA's own and the InfiniBand libraries), and
+# of a build with CUDA the toolkit's libraries and NCCL, more than a gigabyte, which the loader must find there: a module,
+# ldconfig or LD_LIBRARY_PATH says where.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -42,14 +44,18 @@ cp scripts/{*.py,*.jsonl,python_env.sh,requirements*.txt} "$partial/scripts"
 # Open MPI finds its parts below one folder, OPAL_PREFIX, where they have the places of their installation.
 mpi_path() { ompi_info --path "$1" --parsable | sed 's/.*://'; }
 prefix=$(mpi_path prefix)
-for part in "$(mpi_path bindir)/mpirun" "$(mpi_path bindir)/orted" "$(mpi_path pkglibdir)" "$(mpi_path pkgdatadir)"; do
+parts=("$(mpi_path bindir)/mpirun" "$(mpi_path pkglibdir)" "$(mpi_path pkgdatadir)")
+for daemon in orted prte prted; do  # up to version 4; from 5 on, where mpirun is another name of prte
+  [[ ! -x $(mpi_path bindir)/$daemon ]] || parts+=("$(mpi_path bindir)/$daemon")
+done
+for part in "${parts[@]}"; do
   [[ $part == "$prefix"/* ]] || fail "Open MPI's $part: not below its prefix $prefix; it cannot be moved"
   mkdir -p "$partial/mpi/$(dirname "${part#"$prefix"/}")"
   cp -rL "$part" "$partial/mpi/${part#"$prefix"/}"
 done
 
 elf_files() { find "$@" -type f \( -perm -u+x -o -name '*.so' -o -name '*.so.*' \) -exec sh -c 'head -c4 "$1" | grep -q ELF' _ {} \; -print; }
-of_the_node='ld-linux|lib(c|m|dl|rt|pthread|resolv|util)\.so|libcuda\.so|libnvidia|libibverbs|librdmacm|libefa|libmlx|libibumad|libnl-'
+of_the_node='ld-linux|lib(c|m|dl|rt|pthread|resolv|util)\.so|libcuda(rt)?\.so|libnvidia|libcublas|libnvJitLink|libnccl|libibverbs|librdmacm|libefa|libmlx|libibumad|libnl-'
 libraries_of() { ldd "$@" 2>/dev/null | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | sort -u | grep -vE "/($of_the_node)"; }
 
 mapfile -t programs < <(elf_files "$partial/libexec" "$partial/mpi")
