@@ -30,20 +30,23 @@ def libraries_of(command: Path) -> list[Path]:
     return [Path(path) for path in re.findall(r"(/\S+) \(0x", found)]
 
 
-def make_root(root: Path) -> None:
-    """A node: glibc, a shell, the kernel's file systems."""
+def make_root(root: Path, commands: list[str]) -> None:
+    """A node: glibc, a shell, a few commands."""
     paths = {Path("/lib64/ld-linux-x86-64.so.2")}
-    for command in COMMANDS:
+    for command in commands:
         path = Path(shutil.which(command))
         (root / "bin").mkdir(parents=True, exist_ok=True)
         shutil.copy(path, root / "bin" / command)
-        paths.update(libraries_of(path))
+        if path.read_bytes().startswith(b"\x7fELF"):
+            paths.update(libraries_of(path))
     libc = next(path for path in paths if path.name.startswith("libc.so"))
     paths.update(libc.with_name(f"lib{name}") for name in GLIBC)
     for path in paths:
         to = root / path.relative_to("/")
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, to)
+    (root / "usr").mkdir(exist_ok=True)
+    (root / "usr/bin").symlink_to("../bin")
     for folder in ["tmp", "etc", "work"]:
         (root / folder).mkdir()
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
@@ -55,7 +58,7 @@ def gpu_libraries(program: Path) -> dict[str, Path]:
     return {f"gpu/{i}": folder for i, folder in enumerate(sorted(folders))}
 
 
-def run_on_node(root: Path, gpu: dict[str, Path], *command: str) -> str:
+def run_on_node(root: Path, gpu: dict[str, Path], *command: str, code: int = 0, seconds: int = 120) -> str:
     mounted = {name: Path("/", name) for name in MOUNTED} | gpu
     for name in mounted:
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -64,9 +67,9 @@ def run_on_node(root: Path, gpu: dict[str, Path], *command: str) -> str:
     environment += [f"LD_LIBRARY_PATH={':'.join(f'/{name}' for name in gpu)}"] if gpu else []
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-ec", f'{mounts}; exec chroot {root} "$@"', "sh",
-         *environment, *command], capture_output=True, text=True, timeout=120,
+         *environment, *command], capture_output=True, text=True, timeout=seconds,
     )  # fmt: skip
-    assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}"
+    assert done.returncode == code, f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 
 
@@ -83,7 +86,7 @@ def main() -> None:
         folder, root = Path(name), Path(name) / "root"
         bundle = [REPOSITORY / "scripts/bundle.sh", folder / "made", "--build", programs.parent]
         subprocess.run(bundle, check=True, stdout=subprocess.DEVNULL)
-        make_root(root)
+        make_root(root, COMMANDS)
         gpu = gpu_libraries(programs / "mtp-train")
         libraries = [path.name for path in (folder / "made/lib").iterdir()]
         assert not [name for name in libraries if OF_GPU_NODES.match(name)], libraries
