@@ -83,9 +83,10 @@ step() {
   return $failed
 }
 
+# Some ten of the operations' cases, spread evenly: the checker is slow.
 memory-checker() {
-  compute-sanitizer --error-exitcode 1 "$kit/tests/programs/test-ops" --gtest_brief=1 \
-    --gtest_filter='*Norm*cuda*:*Elementwise*cuda*:*Rope*cuda*:*Embedding*cuda*'
+  GTEST_TOTAL_SHARDS=71 GTEST_SHARD_INDEX=0 compute-sanitizer --error-exitcode 1 \
+    "$kit/tests/programs/test-ops" --gtest_brief=1 --gtest_filter='*OperationTest*cuda*'
 }
 
 run_stage() { # NAME

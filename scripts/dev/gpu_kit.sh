@@ -20,7 +20,7 @@ case "$#:${1:-}" in
 esac
 mkdir -p build
 folder=$(mktemp -d)
-trap 'rm -r "$folder"' EXIT
+trap 'rm -rf "$folder" build/gpu-kit.tar.xz.partial' EXIT
 scripts/bundle.sh "$folder/gpu-kit" --build "$build" --with-tests
 # A dictionary that holds all programs: they are linked with the same libraries.
 tar -C "$folder" -c gpu-kit | xz --threads=1 --lzma2=preset=6,dict=256MiB >build/gpu-kit.tar.xz.partial
