@@ -9,6 +9,7 @@
 #include "mtp/tensor/bfloat16.h"
 #include "mtp/tensor/cuda_devices.h"
 #include "ops/support.h"
+#include "support/source_dir.h"
 
 namespace mtp::ops::test {
 
@@ -127,7 +128,7 @@ void PrintTo(const Operation& operation, std::ostream* out) { *out << operation.
 
 const nlohmann::json& stored(const std::string& name) {
   static const nlohmann::json entries =
-      nlohmann::json::parse(std::ifstream(MTP_SOURCE_DIR "/tests/ops/reference_values.json"));
+      nlohmann::json::parse(std::ifstream(mtp::test::source_dir() / "tests/ops/reference_values.json"));
   return entries.at(name);
 }
 

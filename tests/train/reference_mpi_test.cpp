@@ -12,13 +12,14 @@
 #include "mtp/hf/safetensors.h"
 #include "mtp/tensor/cuda_devices.h"
 #include "mtp/train/trainer.h"
+#include "support/source_dir.h"
 
 namespace mtp::train {
 namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path fixtures = fs::path(MTP_SOURCE_DIR) / "tests" / "fixtures";
+const fs::path fixtures = mtp::test::source_dir() / "tests" / "fixtures";
 
 /// The fixtures that have `part`.
 std::vector<std::string> variants(const std::string& part) {

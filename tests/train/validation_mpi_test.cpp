@@ -7,6 +7,7 @@
 
 #include "mtp/core/json.h"
 #include "mtp/train/trainer.h"
+#include "support/source_dir.h"
 
 namespace mtp::train {
 namespace {
@@ -24,7 +25,7 @@ Json first_line(const fs::path& path) {
 }
 
 TEST_P(ValidationReference, LossesAccuraciesAndAcceptedLengthAgree) {
-  const fs::path fixture = fs::path(MTP_SOURCE_DIR) / "tests" / "fixtures" / GetParam();
+  const fs::path fixture = mtp::test::source_dir() / "tests" / "fixtures" / GetParam();
   const fs::path run = fs::temp_directory_path() / ("mtp-validation-" + GetParam());
   fs::remove_all(run);
   std::vector<std::string> arguments = {"mtp-train", "--config", (fixture / "settings.cfg").string()};
