@@ -10,10 +10,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from transformers import Gemma4AssistantForCausalLM, Gemma4ForConditionalGeneration, PreTrainedModel
+from transformers import AutoConfig, Gemma4AssistantForCausalLM, Gemma4ForCausalLM, Gemma4ForConditionalGeneration
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
-MODELS = {"base": Gemma4ForConditionalGeneration, "drafter": Gemma4AssistantForCausalLM}
+MODELS = {
+    "gemma4": Gemma4ForConditionalGeneration,
+    "gemma4_text": Gemma4ForCausalLM,
+    "gemma4_assistant": Gemma4AssistantForCausalLM,
+}
 FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 
 logging.set_verbosity_error()
@@ -24,12 +29,13 @@ def directory_of(export: Path, part: str) -> Path:
     return export / part / "model" / "consolidated"
 
 
-def load(part: str, directory: Path) -> tuple[PreTrainedModel | None, list[str]]:
+def load(directory: Path) -> tuple[PreTrainedModel | None, list[str]]:
     """The model, and what is wrong with it."""
     if not directory.is_dir():
         return None, [f"{directory} is no directory"]
     try:
-        model, info = MODELS[part].from_pretrained(directory, output_loading_info=True, local_files_only=True)
+        model_type = AutoConfig.from_pretrained(directory, local_files_only=True).model_type
+        model, info = MODELS[model_type].from_pretrained(directory, output_loading_info=True, local_files_only=True)
     except Exception as error:
         return None, [str(error)]
     faults = []
@@ -44,8 +50,8 @@ def main() -> int:
     parser.add_argument("export", type=Path, metavar="EXPORT_DIR", help="what mtp-export-hf wrote")
     args = parser.parse_args()
     failed = False
-    for part in MODELS:
-        model, faults = load(part, directory_of(args.export, part))
+    for part in ("base", "drafter"):
+        model, faults = load(directory_of(args.export, part))
         for fault in faults:
             print(f"{part}: failed: {fault}")
         if not faults:

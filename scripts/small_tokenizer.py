@@ -1,4 +1,8 @@
-"""A small byte-level BPE tokenizer with Gemma's turn format, for pairs that are trained from nothing."""
+"""A small tokenizer of Gemma's kind with Gemma's turn format, for pairs that are trained from nothing.
+
+BPE over characters, with a token for each byte where a character has none, and "▁" for spaces: engines recognise it as
+Gemma's. As with Gemma's, a "▁" in a text decodes to a space; every other text decodes to itself.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,14 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 # Their ids are their places in this list; the first three are what Gemma's configurations take for granted.
 SPECIAL_TOKENS = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>"]
 END_OF_TURN = "<turn|>"
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+# What merges do not go across: words with the space before them, digits, runs of signs, spaces and line ends.
+PIECES = r"▁?\p{L}+|\p{N}|▁?[^▁\s\p{L}\p{N}]+|▁+(?=▁)|▁|\s+"
 
 CHAT_TEMPLATE = """\
 {{- bos_token -}}
@@ -31,24 +38,43 @@ def train_into(directory: Path, texts: Iterable[str]) -> None:
     """
     config = json.loads((directory / "config.json").read_text())
     size = config.get("text_config", config)["vocab_size"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    if size < len(SPECIAL_TOKENS) + len(alphabet):
+    learned = size - len(SPECIAL_TOKENS) - len(BYTES)
+    if learned < 2:
         raise SystemExit(f"{directory}: a vocabulary of {size} is too small for the special tokens and every byte")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=SPECIAL_TOKENS, initial_alphabet=sorted(alphabet), show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = Tokenizer(with_bytes(learn(texts, learned)))
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")  # Gemma's own: no space is left to split
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     missing = size - tokenizer.get_vocab_size()
     tokenizer.add_tokens([AddedToken(f"<unused{i}>", normalized=False) for i in range(missing)])
 
     (directory / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     names = {f"{name}_token": f"<{name}>" for name in ("pad", "eos", "bos", "unk")}
-    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names})
+    turns = {"extra_special_tokens": {"sot_token": "<|turn>", "eot_token": END_OF_TURN}}  # control tokens in llama.cpp
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names, **turns})
     (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     set_end_tokens(directory / "generation_config.json", ["<eos>", END_OF_TURN])
+
+
+def learn(texts: Iterable[str], size: int) -> Tokenizer:
+    """Characters and merges, at most `size` together; up to half of them characters."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    trainer = trainers.BpeTrainer(vocab_size=size, limit_alphabet=size // 2, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def with_bytes(learned: Tokenizer) -> models.BPE:
+    """The same model with the special tokens and the bytes before what was learned."""
+    vocabulary = [*SPECIAL_TOKENS, *BYTES, *sorted(learned.get_vocab(), key=learned.token_to_id)]
+    merges = json.loads(learned.to_str())["model"]["merges"]
+    return models.BPE(
+        vocab={token: i for i, token in enumerate(vocabulary)}, merges=[tuple(merge) for merge in merges],
+        unk_token="<unk>", fuse_unk=True, byte_fallback=True,
+    )  # fmt: skip
 
 
 def set_end_tokens(path: Path, tokens: list[str]) -> None:

@@ -1,5 +1,7 @@
 #include "mtp/checkpoint/export.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <functional>
 #include <memory>
@@ -12,8 +14,10 @@
 #include "mtp/core/error.h"
 #include "mtp/core/file.h"
 #include "mtp/core/json.h"
+#include "mtp/hf/config.h"
 #include "mtp/hf/model_files.h"
 #include "mtp/hf/safetensors.h"
+#include "mtp/hf/tensor_table.h"
 
 namespace mtp::checkpoint {
 
@@ -87,6 +91,20 @@ class StoredModel {
   std::vector<SourceTensor> tensors_;
   hf::TensorFiles carried_;
 };
+
+/// Engines before 2026-09 ask a base for keys' and values' parameters even of layers that share them.
+void say_what_is_missing(const State& state) {
+  const fs::path source = state.directory() / "source" / "base";
+  const std::vector<SourceTensor> held = read_source_tensors(source);
+  const auto is_held = [&](const hf::TensorEntry& tensor) {
+    return std::ranges::any_of(held, [&](const SourceTensor& other) { return other.entry.name == tensor.name; });
+  };
+  const auto all = hf::tensors_of(hf::read_base_config(source));
+  if (!std::ranges::all_of(all, is_held))
+    spdlog::info(
+        "the base came without k_proj, v_proj and k_norm of the layers that share keys and values; its export "
+        "has none either, and vLLM before 0.30 refuses it");
+}
 
 /// A model and the folder that its export is written to.
 class ModelExport {
@@ -212,7 +230,9 @@ void export_hf(const fs::path& checkpoint, const fs::path& out, const ExportOpti
       }
     });
     dist::agree(communicator, "the end of an export", [&] {
-      if (communicator.is_first()) publish(partial, target, options.force);
+      if (!communicator.is_first()) return;
+      publish(partial, target, options.force);
+      say_what_is_missing(state);
     });
   } catch (const Error&) {
     std::error_code unused;  // what was wrong is said already

@@ -1,6 +1,7 @@
 #include "mtp/checkpoint/source.h"
 
 #include <algorithm>
+#include <array>
 #include <string>
 
 #include "mtp/core/error.h"
@@ -38,15 +39,23 @@ void store_model(const std::string& model, const fs::path& directory, const hf::
   writer.finish();
 }
 
-void add_side_files(const fs::path& directory, const fs::path& folder, std::vector<fs::path>& files) {
-  for (const fs::directory_entry& entry : fs::directory_iterator(directory / folder)) {
-    const fs::path name = entry.path().filename(), extension = name.extension();
-    const bool is_side_file =
-        extension == ".json" || extension == ".jinja" || extension == ".model" || extension == ".txt";
-    if (entry.is_regular_file() && is_side_file && !name.string().ends_with(".index.json") && name != table_name)
-      files.push_back(folder / name);
-  }
-}
+/// What Hugging Face and the engines read of a model beside its weights. Whatever else lies in the folder (a README,
+/// other weights, a trainer's states) does not describe the exported model.
+constexpr std::array needed_files = {"config.json",
+                                     "generation_config.json",
+                                     "tokenizer.json",
+                                     "tokenizer.model",
+                                     "tokenizer_config.json",
+                                     "special_tokens_map.json",
+                                     "added_tokens.json",
+                                     "vocab.json",
+                                     "merges.txt",
+                                     "chat_template.jinja",
+                                     "chat_template.json",
+                                     "processor_config.json",
+                                     "preprocessor_config.json",
+                                     "video_preprocessor_config.json"};
+constexpr const char* more_templates = "additional_chat_templates";  // where Hugging Face keeps those with a name
 
 hf::TensorFiles open_tensors(const fs::path& model_source) {
   std::vector<hf::TensorEntry> without_values;
@@ -59,9 +68,12 @@ hf::TensorFiles open_tensors(const fs::path& model_source) {
 
 std::vector<fs::path> side_files(const fs::path& directory) {
   std::vector<fs::path> files;
-  const fs::path more_templates = "additional_chat_templates";  // where Hugging Face keeps those with a name
-  add_side_files(directory, "", files);
-  if (fs::is_directory(directory / more_templates)) add_side_files(directory, more_templates, files);
+  for (const char* name : needed_files)
+    if (fs::is_regular_file(directory / name)) files.push_back(name);
+  if (fs::is_directory(directory / more_templates))
+    for (const fs::directory_entry& entry : fs::directory_iterator(directory / more_templates))
+      if (entry.is_regular_file() && entry.path().extension() == ".jinja")
+        files.push_back(fs::path(more_templates) / entry.path().filename());
   std::ranges::sort(files);
   return files;
 }

@@ -1,5 +1,7 @@
 #include "mtp/hf/config.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cctype>
 #include <cmath>
@@ -212,10 +214,13 @@ TextConfig read_text(const Section& text, bool share_all_by_default) {
   return config;
 }
 
+constexpr const char* text_alone = "gemma4_text";
+
 /// What stands around text_config. The tie is decided here: Hugging Face does not ask text_config for it.
-void check_model(const Section& file, const std::string& expected) {
+void check_model(const Section& file, const std::vector<std::string>& expected) {
   const auto type = file.get<std::string>("model_type", "");
-  if (type != expected) throw Error("{}: model_type is \"{}\", expected \"{}\"", file.where(), type, expected);
+  if (std::ranges::count(expected, type) == 0)
+    throw Error("{}: model_type is \"{}\", expected \"{}\"", file.where(), type, fmt::join(expected, "\" or \""));
   if (!file.get("tie_word_embeddings", true))
     throw Error("{}: tie_word_embeddings false is not supported", file.where());
 }
@@ -266,8 +271,12 @@ BaseConfig read_base_config(const std::filesystem::path& directory) {
 
 BaseConfig parse_base_config(const Json& json, const std::string& name) {
   const Section file(name, json);
-  check_model(file, "gemma4");
-  BaseConfig config{.file = name, .text = read_text(file.section("text_config"), false), .special_ids = {}};
+  check_model(file, {"gemma4", text_alone});
+  const bool is_alone = json["model_type"] == text_alone;
+  BaseConfig config{.file = name,
+                    .prefix = is_alone ? "model." : "model.language_model.",
+                    .text = read_text(is_alone ? file : file.section("text_config"), false),
+                    .special_ids = {}};
   check_stores(name, config.text);
   const std::pair<const char*, std::int64_t> ids[] = {
       {"image_token_id", 258880}, {"video_token_id", 258884}, {"audio_token_id", 258881}};
@@ -282,7 +291,7 @@ DrafterConfig read_drafter_config(const std::filesystem::path& directory) {
 
 DrafterConfig parse_drafter_config(const Json& json, const std::string& name) {
   const Section file(name, json);
-  check_model(file, "gemma4_assistant");
+  check_model(file, {"gemma4_assistant"});
   DrafterConfig config;
   config.file = name;
   config.text = read_text(file.section("text_config"), true);

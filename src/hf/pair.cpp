@@ -3,12 +3,19 @@
 #include <algorithm>
 
 #include "mtp/core/error.h"
+#include "mtp/hf/model_folder.h"
 
 namespace mtp::hf {
 
 namespace {
 
+BaseConfig read_base(const std::filesystem::path& directory) {
+  check_model_folder(directory);
+  return read_base_config(directory);
+}
+
 DrafterConfig read_fitting_drafter(const std::filesystem::path& directory, const BaseConfig& base) {
+  check_model_folder(directory);
   DrafterConfig drafter = read_drafter_config(directory);
   check_fit(base, drafter);
   return drafter;
@@ -45,12 +52,12 @@ Pair::Pair(const Settings& settings, std::filesystem::path base, std::filesystem
            const OpenFiles& open_files)
     : base_directory(std::move(base)),
       drafter_directory(std::move(drafter)),
-      base_config(read_base_config(base_directory)),
+      base_config(read_base(base_directory)),
       drafter_config(read_fitting_drafter(drafter_directory, base_config)),
       base_files(open_files(base_directory)),
       drafter_files(open_files(drafter_directory)),
       table(base_config, base_files, drafter_config, drafter_files, settings) {
-  base_layer_scalars = layer_scalars(base_files, "model.language_model.", base_config.text.num_hidden_layers);
+  base_layer_scalars = layer_scalars(base_files, base_config.prefix, base_config.text.num_hidden_layers);
   drafter_layer_scalars = layer_scalars(drafter_files, "model.", drafter_config.text.num_hidden_layers);
   if (drafter_config.use_ordered_embeddings)
     token_ordering = read_token_ordering(drafter_files, drafter_config.text.vocab_size);

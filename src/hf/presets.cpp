@@ -10,6 +10,8 @@ namespace {
 // What the presets differ in. Every other key is the same in all, or absent and Hugging Face's default. `layers` stands
 // for layer_types: so many sliding layers before each full one, repeated; in the last `sharing` repeats they share keys
 // and values.
+// No preset has towers: Gemma4ForCausalLM, with the tensor names and the configuration of the published models, is what
+// engines that want a vision_config of a Gemma4ForConditionalGeneration take, too.
 // `small` has no centroids: they are never trained, and random ones would serve a drafter badly however much it learns.
 constexpr const char* small_shapes = R"([
   {
@@ -140,7 +142,7 @@ Json model(const char* architecture, const char* type, const Json& shape) {
 }
 
 Preset preset(const Json& shape) {
-  Preset preset{shape["name"], shape["summary"], model("Gemma4ForConditionalGeneration", "gemma4", shape["base"]),
+  Preset preset{shape["name"], shape["summary"], model("Gemma4ForCausalLM", "gemma4", shape["base"]),
                 model("Gemma4AssistantForCausalLM", "gemma4_assistant", shape["drafter"])};
   preset.drafter["text_config"].update({{"hidden_size_per_layer_input", 0}, {"vocab_size_per_layer_input", 0}});
   preset.drafter["backbone_hidden_size"] = shape["base"]["hidden_size"];

@@ -95,6 +95,9 @@ void read_as(std::span<const std::byte> bytes, std::int64_t begin, std::span<flo
 /// The header of a mapped file, and where the data begin.
 std::pair<Json, std::size_t> read_header(const fs::path& path, std::span<const std::byte> bytes) {
   std::uint64_t length = 0;
+  if (std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size())
+          .starts_with("version https://git-lfs"))
+    throw Error("{}: is a Git LFS pointer, not the file itself; run git lfs pull in its repository", path.string());
   if (bytes.size() < sizeof(length)) throw Error("{}: has {} bytes, too few for a header", path.string(), bytes.size());
   std::memcpy(&length, bytes.data(), sizeof(length));
   if (length > longest_header || length > bytes.size() - sizeof(length))

@@ -10,31 +10,38 @@ namespace mtp::hf {
 
 namespace {
 
-/// A parameter that a model must have.
+/// A parameter of a model. Those to be carried may be missing in a file, and have any shape and type.
 struct Expected {
   std::string name;  // in the file
   Shape shape;
   std::string unit;  // without the model's name
-  bool trained;
+  Role role;
 };
 
-void expect_layer(const TextConfig& config, std::int64_t i, const std::string& prefix, bool trained,
+Role role_of(bool trained) { return trained ? Role::trained : Role::frozen; }
+
+/// Released files hold keys' and values' parameters of layers that share them, too; they are not used.
+enum class UnusedKv { none, carried };
+
+void expect_layer(const TextConfig& config, std::int64_t i, const std::string& prefix, bool trained, UnusedKv unused,
                   std::vector<Expected>& all) {
   const LayerShape& layer = config.layer(i);
   const std::int64_t hidden = config.hidden_size, heads = config.num_attention_heads * layer.head_dim,
                      kv = layer.kv_heads * layer.head_dim, inner = layer.intermediate_size,
                      per_layer = config.hidden_size_per_layer_input;
   const std::string unit = "layers." + std::to_string(i);
-  const auto expect = [&](const char* name, Shape shape) {
-    all.push_back({prefix + unit + "." + name + ".weight", std::move(shape), unit, trained});
+  const auto expect_as = [&](Role role, const char* name, Shape shape) {
+    all.push_back({prefix + unit + "." + name + ".weight", std::move(shape), unit, role});
   };
+  const auto expect = [&](const char* name, Shape shape) { expect_as(role_of(trained), name, std::move(shape)); };
   expect("input_layernorm", {hidden});
   expect("self_attn.q_proj", {heads, hidden});
   expect("self_attn.q_norm", {layer.head_dim});
-  if (!layer.shares_kv) {
-    expect("self_attn.k_proj", {kv, hidden});
-    expect("self_attn.k_norm", {layer.head_dim});
-    if (!layer.k_eq_v) expect("self_attn.v_proj", {kv, hidden});
+  if (!layer.shares_kv || unused == UnusedKv::carried) {
+    const Role role = layer.shares_kv ? Role::carried : role_of(trained);
+    expect_as(role, "self_attn.k_proj", {kv, hidden});
+    expect_as(role, "self_attn.k_norm", {layer.head_dim});
+    if (!layer.k_eq_v) expect_as(role, "self_attn.v_proj", {kv, hidden});
   }
   expect("self_attn.o_proj", {hidden, heads});
   expect("post_attention_layernorm", {hidden});
@@ -50,37 +57,45 @@ void expect_layer(const TextConfig& config, std::int64_t i, const std::string& p
   }
 }
 
-std::vector<Expected> expected_of_base(const TextConfig& config, const Settings::Freeze& freeze) {
-  const std::string prefix = "model.language_model.";
+std::vector<Expected> expected_of_base(const BaseConfig& base, const Settings::Freeze& freeze) {
+  const TextConfig& config = base.text;
+  const std::string& prefix = base.prefix;
   const bool trained = !freeze.base, tables_trained = trained && !freeze.embeddings;
   const std::int64_t packed = config.num_hidden_layers * config.hidden_size_per_layer_input;
   std::vector<Expected> all;
-  all.push_back(
-      {prefix + "embed_tokens.weight", {config.vocab_size, config.hidden_size}, "embed_tokens", tables_trained});
+  all.push_back({prefix + "embed_tokens.weight",
+                 {config.vocab_size, config.hidden_size},
+                 "embed_tokens",
+                 role_of(tables_trained)});
   if (packed > 0) {
     all.push_back({prefix + "embed_tokens_per_layer.weight",
                    {config.vocab_size_per_layer_input, packed},
                    "embed_tokens_per_layer",
-                   tables_trained});
-    all.push_back({prefix + "per_layer_model_projection.weight", {packed, config.hidden_size}, "head", trained});
-    all.push_back({prefix + "per_layer_projection_norm.weight", {config.hidden_size_per_layer_input}, "head", trained});
+                   role_of(tables_trained)});
+    all.push_back(
+        {prefix + "per_layer_model_projection.weight", {packed, config.hidden_size}, "head", role_of(trained)});
+    all.push_back(
+        {prefix + "per_layer_projection_norm.weight", {config.hidden_size_per_layer_input}, "head", role_of(trained)});
   }
-  for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) expect_layer(config, i, prefix, trained, all);
-  all.push_back({prefix + "norm.weight", {config.hidden_size}, "head", trained});
+  for (std::int64_t i = 0; i < config.num_hidden_layers; ++i)
+    expect_layer(config, i, prefix, trained, UnusedKv::carried, all);
+  all.push_back({prefix + "norm.weight", {config.hidden_size}, "head", role_of(trained)});
   return all;
 }
 
 std::vector<Expected> expected_of_drafter(const DrafterConfig& config, std::int64_t rounds) {
   const TextConfig& text = config.text;
   std::vector<Expected> all;
-  all.push_back({"pre_projection.weight", {text.hidden_size, 2 * config.backbone_hidden_size}, "head", true});
-  for (std::int64_t i = 0; i < text.num_hidden_layers; ++i) expect_layer(text, i, "model.", true, all);
-  all.push_back({"model.norm.weight", {text.hidden_size}, "head", true});
+  all.push_back({"pre_projection.weight", {text.hidden_size, 2 * config.backbone_hidden_size}, "head", Role::trained});
+  for (std::int64_t i = 0; i < text.num_hidden_layers; ++i) expect_layer(text, i, "model.", true, UnusedKv::none, all);
+  all.push_back({"model.norm.weight", {text.hidden_size}, "head", Role::trained});
   // Only a next round uses it, so one round gives it no gradient.
-  all.push_back({"post_projection.weight", {config.backbone_hidden_size, text.hidden_size}, "head", rounds > 1});
-  all.push_back({"model.embed_tokens.weight", {text.vocab_size, text.hidden_size}, "embed_tokens", true});
+  all.push_back(
+      {"post_projection.weight", {config.backbone_hidden_size, text.hidden_size}, "head", role_of(rounds > 1)});
+  all.push_back({"model.embed_tokens.weight", {text.vocab_size, text.hidden_size}, "embed_tokens", Role::trained});
   if (config.use_ordered_embeddings)
-    all.push_back({"masked_embedding.centroids.weight", {config.num_centroids, text.hidden_size}, "head", false});
+    all.push_back(
+        {"masked_embedding.centroids.weight", {config.num_centroids, text.hidden_size}, "head", Role::frozen});
   return all;
 }
 
@@ -145,24 +160,23 @@ class Accounts {
 
   void take(const std::vector<Expected>& expected, std::vector<TensorInfo>& tensors) {
     for (const Expected& parameter : expected) {
+      if (parameter.role == Role::carried) continue;  // with the rest, where it is there
       const TensorEntry& found = files_.info(parameter.name);
       check_shapes(files_, {{parameter.name, found.dtype, parameter.shape}});
       if (!is_floating(found.dtype))
         throw Error("{}: tensor {} has type {}; F32, BF16 or F16 is needed", files_.where(), parameter.name,
                     found.dtype);
       known_.insert(parameter.name);
-      tensors.push_back({model_ + "." + parameter.name, found.dtype, found.shape,
-                         parameter.trained ? Role::trained : Role::frozen, model_ + "." + parameter.unit});
+      tensors.push_back(
+          {model_ + "." + parameter.name, found.dtype, found.shape, parameter.role, model_ + "." + parameter.unit});
     }
   }
 
-  void take_rest(const std::string& embedding, std::vector<TensorInfo>& tensors, std::vector<std::string>& dropped) {
+  void take_rest(const std::string& embedding, std::vector<TensorInfo>& tensors) {
     for (const std::string& name : files_.names()) {
       if (known_.contains(name)) continue;
-      if (is_buffer(name) || (model_ == "base" && is_media(name)))
+      if (is_buffer(name) || is_unused_kv(config_, name) || (model_ == "base" && is_media(name)))
         tensors.push_back({model_ + "." + name, files_.info(name).dtype, files_.info(name).shape, Role::carried, ""});
-      else if (is_unused_kv(config_, name))
-        dropped.push_back(model_ + "." + name);
       else if (name == "lm_head.weight")
         check_tied_head(files_, embedding);
       else
@@ -189,7 +203,7 @@ void split_mixed_units(std::vector<TensorInfo>& tensors) {
 }  // namespace
 
 std::vector<TensorEntry> tensors_of(const BaseConfig& config) {
-  return with_layer_scalars(expected_of_base(config.text, {}), "model.language_model.", config.text.num_hidden_layers);
+  return with_layer_scalars(expected_of_base(config, {}), config.prefix, config.text.num_hidden_layers);
 }
 
 std::vector<TensorEntry> tensors_of(const DrafterConfig& config) {
@@ -210,10 +224,10 @@ void check_shapes(const TensorFiles& files, const std::vector<TensorEntry>& need
 TensorTable::TensorTable(const BaseConfig& base, const TensorFiles& base_files, const DrafterConfig& drafter,
                          const TensorFiles& drafter_files, const Settings& settings) {
   Accounts of_base("base", base.text, base_files), of_drafter("drafter", drafter.text, drafter_files);
-  of_base.take(expected_of_base(base.text, settings.freeze), tensors_);
-  of_base.take_rest("model.language_model.embed_tokens.weight", tensors_, dropped_);
+  of_base.take(expected_of_base(base, settings.freeze), tensors_);
+  of_base.take_rest(base.prefix + "embed_tokens.weight", tensors_);
   of_drafter.take(expected_of_drafter(drafter, settings.drafter.rounds), tensors_);
-  of_drafter.take_rest("model.embed_tokens.weight", tensors_, dropped_);
+  of_drafter.take_rest("model.embed_tokens.weight", tensors_);
   split_mixed_units(tensors_);
 }
 

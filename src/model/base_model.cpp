@@ -16,14 +16,14 @@ AttentionTypes causal_attention(const hf::TextConfig& config, std::int64_t offse
 BaseModel::BaseModel(const hf::BaseConfig& config, const std::vector<float>& layer_scalars,
                      const Parameters& parameters)
     : config_(config.text), special_ids_(config.special_ids), types_(causal_attention(config.text, 0)) {
-  const std::string prefix = "base.model.language_model.";
+  const std::string prefix = "base." + config.prefix;
   for (int i = 0; i < config_.num_hidden_layers; ++i)
     layers_.emplace_back(config_, i, prefix + "layers." + std::to_string(i) + ".", layer_scalars[i], parameters,
                          types_);
-  embedding_ = parameters.get(base_embedding);
+  embedding_ = parameters.get(prefix + "embed_tokens.weight");
   final_norm_ = parameters.get(prefix + "norm.weight");
   if (config_.hidden_size_per_layer_input > 0) {
-    per_layer_embedding_ = parameters.get(base_per_layer_embedding);
+    per_layer_embedding_ = parameters.get(prefix + "embed_tokens_per_layer.weight");
     per_layer_model_projection_ = parameters.get(prefix + "per_layer_model_projection.weight");
     per_layer_projection_norm_ = parameters.get(prefix + "per_layer_projection_norm.weight");
   }

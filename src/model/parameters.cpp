@@ -58,8 +58,8 @@ void Parameters::load(const hf::Pair& pair, Device& device) {
     }
 }
 
-void Parameters::share_embedding_with_base(Device& device) {
-  const Parameter base = get(base_embedding), drafter = get(drafter_embedding);
+void Parameters::share_embedding_with_base(const hf::BaseConfig& config, Device& device) {
+  const Parameter base = get("base." + config.prefix + "embed_tokens.weight"), drafter = get(drafter_embedding);
   MTP_ASSERT(base.shape == drafter.shape);
   const auto shard = [](const Parameter& p) { return static_cast<dist::ShardedUnit*>(p.group)->master(); };
   device.copy(shard(base), shard(drafter));

@@ -63,13 +63,13 @@ Trainer::Trainer(Inputs inputs, Device& device, const dist::Communicator& commun
 
 checkpoint::Manifest Trainer::load(const std::optional<Resumption>& from) {
   const dist::Patience patience(communicator_);  // reading a pair takes its time, and not the same on all ranks
-  for (const std::string& dropped : inputs_.pair().table.dropped()) spdlog::info("not used, dropped: {}", dropped);
   if (from)
     checkpoint::restore(from->state, state_.parameters().units(), device_, communicator_);
   else
     dist::agree(communicator_, "the loading of the pair", [&] {
       state_.parameters().load(inputs_.pair(), device_);
-      if (settings().drafter.share_embedding_with_base) state_.parameters().share_embedding_with_base(device_);
+      if (settings().drafter.share_embedding_with_base)
+        state_.parameters().share_embedding_with_base(inputs_.pair().base_config, device_);
     });
   if (!communicator_.is_first()) return {};
   if (from) spdlog::info("resumed after step {} from {}", inputs_.first_step(), from->state.directory().string());
@@ -115,8 +115,7 @@ Trainer::End Trainer::train() {
     const bool stops = communicator_.max(signals.received(), "stop signals") > 0;
     const std::int64_t every = settings().checkpoint.every_steps;
     if (is_last || stops || (every > 0 && metrics.step % every == 0)) save(metrics.step, is_last || stops);
-    if ((is_last || stops) && profile && communicator_.is_first())
-      profile->write(settings().run.dir / "profile.json");
+    if ((is_last || stops) && profile && communicator_.is_first()) profile->write(settings().run.dir / "profile.json");
     if (stops && !is_last) {
       spdlog::info("stopped by a signal after step {}; go on by mtp-resume --from {}", metrics.step,
                    settings().run.dir.string());

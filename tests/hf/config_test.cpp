@@ -272,7 +272,8 @@ TEST_F(ConfigTest, WrongValuesAreNamed) {
   EXPECT_EQ(base_refusal({{"attention_k_eq_v", 1}}), "attention_k_eq_v has the wrong type: 1");
   EXPECT_EQ(base_refusal({{"rope_parameters", 3}}), "rope_parameters: is no JSON object");
   EXPECT_EQ(without_path([&] { base({{"model_type", "gemma4"}}); }), "text_config is missing");
-  EXPECT_EQ(without_path([&] { base(drafter_json); }), "model_type is \"gemma4_assistant\", expected \"gemma4\"");
+  EXPECT_EQ(without_path([&] { base(drafter_json); }),
+            "model_type is \"gemma4_assistant\", expected \"gemma4\" or \"gemma4_text\"");
   EXPECT_EQ(without_path([&] { drafter(base_json); }), "model_type is \"gemma4\", expected \"gemma4_assistant\"");
   EXPECT_THAT(test::error_of([&] { read_base_config(dir.path() / "gone"); }), testing::HasSubstr("cannot be read"));
 }

@@ -125,7 +125,9 @@ TEST_F(SafetensorsTest, AWrongIndexIsNamed) {
   const fs::path index = dir.path() / "model.safetensors.index.json";
   test::write_tensors(dir.path() / "one.safetensors", {{{"a", "F32", {1}}, {1}}});
   write_json(index, {{"weight_map", {{"a", "gone.safetensors"}}}});
-  EXPECT_EQ(refusal(), "gone.safetensors: cannot be read: No such file or directory");
+  EXPECT_EQ(
+      refusal(),
+      "gone.safetensors: cannot be read: No such file or directory; check the path, its permissions and its disk");
   write_json(index, {{"weight_map", {{"a", "one.safetensors"}, {"b", "one.safetensors"}}}});
   EXPECT_EQ(refusal(), "model.safetensors.index.json: tensor b is not in one.safetensors");
   write_json(index, {{"weight_map", {{"a", "../one.safetensors"}}}});
@@ -145,7 +147,9 @@ TEST_F(SafetensorsTest, ATensorInTwoShardsIsNamed) {
 }
 
 TEST_F(SafetensorsTest, AnUnreadableFileIsNamed) {
-  EXPECT_EQ(refusal(), "model.safetensors: cannot be read: No such file or directory");
+  EXPECT_EQ(
+      refusal(),
+      "model.safetensors: cannot be read: No such file or directory; check the path, its permissions and its disk");
   std::ofstream(file) << "abc";
   EXPECT_EQ(refusal(), "model.safetensors: has 3 bytes, too few for a header");
   std::ofstream(file) << std::string("\x10\0\0\0\0\0\0\0{}", 10);

@@ -52,9 +52,11 @@ struct TextConfig {
   std::vector<float> rope_inverse_frequencies(LayerType type) const;
 };
 
-/// config.json of a Gemma4ForConditionalGeneration.
+/// config.json of a Gemma4ForConditionalGeneration, or of a Gemma4ForCausalLM on its own (model_type gemma4_text: the
+/// keys of text_config stand at the top level).
 struct BaseConfig {
-  std::string file;  // for messages
+  std::string file;    // for messages
+  std::string prefix;  // of the text decoder's tensors: "model.language_model.", or "model." in a file of it alone
   TextConfig text;
   std::vector<std::int64_t> special_ids;  // image, video and audio tokens
 };

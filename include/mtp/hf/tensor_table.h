@@ -9,7 +9,8 @@
 
 namespace mtp::hf {
 
-/// Every parameter and buffer that Hugging Face writes for a model of a configuration, with fp32 parameters.
+/// Every parameter and buffer that the released files of a model hold, with fp32 parameters: what Hugging Face's
+/// modules have, and a base's keys' and values' parameters of layers that share them.
 std::vector<TensorEntry> tensors_of(const BaseConfig& config);
 std::vector<TensorEntry> tensors_of(const DrafterConfig& config);
 
@@ -44,12 +45,9 @@ class TensorTable {
 
   /// Base first; in the order in which a forward uses the units.
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
-  /// Tensors of the files that are not used and not exported: keys and values of layers that share.
-  const std::vector<std::string>& dropped() const { return dropped_; }
 
  private:
   std::vector<TensorInfo> tensors_;
-  std::vector<std::string> dropped_;
 };
 
 }  // namespace mtp::hf

@@ -24,15 +24,13 @@ class Parameters {
   void load(const hf::Pair& pair, Device& device);
   /// Copies the base's token table into the drafter's (`drafter.share_embedding_with_base`); their shapes
   /// must be the same.
-  void share_embedding_with_base(Device& device);
+  void share_embedding_with_base(const hf::BaseConfig& base, Device& device);
 
  private:
   dist::Units units_;
   std::map<std::string, Parameter> by_name_;
 };
 
-inline constexpr const char* base_embedding = "base.model.language_model.embed_tokens.weight";
-inline constexpr const char* base_per_layer_embedding = "base.model.language_model.embed_tokens_per_layer.weight";
 inline constexpr const char* drafter_embedding = "drafter.model.embed_tokens.weight";
 
 }  // namespace mtp::model
