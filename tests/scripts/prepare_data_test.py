@@ -23,6 +23,7 @@ import h5py
 import pyarrow
 import pyarrow.ipc
 import pyarrow.parquet
+from tokenizers import Tokenizer
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -66,6 +67,21 @@ class TestCase(unittest.TestCase):
 
 def question(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}, {"role": "assistant", "content": "."}]
+
+
+class SmallTokenizerTest(TestCase):
+    def test_every_text_decodes_to_itself(self):
+        tokenizer = Tokenizer.from_file(str(make_tokenizer(self.dir / "tokenizer") / "tokenizer.json"))
+        self.assertEqual(tokenizer.get_vocab_size(), 320)
+        for text in (" What  is\tup?\n\n  Nothing. ", "é 日本 😀\r\n\0", "<0x0A> <unused1>", ""):
+            self.assertEqual(tokenizer.decode(tokenizer.encode(text).ids), text)
+
+    def test_turns_are_control_tokens_and_special_tokens_come_first(self):
+        directory = make_tokenizer(self.dir / "tokenizer")
+        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        self.assertEqual([tokenizer.id_to_token(i) for i in range(7)], [*small_tokenizer.SPECIAL_TOKENS, "<0x00>"])
+        config = json.loads((directory / "tokenizer_config.json").read_text())
+        self.assertEqual(config["extra_special_tokens"], {"sot_token": "<|turn>", "eot_token": "<turn|>"})
 
 
 class FileCase(TestCase):
