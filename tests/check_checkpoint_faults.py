@@ -119,6 +119,33 @@ def damage_that_all_checkpoints_share(job: Job) -> None:
     assert (run / "metrics.jsonl").read_bytes() == before, "a run that was refused has changed"
 
 
+def what_cannot_be_read_now(job: Job) -> None:
+    """A file that is not found wrong is no reason to go back, and nothing sound goes."""
+    whole = train_whole(job)
+    newest = complete_checkpoints(whole)[-1]
+    for name in ("rank_0001.h5", "state.h5", "checksums.json", "source/base/config.json"):
+        path, aside = newest / name, job.folder / "aside"
+        path.rename(aside)
+        path.symlink_to(path.name)  # which the system refuses to follow: too many levels
+        for ranks in (1, 2):
+            expect(job.resume(ranks, whole, "--train.max_steps", "10"), 1, f"{re.escape(name)}: cannot be read: Too many")
+        path.unlink()
+        aside.rename(path)
+        assert len(complete_checkpoints(whole)) == 4
+    assert job.resume(1, whole).code == 0
+
+
+def a_checkpoint_of_another_version(job: Job) -> None:
+    run = train_whole(job)
+    newest = complete_checkpoints(run)[-1]
+    listed = newest / "checksums.json"
+    sound = listed.read_text()
+    listed.write_text(sound.replace('"version": 1', '"version": 9'))
+    expect(job.resume(1, run, "--train.max_steps", "10"), 1, r"checksums\.json: has version 9, this program reads")
+    listed.write_text(sound)
+    assert len(complete_checkpoints(run)) == 4
+
+
 def a_directory_left_half_written(job: Job) -> None:
     whole = train_whole(job)
     run = job.folder / "half"
@@ -265,6 +292,31 @@ def a_disk_that_becomes_read_only(job: Job) -> None:
     assert result.code == 0, result.text
 
 
+def a_disk_without_room_from_the_start(job: Job) -> None:
+    """Said before the first step, not when the state is lost."""
+    with small_disk(job.folder / "disk", 1) as disk:
+        job.run_dir = disk / "run"
+        expect(job.run(2, "--train.max_steps", "2"), 1, r"run: \d+ MiB are needed for a checkpoint, \d+ MiB are free")
+        assert not (job.run_dir / "metrics.jsonl").read_text()
+
+
+def shared_memory_that_is_full(job: Job) -> None:
+    """What HDF5 lays out in memory lies in the run's folder then."""
+    words = [str(word) for pair in job.settings("--train.max_steps", "2").items() for word in pair]
+    for options in ("size=64k", "ro"):
+        shutil.rmtree(job.run_dir, ignore_errors=True)
+        command = f'mount -t tmpfs -o {options} tmpfs /dev/shm && exec "$@"'
+        program = ["unshare", "-m", "bash", "-c", command, "-", job.programs / "mtp-train", *words]
+        result = subprocess.run(program, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert job.run_program(1, "mtp-inspect", job.run_dir).code == 0
+        assert not [path for path in newest_folder(job).iterdir() if path.name.startswith(".")]
+
+
+def newest_folder(job: Job) -> Path:
+    return complete_checkpoints(job.run_dir)[-1]
+
+
 # Jobs that die badly
 
 
@@ -288,12 +340,16 @@ def a_killed_mpirun(job: Job) -> None:
 CASES: list[Callable[[Job], None]] = [
     a_damaged_checkpoint,
     damage_that_all_checkpoints_share,
+    what_cannot_be_read_now,
+    a_checkpoint_of_another_version,
     a_directory_left_half_written,
     changed_files,
     a_moved_run_without_its_source_pair,
     a_disk_that_fills_up,
     a_write_that_fails,
     a_disk_that_becomes_read_only,
+    a_disk_without_room_from_the_start,
+    shared_memory_that_is_full,
     two_jobs_on_one_run,
     a_killed_mpirun,
 ]

@@ -4,6 +4,7 @@
     .venv/bin/python tests/check_faults.py PROGRAMS
 """
 
+import hashlib
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import h5py
 
-from job import Job, expect, run_cases, wait_until
+from job import Job, comparable_lines, expect, run_cases, wait_until
 
 
 def all_ranks_miss_a_file(job: Job) -> None:
@@ -83,10 +84,37 @@ def a_loss_that_is_not_finite(job: Job) -> None:
     assert not (job.run_dir / "checkpoints").exists(), "a checkpoint was written"
 
 
-def a_step_without_a_label(job: Job) -> None:
+def a_file_without_a_label(job: Job) -> None:
     with h5py.File(job.fixture / "data.h5", "r+") as data:
         data["loss_mask"][:] = 0
-    expect(job.run(2), 1, r"step 1: .*label")
+    expect(job.run(2), 1, r"data\.h5: no sample has a target within data\.max_length")
+
+
+def a_step_without_a_label(job: Job) -> None:
+    """It changes nothing, and the run goes on: the samples of step 1 teach nothing, those of step 2 do."""
+    with h5py.File(job.fixture / "data.h5", "r+") as data:
+        data["loss_mask"][: data["offsets"][2]] = 0
+    words = ["--train.global_batch", "2", "--train.max_steps", "2", "--data.shuffle", "false"]
+    lines = []
+    for ranks in (1, 2):
+        job.run_dir = job.folder / f"run-{ranks}"
+        result = job.run(ranks, *words)
+        assert result.code == 0 and "2 of " in result.text and "teach nothing" in result.text, result.text
+        assert "step 1: none of its samples has a label" in result.text, result.text
+        lines.append(comparable_lines(job.run_dir / "metrics.jsonl"))
+    first, second = lines[0]
+    assert (first["label_tokens"], first["loss"], first["grad_norm"]) == (0, 0, 0) and second["loss"] > 0, lines[0]
+    assert lines[0] == lines[1]
+
+
+def data_of_another_tokenizer(job: Job) -> None:
+    (job.fixture / "base" / "tokenizer.json").write_text("{}")
+    with h5py.File(job.fixture / "data.h5", "r+") as data:
+        data.attrs["tokenizer"] = "0" * 64
+    expect(job.run(2), 1, r"data\.h5: made with another tokenizer than .*base/tokenizer\.json; prepare it")
+    with h5py.File(job.fixture / "data.h5", "r+") as data:
+        data.attrs["tokenizer"] = hashlib.sha256(b"{}").hexdigest()
+    assert job.run(2).code == 0
 
 
 def a_run_that_is_finished(job: Job) -> None:
@@ -121,7 +149,9 @@ CASES: list[Callable[[Job], None]] = [
     a_rank_is_killed,
     a_rank_is_stopped,
     a_loss_that_is_not_finite,
+    a_file_without_a_label,
     a_step_without_a_label,
+    data_of_another_tokenizer,
     a_run_that_is_finished,
     a_run_directory_that_cannot_be_made,
     a_run_directory_that_is_taken,

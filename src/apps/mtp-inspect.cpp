@@ -1,9 +1,13 @@
 // mtp-inspect PATH: says what a checkpoint, run, Hugging Face directory or data file holds, and verifies it.
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <filesystem>
 #include <map>
+#include <optional>
+#include <regex>
 #include <string>
 #include <vector>
 
@@ -14,6 +18,7 @@
 #include "mtp/hf/config.h"
 #include "mtp/hf/safetensors.h"
 #include "mtp/hf/tensor_table.h"
+#include "mtp/hf/vocabulary.h"
 #include "print_line.h"
 #include "program.h"
 
@@ -112,18 +117,49 @@ void inspect_data(const fs::path& path) {
   print_lengths(file);
 }
 
+/// As text, or as ids where there is no vocabulary.
+std::string shown(const std::vector<std::int64_t>& ids, const hf::Vocabulary* vocabulary) {
+  if (vocabulary == nullptr) return fmt::format("{}", fmt::join(ids, " "));
+  return std::regex_replace(vocabulary->text(ids), std::regex("\n"), "⏎\n");
+}
+
+/// Its runs of targets are in ⟦ ⟧, and each line break is shown.
+void print_sample(const fs::path& path, std::int64_t number, const fs::path& tokenizer) {
+  const data::DataFile file(path);
+  if (number < 0 || number >= file.samples())
+    throw UsageError("option --sample: {} has the samples 0 to {}, not {}", path.string(), file.samples() - 1, number);
+  std::optional<hf::Vocabulary> vocabulary;
+  if (!tokenizer.empty()) {
+    file.check_tokenizer(tokenizer);
+    vocabulary.emplace(tokenizer);
+  }
+  const data::Sample sample = file.sample(number);
+  for (std::size_t begin = 0, end = 0; begin < sample.tokens.size(); begin = end) {
+    while (end < sample.tokens.size() && sample.is_target[end] == sample.is_target[begin]) ++end;
+    const std::vector<std::int64_t> ids(sample.tokens.begin() + begin, sample.tokens.begin() + end);
+    const std::string text = shown(ids, vocabulary ? &*vocabulary : nullptr);
+    std::cout << (sample.is_target[begin] != 0 ? "⟦" + text + "⟧" : text) << (vocabulary ? "" : " ");
+  }
+  std::cout << "\n";
+}
+
 int inspect(int argc, char** argv) {
-  fs::path path;
+  fs::path path, tokenizer;
   bool tensors = false;
+  std::optional<std::int64_t> sample;
   po::options_description options(
       "mtp-inspect PATH: says what a checkpoint, a run, a Hugging Face directory or a data file holds, and checks it; "
       "ends with 1 where it is damaged");
   options.add_options()("path", po::value(&path)->required(), "the directory or file, with or without --path");
   options.add_options()("tensors", po::bool_switch(&tensors), "list the tensors of a checkpoint");
+  options.add_options()("sample", po::value<std::int64_t>()->notifier([&](std::int64_t number) { sample = number; }),
+                        "show this sample of a data file, counted from 0, its targets in ⟦ ⟧");
+  options.add_options()("tokenizer", po::value(&tokenizer), "Hugging Face directory, to show text in place of ids");
   po::positional_options_description positional;
   positional.add("path", 1);
   if (!apps::parse(argc, argv, options, positional)) return 0;
   if (!fs::exists(path)) throw Error("{}: does not exist", path.string());
+  if (sample) return print_sample(path, *sample, tokenizer), 0;
   if (fs::exists(path / "config.json"))
     inspect_model(path);
   else if (checkpoint::is_checkpoint(path))

@@ -65,6 +65,7 @@ void Manifest::add_file(const fs::path& checkpoint, const fs::path& path) {
 void Manifest::write(const fs::path& path) const { write_json(path, to_json(*this)); }
 
 Manifest Manifest::read(const fs::path& path) {
+  if (is_missing(path)) throw DamageError("{}: is missing", path.string());
   const Json json = read_json(path);
   Manifest manifest;
   if (json.is_object() && json.value("format", Json()) == "mtp-checksums" &&

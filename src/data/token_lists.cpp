@@ -67,6 +67,10 @@ void TokenLists::check_base(const std::filesystem::path& directory, std::int64_t
   if (vocab_size_ != vocab_size)
     throw Error("{}: made for a vocabulary of {} tokens, the base has {}; prepare it with the base's tokenizer",
                 path_.string(), vocab_size_, vocab_size);
+  check_tokenizer(directory);
+}
+
+void TokenLists::check_tokenizer(const std::filesystem::path& directory) const {
   const std::filesystem::path tokenizer = directory / "tokenizer.json";
   if (tokenizer_ && !is_missing(tokenizer) && sha256_of_file(tokenizer) != *tokenizer_)
     throw Error("{}: made with another tokenizer than {}; prepare it with the base's tokenizer", path_.string(),

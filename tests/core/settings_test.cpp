@@ -153,6 +153,30 @@ TEST_F(SettingsTest, WrongValuesAreRefusedInOneLineThatNamesTheSetting) {
   for (const auto& c : cases) EXPECT_EQ(refusal({c.name, c.value}), "setting " + c.message);
 }
 
+TEST_F(SettingsTest, PathsMayHaveVariablesAsInAShell) {
+  setenv("HOME", "/home/x", 1);
+  setenv("SCRATCH", "/scratch/y", 1);
+  unsetenv("NOWHERE");
+  const auto run_dir = [](const char* path) {
+    return parse_line({"--model.base", "b", "--model.drafter", "d", "--data.train", "t", "--train.max_steps", "100",
+                       "--run.dir", path})
+        .settings.run.dir.string();
+  };
+  EXPECT_EQ(run_dir("~/run"), "/home/x/run");
+  EXPECT_EQ(run_dir("$SCRATCH/${SCRATCH}_2/a b"), "/scratch/y//scratch/y_2/a b");
+  EXPECT_EQ(run_dir("runs/lr=1e-3~"), "runs/lr=1e-3~");
+  EXPECT_EQ(refusal({"--run.dir", "$NOWHERE/run"}),
+            "setting run.dir: the variable NOWHERE is not set; set it, or write the path out");
+}
+
+TEST_F(SettingsTest, ASettingIsPrintedAsItIsResolved) {
+  const CommandLine line = parse_line({"--model.base", "b", "--model.drafter", "d", "--data.train", "t",
+                                       "--train.max_steps", "100", "--print", "run.dir", "--print", "optimizer.lr"});
+  EXPECT_EQ(line.action, CommandLine::Action::print);
+  EXPECT_EQ(line.printed, (std::vector<std::string>{"runs/default", "1e-05"}));
+  EXPECT_EQ(refusal({"--print", "run.nothing"}), "option --print: unknown setting run.nothing, see --help");
+}
+
 TEST_F(SettingsTest, RequiredSettingsAreNamed) {
   const auto refusal_of = [](std::vector<const char*> words) {
     return test::error_of<UsageError>([&] { parse_line(words); });
@@ -245,7 +269,7 @@ TEST_F(SettingsTest, HelpShowsNameDefaultTypeAndMeaning) {
   EXPECT_THAT(help.str(), testing::StartsWith("usage: mtp-train [--config FILE] [--section.key value …]\n"));
   EXPECT_THAT(help.str(), testing::ContainsRegex("drafter.rounds +4 +integer, at least 1 +drafter rounds trained"));
   EXPECT_THAT(help.str(), testing::ContainsRegex("schedule.init_lr +0.1 lr +number, at least 0 +learning rate"));
-  EXPECT_THAT(help.str(), testing::ContainsRegex("model.base +required +path "));
+  EXPECT_THAT(help.str(), testing::ContainsRegex("model.base +required +path, ~ and .NAME too "));
 }
 
 }  // namespace

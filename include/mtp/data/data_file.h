@@ -42,7 +42,8 @@ class DataFile {
   const std::optional<std::string>& tokenizer() const { return lists_.tokenizer(); }
   std::int64_t samples() const { return lists_.count(); }
 
-  /// As TokenLists has it.
+  /// Both as TokenLists has them.
+  void check_tokenizer(const std::filesystem::path& directory) const { lists_.check_tokenizer(directory); }
   void check_base(const std::filesystem::path& directory, std::int64_t vocab_size) const {
     lists_.check_base(directory, vocab_size);
   }

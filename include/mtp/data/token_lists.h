@@ -42,6 +42,8 @@ class TokenLists {
   /// Throws Error unless the file is made for a base of so many tokens and, where the file says whose it is and the
   /// base's directory has one, with its tokenizer: every Gemma has as many tokens, and they are not the same.
   void check_base(const std::filesystem::path& directory, std::int64_t vocab_size) const;
+  /// The second half of that.
+  void check_tokenizer(const std::filesystem::path& directory) const;
 
   /// The first tokens of list i, as many as there are places. `refused`: image, video and audio tokens, which a list
   /// must not have.
