@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from scaling_costs import BF16, BLOCK, FP32, GROUP, Model, Pair
 
 INT64, FP64 = 8, 8
-ALIGNMENT, MOST_WASTED = 64, 64 << 20  # bytes
+ALIGNMENT = 256  # bytes
 
 
 def block_size(size: int) -> int:
     """Bytes that the arena gives for `size`, as arena.cpp has it."""
-    size = max(size, 1)
-    step = min(max(ALIGNMENT, (1 << (size.bit_length() - 1)) // 8), MOST_WASTED)
-    return -(-size // step) * step
+    return -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True)

