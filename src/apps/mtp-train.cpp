@@ -36,7 +36,8 @@ int print_settings(int argc, char** argv) {
 }
 
 bool is_to_print(int argc, char** argv) {
-  return std::any_of(argv, argv + argc, [](std::string_view word) { return word == "--print" || word.starts_with("--print="); });
+  return std::any_of(argv, argv + argc,
+                     [](std::string_view word) { return word == "--print" || word.starts_with("--print="); });
 }
 
 }  // namespace

@@ -269,8 +269,8 @@ std::vector<std::string> differences(const ResumeLine& line, const Settings& run
     const std::string& name = before[i].name;
     const std::string holds = before[i].text().value_or("unset"), says = after[i].text().value_or("unset");
     if (name == "run.dir" || !values.contains(name) || line.settings.contains(name) || holds == says) continue;
-    found.push_back(fmt::format("{} has {} = {}, the run {}, which holds; to change it: --{} {}{}", line.config.string(),
-                                name, says, holds, name, says,
+    found.push_back(fmt::format("{} has {} = {}, the run {}, which holds; to change it: --{} {}{}",
+                                line.config.string(), name, says, holds, name, says,
                                 may_change(name) ? "" : fmt::format(" --allow-change {}", name)));
   }
   return found;

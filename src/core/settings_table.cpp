@@ -149,8 +149,12 @@ SettingEntry path(std::string name, std::filesystem::path& field, std::string un
     field = expanded(name, text);
   };
   const auto text = [&field] { return field.empty() ? std::nullopt : std::optional(field.string()); };
-  return {
-      .name = name, .type = "path, ~ and $NAME too", .meaning = std::move(meaning), .unset = std::move(unset), .set = set, .text = text};
+  return {.name = name,
+          .type = "path, ~ and $NAME too",
+          .meaning = std::move(meaning),
+          .unset = std::move(unset),
+          .set = set,
+          .text = text};
 }
 
 }  // namespace

@@ -113,8 +113,10 @@ void make_pair(const Preset& preset, std::uint64_t seed, const fs::path& out) {
   const DrafterConfig drafter = read_drafter_config(partial / "drafter");
   check_fit(base, drafter);
   const std::vector<TensorEntry> base_tensors = tensors_of(base);
+  const auto is_used = [&](const TensorEntry& tensor) { return !is_unused_kv(base.text, tensor.name); };
+  const auto used = static_cast<std::uint64_t>(std::ranges::count_if(base_tensors, is_used));
   write_weights(partial / "base", base_tensors, base.text, seed, 0);
-  write_weights(partial / "drafter", tensors_of(drafter), drafter.text, seed, base_tensors.size());
+  write_weights(partial / "drafter", tensors_of(drafter), drafter.text, seed, used);
   fs::rename(partial, target);
 }
 

@@ -8,6 +8,15 @@
 
 namespace mtp::hf {
 
+bool is_unused_kv(const TextConfig& config, const std::string& name) {
+  static const std::regex pattern(
+      R"((?:model\.|model\.language_model\.)layers\.(\d{1,6})\.self_attn\.(?:k_proj|v_proj|k_norm|v_norm)\.weight)");
+  std::smatch match;
+  if (!std::regex_match(name, match, pattern)) return false;
+  const std::int64_t layer = std::stol(match[1]);
+  return layer < config.num_hidden_layers && config.layer(layer).shares_kv;
+}
+
 namespace {
 
 /// A parameter of a model. Those to be carried may be missing in a file, and have any shape and type.
@@ -101,10 +110,12 @@ std::vector<Expected> expected_of_drafter(const DrafterConfig& config, std::int6
 
 std::vector<TensorEntry> with_layer_scalars(const std::vector<Expected>& parameters, const std::string& prefix,
                                             std::int64_t layers) {
-  std::vector<TensorEntry> all;
-  for (const Expected& parameter : parameters) all.push_back({parameter.name, "F32", parameter.shape});
+  std::vector<TensorEntry> all, unused;
+  for (const Expected& parameter : parameters)
+    (parameter.role == Role::carried ? unused : all).push_back({parameter.name, "F32", parameter.shape});
   for (std::int64_t i = 0; i < layers; ++i)
     all.push_back({prefix + "layers." + std::to_string(i) + ".layer_scalar", "F32", {1}});
+  all.insert(all.end(), unused.begin(), unused.end());
   return all;
 }
 
@@ -117,16 +128,6 @@ bool is_buffer(const std::string& name) {
   static const std::regex pattern(
       R"((model\.|model\.language_model\.)layers\.\d+\.layer_scalar|masked_embedding\.token_ordering|.*inv_freq|.*embed_scale)");
   return std::regex_match(name, pattern);
-}
-
-/// K/V projections and norms that a layer without keys and values of its own may still have in a file.
-bool is_unused_kv(const TextConfig& config, const std::string& name) {
-  static const std::regex pattern(
-      R"((?:model\.|model\.language_model\.)layers\.(\d{1,6})\.self_attn\.(?:k_proj|v_proj|k_norm|v_norm)\.weight)");
-  std::smatch match;
-  if (!std::regex_match(name, match, pattern)) return false;
-  const std::int64_t layer = std::stol(match[1]);
-  return layer < config.num_hidden_layers && config.layer(layer).shares_kv;
 }
 
 bool is_floating(const std::string& dtype) { return dtype == "F32" || dtype == "BF16" || dtype == "F16"; }

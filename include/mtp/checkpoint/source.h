@@ -18,8 +18,8 @@ Manifest store_source(const hf::Pair& pair, const std::filesystem::path& run_dir
 /// The same with the source of a verified checkpoint, from which the run goes on.
 Manifest share_source(const State& state, const std::filesystem::path& run_dir);
 
-/// What a model needs beside its weights, where its directory has it: configuration, tokenizer, chat templates, processor.
-/// Relative to the directory, in order.
+/// What a model needs beside its weights, where its directory has it: configuration, tokenizer, chat templates,
+/// processor. Relative to the directory, in order.
 std::vector<std::filesystem::path> side_files(const std::filesystem::path& directory);
 
 /// A tensor that was in the source.

@@ -93,9 +93,9 @@ struct CommandLine {
   std::vector<std::string> printed;  // the values of the settings that --print names
 };
 
-/// Parses `[--config FILE] [--section.key value …] [--print NAME …] [--help] [--version]`. The command line wins over the file.
-/// Throws UsageError in one line that names the setting: an unknown key, a value of the wrong type or out of range,
-/// a missing required setting, a contradiction that settings alone show.
+/// Parses `[--config FILE] [--section.key value …] [--print NAME …] [--help] [--version]`. The command line wins over
+/// the file. Throws UsageError in one line that names the setting: an unknown key, a value of the wrong type or out of
+/// range, a missing required setting, a contradiction that settings alone show.
 CommandLine parse_settings(int argc, const char* const argv[]);
 
 /// What a command line that resumes asked for: `--from RUN_OR_CHECKPOINT [--section.key value …] [--allow-change NAME
@@ -103,7 +103,7 @@ CommandLine parse_settings(int argc, const char* const argv[]);
 struct ResumeLine {
   CommandLine::Action action = CommandLine::Action::run;
   std::filesystem::path from;
-  std::filesystem::path config;  // the settings file that the run began with; empty where none is named
+  std::filesystem::path config;                 // the settings file that the run began with; empty where none is named
   std::map<std::string, std::string> settings;  // that it gives, as they are written
   /// Names of settings, and "data" and "model" for the contents of the files that they name.
   std::vector<std::string> allowed_changes;
@@ -122,8 +122,8 @@ struct SavedRun {
 /// parse_settings, and where a setting that is part of the run's mathematics would change without being allowed to.
 Settings resumed_settings(const ResumeLine& line, const SavedRun& run);
 
-/// What the settings file that a resume names says otherwise than the run's settings, which hold: a line for each setting
-/// that says what to do about it. Throws UsageError for a file that cannot be read.
+/// What the settings file that a resume names says otherwise than the run's settings, which hold: a line for each
+/// setting that says what to do about it. Throws UsageError for a file that cannot be read.
 std::vector<std::string> differences(const ResumeLine& line, const Settings& run);
 
 /// The table of every setting: name, type, default, unit and meaning.

@@ -11,8 +11,12 @@ namespace mtp::hf {
 
 /// Every parameter and buffer that the released files of a model hold, with fp32 parameters: what Hugging Face's
 /// modules have, and a base's keys' and values' parameters of layers that share them.
+/// What nothing uses comes last.
 std::vector<TensorEntry> tensors_of(const BaseConfig& config);
 std::vector<TensorEntry> tensors_of(const DrafterConfig& config);
+
+/// K/V projections and norms that a layer without keys and values of its own may still have in a file.
+bool is_unused_kv(const TextConfig& config, const std::string& name);
 
 /// Throws Error that names a needed tensor which is missing or has another shape, with both shapes.
 void check_shapes(const TensorFiles& files, const std::vector<TensorEntry>& needed);

@@ -54,8 +54,8 @@ class Inputs {
 
  private:
   /// Checks all but the samples and the files' fingerprints.
-  Inputs(const Settings& settings, const Device& device, std::string arithmetic,
-         const dist::Communicator& communicator, const std::optional<Resumption>& from);
+  Inputs(const Settings& settings, const Device& device, std::string arithmetic, const dist::Communicator& communicator,
+         const std::optional<Resumption>& from);
   void check_device(const Device& device, const Resumption& from) const;
   void check_fit(int ranks) const;
   void check_data(const data::DataFile& file) const;
