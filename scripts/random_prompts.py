@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from chat_tokenizer import Sample
-from data_file import DataFile
+from data_file import CannotWrite, data_files, end_at_once
 
 FIRST = 3  # after pad, end and begin
 
@@ -30,10 +30,12 @@ def main() -> None:
     vocabulary = config["vocab_size"]
     tokens = np.random.default_rng(0).integers(FIRST, vocabulary, (args.prompts, args.length), dtype=np.int32)
     attributes = {"format": "mtp-data", "version": 1, "vocab_size": vocabulary, "pad_token_id": config["pad_token_id"]}
-    with DataFile(args.out, attributes, has_targets=False) as file:
+    with data_files([args.out], attributes, has_targets=False) as (file,):
         file.add([Sample(prompt, np.zeros(args.length, np.uint8)) for prompt in tokens])
-        file.finish()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CannotWrite as error:
+        end_at_once(error)
