@@ -14,10 +14,10 @@ import argparse
 from pathlib import Path
 from statistics import geometric_mean
 
-from bench_model import predictions
-from bench_page import Section, Share, Table, bytes_text, html, markdown, seconds_text
-from bench_plots import bandwidth_plot, node_plot, picture, scaling_plot, share_plot, size_of
-from bench_results import Change, Outlier, Result, Results, changes, node_speeds, outliers, read
+from mtp_tools.bench.model import predictions
+from mtp_tools.bench.page import Section, Share, Table, bytes_text, html, markdown, seconds_text
+from mtp_tools.bench.plots import bandwidth_plot, node_plot, picture, scaling_plot, share_plot, size_of
+from mtp_tools.bench.results import Change, Outlier, Result, Results, changes, node_speeds, outliers, read
 
 CONTEXT = ("date", "version", "revision", "cpu", "gpu", "MPI", "nodes", "ranks", "threads")
 NOTEWORTHY = 0.9  # of the old run's speed

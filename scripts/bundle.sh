@@ -40,7 +40,7 @@ mkdir -p "$partial"/{bin,lib,libexec,mpi,tests}
 cp "$build"/bin/mtp-* "$partial/libexec"
 if (($# == 4)); then
   mkdir -p "$partial"/{tests/programs,tests/ops,scripts/dev}
-  cp "$build"/tests/test-{tensor,ops,train-mpi,decode-mpi,dist-mpi} "$build/tests/same-bits-inputs" "$partial/tests/programs"
+  cp "$build"/tests/test-{tensor,ops,train-mpi,decode-mpi,parallel-mpi} "$build/tests/same-bits-inputs" "$partial/tests/programs"
   cp -r "$build/emulated" "$partial/tests"
   cp -r tests/fixtures "$partial/tests"
   cp tests/ops/reference_values.json "$partial/tests/ops"
@@ -49,7 +49,8 @@ fi
 strip --strip-debug "$partial"/libexec/* $( (($# == 4)) && echo "$partial"/tests/{programs,emulated}/*)
 cp -r configs jobs LICENSE "$partial"
 mkdir -p "$partial/scripts"
-cp scripts/{*.py,*.jsonl,python_env.sh,requirements*.txt} "$partial/scripts"
+cp -r scripts/{*.py,mtp_tools,*.jsonl,python_env.sh,requirements*.txt} "$partial/scripts"
+find "$partial/scripts" -name __pycache__ -prune -exec rm -r {} +
 
 # Open MPI finds its parts below one folder, OPAL_PREFIX, where they have the places of their installation.
 mpi_path() { ompi_info --path "$1" --parsable | sed 's/.*://'; }

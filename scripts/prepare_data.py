@@ -36,16 +36,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import conversation_sources
-import prompt_files
-import pydoc_conversations
-import small_tokenizer
-from chat_tokenizer import ChatTokenizer, Rendered, Sample
-from conversation import Conversation, LeftOut, Refused
-from conversation_sources import PRESETS, Source, Stream
-from data_file import CannotWrite, DataFile, attributes_of, data_files, end_at_once
-from records import ColumnMap
-from workers import Stopped, end_by, in_order, stop_on_signals
+from mtp_tools.data import conversation_sources
+from mtp_tools.data import prompt_files
+from mtp_tools.data import pydoc_conversations
+from mtp_tools.data import small_tokenizer
+from mtp_tools.data.chat_tokenizer import ChatTokenizer, Rendered, Sample
+from mtp_tools.data.conversation import Conversation, LeftOut, Refused
+from mtp_tools.data.conversation_sources import PRESETS, Source, Stream
+from mtp_tools.data.data_file import CannotWrite, DataFile, attributes_of, data_files, end_at_once
+from mtp_tools.data.records import ColumnMap
+from mtp_tools.data.workers import Stopped, end_by, in_order, stop_on_signals
 
 BATCH = 128  # conversations tokenised at once
 PROGRESS_SECONDS = 5.0

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from chat_tokenizer import Sample
-from data_file import CannotWrite, data_files, end_at_once
+from mtp_tools.data.chat_tokenizer import Sample
+from mtp_tools.data.data_file import CannotWrite, data_files, end_at_once
 
 FIRST = 3  # after pad, end and begin
 

@@ -8,5 +8,5 @@ scripts/python_env.sh
 scripts/python_env.sh hf
 cmake --preset ci >/dev/null
 cmake --build --preset ci
-scripts/fuzz.sh
+scripts/dev/fuzz.sh
 ctest --preset ci

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""mtp-bench-decode against Hugging Face, token for token (scripts/check_hf_decode.py): trained and random pairs, with
+"""mtp-bench-decode against Hugging Face, token for token (scripts/dev/check_hf_decode.py): trained and random pairs, with
 and without centroids, at both position offsets, with end tokens; and validation on the base's own texts.
 
     .venv-hf/bin/python tests/check_hf_decode.py PROGRAMS [CASE …]
@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 TESTS = Path(__file__).parent
 SCRIPTS = TESTS.parent / "scripts"
-sys.path[:0] = [str(SCRIPTS), str(TESTS / "reference")]
+sys.path[:0] = [str(SCRIPTS / "dev"), str(TESTS / "reference")]
 import check_hf_decode
 from check_hf_load import directory_of
 from job import run_cases

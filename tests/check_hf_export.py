@@ -23,7 +23,7 @@ from safetensors import safe_open
 import job
 
 TESTS = Path(__file__).parent
-sys.path.insert(0, str(TESTS.parent / "scripts"))
+sys.path.insert(0, str(TESTS.parent / "scripts/dev"))
 sys.path.insert(0, str(TESTS / "reference"))
 import variants
 from check_hf_load import directory_of, load

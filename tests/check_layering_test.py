@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 CHECK = Path(__file__).parent / "check_layering.py"
-MODULES = ["core", "tensor", "ops", "graph", "dist", "hf", "model", "data", "checkpoint", "train", "decode", "apps"]
+MODULES = ["core", "tensor", "ops", "graph", "parallel", "hf", "model", "data", "checkpoint", "train", "decode", "apps"]
 
 
 def run_on(files: dict[str, str]) -> subprocess.CompletedProcess:
@@ -29,7 +29,7 @@ expect({"src/model/a.cpp": '#include "mtp/graph/graph.h"\n'}, True)
 expect({"src/model/a.cpp": '#include "mtp/model/b.h"\n'}, True)
 expect({"src/graph/a.cpp": '#include "mtp/model/b.h"\n'}, False, "graph must not use model")
 expect({"include/mtp/core/a.h": "#pragma once\n#include <mtp/tensor/tensor.h>\n"}, False, "a.h:2: core must not use tensor")
-expect({"src/ops/cuda/a.cu": '#include "mtp/dist/b.h"\n'}, False, "ops must not use dist")
+expect({"src/ops/cuda/a.cu": '#include "mtp/parallel/b.h"\n'}, False, "ops must not use parallel")
 expect({"src/other/a.cpp": ""}, False, "other is no module")
 expect({"README.md": "nothing\n"}, False, "was not found")
 print("the layering check accepts and refuses what it should")

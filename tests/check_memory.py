@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""scripts/memory_step.py, which plans the memory of runs that no machine here can hold, agrees with the arena's own
+"""scripts/dev/memory_step.py, which plans the memory of runs that no machine here can hold, agrees with the arena's own
 accounts: memory_peak of metrics.jsonl, of two presets on 1, 2 and 4 ranks, with and without recomputation, in fp32 and
 bf16, with moments of both types.
 
@@ -20,9 +20,9 @@ import numpy
 
 from job import MPI, mpirun
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts/dev"))
 from memory_step import Run, Step
-from scaling_costs import BF16, FP32, SMALL, TINY
+from mtp_tools.bench.costs import BF16, FP32, SMALL, TINY
 
 BOUND = 0.03  # of what the arena counted
 GAPS = 0.10  # and of it at most that is held between tensors: the plan counts tensors, memory_peak what is held

@@ -41,7 +41,7 @@ def check(preset: str, programs: Path, folder: Path) -> str:
     if len(steps) != 2 or not all(math.isfinite(step["loss"]) for step in steps):
         raise SystemExit(f"{preset}: {steps}")
     run(programs / "mtp-export-hf", "--from", folder / "run", "--out", folder / "hf")
-    return run(sys.executable, ROOT / "scripts/check_hf_load.py", folder / "hf")
+    return run(sys.executable, ROOT / "scripts/dev/check_hf_load.py", folder / "hf")
 
 
 def main() -> None:

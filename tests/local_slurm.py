@@ -1,4 +1,4 @@
-"""A Slurm of the checks' own, which scripts/slurm_local.sh starts; it needs root."""
+"""A Slurm of the checks' own, which scripts/dev/slurm_local.sh starts; it needs root."""
 
 import argparse
 import os
@@ -22,11 +22,11 @@ class Slurm:
         self.env.pop("MTP_LAUNCH", None)
 
     def __enter__(self) -> "Slurm":
-        subprocess.run([ROOT / "scripts" / "slurm_local.sh", "start", self.folder], check=True)
+        subprocess.run([ROOT / "scripts/dev/slurm_local.sh", "start", self.folder], check=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        subprocess.run([ROOT / "scripts" / "slurm_local.sh", "stop", self.folder], check=True)
+        subprocess.run([ROOT / "scripts/dev/slurm_local.sh", "stop", self.folder], check=True)
 
     def call(self, *words: object, **env: str) -> str:
         result = subprocess.run([str(w) for w in words], env=self.env | env, capture_output=True, text=True)

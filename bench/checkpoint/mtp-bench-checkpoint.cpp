@@ -32,9 +32,9 @@ constexpr std::int64_t unit_mebibytes = (width * width * matrices * kinds * std:
 /// A folder of the program's own in `parent`, whose other files it leaves alone. It goes with this object. Collective.
 class Folder {
  public:
-  Folder(const dist::Communicator& communicator, const fs::path& parent)
+  Folder(const parallel::Communicator& communicator, const fs::path& parent)
       : path_(parent / "mtp-bench-checkpoint"), is_first_(communicator.is_first()) {
-    dist::agree(communicator, "the folder of the benchmark", [&] {
+    parallel::agree(communicator, "the folder of the benchmark", [&] {
       if (!is_first_) return;
       fs::remove_all(path_);  // of a run that was killed
       fs::create_directories(path_ / "source");
@@ -57,16 +57,16 @@ class Folder {
 /// A state as that of a run.
 class Run {
  public:
-  Run(Device& device, const dist::Communicator& communicator, const Options& options, bool background)
+  Run(Device& device, const parallel::Communicator& communicator, const Options& options, bool background)
       : device_(device),
         communicator_(communicator),
         folder_(communicator, options.dir),
         sharding_{device, communicator} {
     for (std::int64_t u = 0; u < options.mebibytes / unit_mebibytes; ++u) {
-      std::vector<dist::UnitLayout::Member> members;
+      std::vector<parallel::UnitLayout::Member> members;
       for (std::int64_t m = 0; m < matrices; ++m)
         members.push_back({fmt::format("base.layers.{}.{}.weight", u, m), {width, width}});
-      units_.push_back(std::make_unique<dist::ShardedUnit>(dist::UnitLayout("unit", true, members), sharding_));
+      units_.push_back(std::make_unique<parallel::ShardedUnit>(parallel::UnitLayout("unit", true, members), sharding_));
     }
     Settings settings;
     settings.run.dir = folder_.path();
@@ -85,15 +85,15 @@ class Run {
   }
   /// Of this rank.
   std::int64_t bytes() const { return checkpoint::Snapshot(units_).bytes(); }
-  const dist::Units& units() const { return units_; }
+  const parallel::Units& units() const { return units_; }
   fs::path plain_file() const { return folder_.path() / fmt::format("plain_{:04}", communicator_.rank()); }
 
  private:
   Device& device_;
-  const dist::Communicator& communicator_;
+  const parallel::Communicator& communicator_;
   Folder folder_;
-  dist::Sharding sharding_;
-  dist::Units units_;
+  parallel::Sharding sharding_;
+  parallel::Units units_;
   std::optional<checkpoint::Saver> saver_;
   std::int64_t step_ = 0;
 };
@@ -112,7 +112,7 @@ void read_plainly(const fs::path& path, std::int64_t bytes) {
 }
 
 void add_all(Suite& suite, const Options& options) {
-  const dist::Communicator& communicator = suite.communicator();
+  const parallel::Communicator& communicator = suite.communicator();
   if (options.mebibytes < unit_mebibytes)
     throw AgreedError(
         fmt::format("option --mebibytes: {} is below {}, a unit with its moments", options.mebibytes, unit_mebibytes),

@@ -7,7 +7,7 @@
 #include <memory>
 #include <string>
 
-#include "mtp/dist/sharded_unit.h"
+#include "mtp/parallel/sharded_unit.h"
 #include "pattern.h"
 
 namespace mtp::bench {
@@ -30,7 +30,7 @@ std::int64_t available_memory() {
 struct Layout {
   static constexpr std::int64_t unit_block = 4096;
 
-  Layout(const dist::Communicator& communicator, std::int64_t bytes) {
+  Layout(const parallel::Communicator& communicator, std::int64_t bytes) {
     const auto shard_bytes = static_cast<std::int64_t>(sizeof(float)) * communicator.size();
     const std::int64_t least = (bytes + shard_bytes - 1) / shard_bytes;
     block = std::min(unit_block, least);
@@ -43,7 +43,7 @@ struct Layout {
 };
 
 /// As NCCL-tests define them: the algorithm's bandwidth is size over time, the bus's is what each rank's link carries.
-auto bandwidths(const dist::Communicator& communicator, double bytes) {
+auto bandwidths(const parallel::Communicator& communicator, double bytes) {
   const auto ranks = static_cast<double>(communicator.size());
   return [=](benchmark::UserCounters& counters, double seconds) {
     counters["algorithm_bandwidth"] = bytes / seconds;
@@ -64,7 +64,7 @@ Tensor for_mpi(Device& device, const Tensor& tensor) {
   return device.kind() == Device::Kind::cpu ? tensor : device.empty_on_host(tensor.shape());
 }
 
-Work gather(const dist::Communicator& communicator, Device& device, std::int64_t bytes) {
+Work gather(const parallel::Communicator& communicator, Device& device, std::int64_t bytes) {
   const Layout layout(communicator, bytes);
   const std::int64_t n = layout.shard, rank = communicator.rank();
   const Tensor shard = filled(device, n, [rank](std::int64_t i) { return pattern(rank, i); }),
@@ -82,7 +82,7 @@ Work gather(const dist::Communicator& communicator, Device& device, std::int64_t
       .count = bandwidths(communicator, layout.bytes())};
 }
 
-Work exchange(const dist::Communicator& communicator, Device& device, std::int64_t bytes) {
+Work exchange(const parallel::Communicator& communicator, Device& device, std::int64_t bytes) {
   const Layout layout(communicator, bytes);
   const std::int64_t n = layout.shard, rank = communicator.rank();
   const Tensor slices = filled(device, layout.whole, [rank](std::int64_t i) { return pattern(rank, i); }),
@@ -102,7 +102,8 @@ Work exchange(const dist::Communicator& communicator, Device& device, std::int64
 /// The gradients of a unit on their way to the owners, as in a step with one micro-batch a rank.
 class Reduction {
  public:
-  Reduction(const dist::Communicator& communicator, Device& device, dist::UnitLayout layout, mtp::Reduction kind)
+  Reduction(const parallel::Communicator& communicator, Device& device, parallel::UnitLayout layout,
+            mtp::Reduction kind)
       : device_(device),
         sharding_{device, communicator, kind, communicator.size(), 0},
         unit_(std::move(layout), sharding_),
@@ -124,14 +125,14 @@ class Reduction {
 
  private:
   Device& device_;
-  dist::Sharding sharding_;
-  dist::ShardedUnit unit_;
+  parallel::Sharding sharding_;
+  parallel::ShardedUnit unit_;
   Tensor gradient_;
 };
 
-Work reduction(const dist::Communicator& communicator, Device& device, std::int64_t bytes, mtp::Reduction kind) {
+Work reduction(const parallel::Communicator& communicator, Device& device, std::int64_t bytes, mtp::Reduction kind) {
   const std::int64_t elements = bytes / static_cast<std::int64_t>(sizeof(float));
-  const dist::UnitLayout layout("a benchmark", true, {{.name = "weight", .shape = {elements}}});
+  const parallel::UnitLayout layout("a benchmark", true, {{.name = "weight", .shape = {elements}}});
   const auto reduction = std::make_shared<Reduction>(communicator, device, layout, kind);
   const Tensor zeros = device.zeros({reduction->elements()}), from = for_mpi(device, zeros),
                to = for_mpi(device, device.zeros({reduction->elements()}));
@@ -148,13 +149,13 @@ Work reduction(const dist::Communicator& communicator, Device& device, std::int6
 
 }  // namespace
 
-std::int64_t most_bytes(const dist::Communicator& communicator) {
+std::int64_t most_bytes(const parallel::Communicator& communicator) {
   const std::int64_t mine = available_memory() / 2 / communicator.ranks_on_this_node() / buffers;
   return -communicator.max(-mine, "the memory of the ranks");
 }
 
 void add_barrier(Suite& suite) {
-  const dist::Communicator& communicator = suite.communicator();
+  const parallel::Communicator& communicator = suite.communicator();
   suite.add("barrier", "beside MPI_Barrier", [&](Device&) {
     return Work{.run = [&] { communicator.barrier("a benchmark"); },
                 .check = [] {},
@@ -163,7 +164,7 @@ void add_barrier(Suite& suite) {
 }
 
 void add_collectives(Suite& suite, std::int64_t bytes) {
-  const dist::Communicator& communicator = suite.communicator();
+  const parallel::Communicator& communicator = suite.communicator();
   const auto add = [&](const char* name, const char* plain, const auto& make) {
     suite.add(fmt::format("{}/{}", name, bytes), fmt::format("beside {}", plain), make);
   };

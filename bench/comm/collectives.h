@@ -7,7 +7,7 @@
 namespace mtp::bench {
 
 /// The largest collective for whose tensors every rank has memory. Collective.
-std::int64_t most_bytes(const dist::Communicator& communicator);
+std::int64_t most_bytes(const parallel::Communicator& communicator);
 
 void add_barrier(Suite& suite);
 

@@ -63,7 +63,7 @@ void send_back(const Tensor& buffer, int from) {
 }
 
 /// The pairs have no rank in common.
-Work ping_pong(const dist::Communicator& communicator, Device& device, std::int64_t bytes,
+Work ping_pong(const parallel::Communicator& communicator, Device& device, std::int64_t bytes,
                const std::vector<Pair>& pairs) {
   const int rank = communicator.rank();
   const auto mine = std::ranges::find_if(pairs, [&](const Pair& p) { return p.first == rank || p.second == rank; });
@@ -87,7 +87,7 @@ Work ping_pong(const dist::Communicator& communicator, Device& device, std::int6
 }  // namespace
 
 void add_links(Suite& suite, std::int64_t bytes) {
-  const dist::Communicator& communicator = suite.communicator();
+  const parallel::Communicator& communicator = suite.communicator();
   const std::vector<std::string> host_of_rank = hosts(communicator);
   const std::vector<std::vector<int>> nodes = nodes_of(host_of_rank);
   const auto add = [&](const std::string& where, const std::string& label, const std::vector<Pair>& pairs) {

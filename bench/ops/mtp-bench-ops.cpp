@@ -62,7 +62,7 @@ void add_all(Suite& suite, std::vector<std::string> types) {
   }
   add_memory_floors(suite);
   add_matrix_floors(suite);
-  dist::agree(suite.communicator(), "the options", [&] {
+  parallel::agree(suite.communicator(), "the options", [&] {
     for (const std::string& type : types)
       for (const Sizes& sizes : all_sizes(suite.device_kind(), type_of(type)))
         for (const Case& each : all_cases())

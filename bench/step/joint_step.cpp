@@ -20,7 +20,7 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-bool is_first_of_node(const dist::Communicator& communicator) {
+bool is_first_of_node(const parallel::Communicator& communicator) {
   const std::vector<std::string> host_of_rank = hosts(communicator);
   return std::ranges::find(host_of_rank, host_of_rank[communicator.rank()]) - host_of_rank.begin() ==
          communicator.rank();
@@ -28,13 +28,13 @@ bool is_first_of_node(const dist::Communicator& communicator) {
 
 }  // namespace
 
-PairOnDisk::PairOnDisk(const dist::Communicator& communicator, const hf::Preset& shape,
+PairOnDisk::PairOnDisk(const parallel::Communicator& communicator, const hf::Preset& shape,
                        const std::filesystem::path& directory)
     : is_writer_(is_first_of_node(communicator)) {
   // Named after the first rank's process: jobs that share a disk do not meet.
   const std::int64_t job = communicator.max(communicator.is_first() ? getpid() : 0, "the name of the job");
   path_ = directory / fmt::format("mtp-bench-step-{}", job);
-  dist::agree(communicator, "the writing of a random pair", [&] {
+  parallel::agree(communicator, "the writing of a random pair", [&] {
     if (is_writer_) hf::make_pair(shape, 0, path_);
   });
 }
@@ -44,7 +44,7 @@ PairOnDisk::~PairOnDisk() {
   if (is_writer_) std::filesystem::remove_all(path_, ignored);
 }
 
-JointStep::JointStep(const dist::Communicator& communicator, Device& device, const Settings& settings,
+JointStep::JointStep(const parallel::Communicator& communicator, Device& device, const Settings& settings,
                      std::int64_t length)
     : communicator_(communicator),
       settings_(settings),

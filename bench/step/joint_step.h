@@ -4,10 +4,10 @@
 #include <filesystem>
 #include <vector>
 
-#include "mtp/dist/communicator.h"
 #include "mtp/hf/make_pair.h"
 #include "mtp/hf/pair.h"
 #include "mtp/model/joint.h"
+#include "mtp/parallel/communicator.h"
 #include "mtp/train/optimizer.h"
 
 namespace mtp::bench {
@@ -15,7 +15,8 @@ namespace mtp::bench {
 /// A random pair of a shape on every node's disk, for as long as this lives: its first rank writes it. Collective.
 class PairOnDisk {
  public:
-  PairOnDisk(const dist::Communicator& communicator, const hf::Preset& shape, const std::filesystem::path& directory);
+  PairOnDisk(const parallel::Communicator& communicator, const hf::Preset& shape,
+             const std::filesystem::path& directory);
   ~PairOnDisk();
   PairOnDisk(const PairOnDisk&) = delete;
   PairOnDisk& operator=(const PairOnDisk&) = delete;
@@ -41,7 +42,7 @@ struct Phases {
 class JointStep {
  public:
   /// `settings.train.global_batch` sequences of `length` positions, each a micro-batch.
-  JointStep(const dist::Communicator& communicator, Device& device, const Settings& settings, std::int64_t length);
+  JointStep(const parallel::Communicator& communicator, Device& device, const Settings& settings, std::int64_t length);
 
   /// One step; returns the loss of the base over all ranks' tokens.
   double run(double lr);
@@ -58,11 +59,11 @@ class JointStep {
   void end_phase();
   std::int64_t micro_batches() const { return settings_.train.global_batch / communicator_.size(); }  // of this rank
 
-  const dist::Communicator& communicator_;
+  const parallel::Communicator& communicator_;
   Settings settings_;
   std::int64_t length_;
   hf::Pair pair_;
-  dist::Sharding sharding_;
+  parallel::Sharding sharding_;
   model::Parameters parameters_;
   model::Joint joint_;
   train::Optimizer optimizer_;

@@ -46,7 +46,7 @@ void check(JointStep& step, double first_loss) {
 }
 
 /// Means over the ranks.
-void count_phases(const dist::Communicator& communicator, const Phases& mine, benchmark::UserCounters& counters) {
+void count_phases(const parallel::Communicator& communicator, const Phases& mine, benchmark::UserCounters& counters) {
   const std::vector<double> phases{mine.compute, mine.communication, mine.optimizer, mine.total()};
   const std::vector<double> all = communicator.all_gather(phases, "the phases of steps");
   const auto sum = [&](std::size_t phase) {
@@ -61,8 +61,8 @@ void count_phases(const dist::Communicator& communicator, const Phases& mine, be
 
 Work work(Suite& suite, Device& device, const hf::Preset& shape, const Options& options, std::int64_t length) {
   constexpr double lr = 1e-5;
-  const dist::Communicator& communicator = suite.communicator();
-  const dist::Patience patience(communicator);  // writing and reading a pair takes its time
+  const parallel::Communicator& communicator = suite.communicator();
+  const parallel::Patience patience(communicator);  // writing and reading a pair takes its time
   const PairOnDisk pair(communicator, shape, options.directory);
   const auto step =
       std::make_shared<JointStep>(communicator, device, settings_of(options, pair, communicator.size()), length);
@@ -119,7 +119,7 @@ void check_options(const Options& options) {
 
 void add_all(Suite& suite, const Options& given) {
   const Options options = with_defaults(given, suite.device_kind());
-  dist::agree(suite.communicator(), "the options", [&] {
+  parallel::agree(suite.communicator(), "the options", [&] {
     check_options(options);
     for (const std::string& preset : options.presets) {
       const hf::Preset shape = find_shape(preset, options.cut);

@@ -54,11 +54,11 @@ std::string distinct(const std::vector<std::string>& values) {
 
 }  // namespace
 
-std::vector<std::string> hosts(const dist::Communicator& communicator) {
+std::vector<std::string> hosts(const parallel::Communicator& communicator) {
   return communicator.all_gather(host_name(), "the names of hosts");
 }
 
-void add_context(const dist::Communicator& communicator, const std::string& program, int threads,
+void add_context(const parallel::Communicator& communicator, const std::string& program, int threads,
                  const std::string& device) {
   const std::vector<std::string> host_of_rank = hosts(communicator);
   const std::set<std::string> nodes(host_of_rank.begin(), host_of_rank.end());

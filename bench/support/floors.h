@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "mtp/core/settings.h"
-#include "mtp/dist/communicator.h"
+#include "mtp/parallel/communicator.h"
 #include "mtp/tensor/device.h"
 
 namespace mtp::bench {
@@ -49,7 +49,7 @@ struct Amount {
 class Floors {
  public:
   /// On the devices that `settings.run` asks for.
-  Floors(const dist::Communicator& communicator, const Settings& settings, Device::Kind device_kind)
+  Floors(const parallel::Communicator& communicator, const Settings& settings, Device::Kind device_kind)
       : communicator_(communicator), settings_(settings), device_kind_(device_kind) {}
 
   /// Bytes read and written in a second by the better of copies and updates, on the largest range measured that is not
@@ -63,7 +63,7 @@ class Floors {
  private:
   double best_rate(Device& device, double amount, const std::function<void()>& work) const;
 
-  const dist::Communicator& communicator_;
+  const parallel::Communicator& communicator_;
   Settings settings_;
   Device::Kind device_kind_;
   std::map<std::int64_t, double> bandwidths_;  // by range

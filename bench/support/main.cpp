@@ -40,7 +40,7 @@ void check_writable(const std::string& path) {
 }
 
 /// The arguments as Google Benchmark may see them on this rank: only the first writes files.
-std::vector<char*> arguments_of_rank(int argc, char** argv, const dist::Communicator& communicator) {
+std::vector<char*> arguments_of_rank(int argc, char** argv, const parallel::Communicator& communicator) {
   std::vector<char*> arguments;
   for (int i = 0; i < argc; ++i) {
     const std::string_view argument = argv[i];
@@ -73,7 +73,7 @@ void print_help(const Program& program, const po::options_description& options) 
   benchmark::PrintDefaultHelp();
 }
 
-int run_benchmarks(int argc, char** argv, const Program& program, dist::Communicator& communicator) {
+int run_benchmarks(int argc, char** argv, const Program& program, parallel::Communicator& communicator) {
   Settings settings;
   po::options_description options;
   options.add_options()("threads", po::value(&settings.run.threads)->default_value(0),
@@ -88,7 +88,7 @@ int run_benchmarks(int argc, char** argv, const Program& program, dist::Communic
     return 0;
   }
   if (is_given(argc, argv, "--version")) return apps::print_version(communicator, program.name);
-  dist::agree(communicator, "the options", [&] {
+  parallel::agree(communicator, "the options", [&] {
     std::vector<char*> arguments = arguments_of_rank(argc, argv, communicator);
     int count = static_cast<int>(arguments.size());
     arguments.push_back(nullptr);
@@ -113,8 +113,8 @@ int run_benchmarks(int argc, char** argv, const Program& program, dist::Communic
 }  // namespace
 
 int run(int argc, char** argv, const Program& program) {
-  const dist::MpiSession session(argc, argv);
-  dist::Communicator communicator;
+  const parallel::MpiSession session(argc, argv);
+  parallel::Communicator communicator;
   return apps::run_parallel(communicator, [&] { return run_benchmarks(argc, argv, program, communicator); });
 }
 

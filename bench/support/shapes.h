@@ -13,7 +13,7 @@ struct Cut {
   std::int64_t vocabulary = 0;
 };
 
-/// The presets of mtp-make-pair, and `17m`: the pair of 17 million parameters of scripts/compare_with_reference.py.
+/// The presets of mtp-make-pair, and `17m`: the pair of 17 million parameters of scripts/dev/compare_with_reference.py.
 /// Throws UsageError for another name, and for a cut that leaves nothing.
 hf::Preset find_shape(const std::string& name, const Cut& cut);
 

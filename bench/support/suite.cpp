@@ -4,7 +4,7 @@
 #include <limits>
 #include <optional>
 
-#include "mtp/dist/connection.h"
+#include "mtp/parallel/connection.h"
 #include "parallel_program.h"
 #include "support/timing.h"
 
@@ -31,17 +31,18 @@ void add_to(std::vector<double>& sums, const std::vector<double>& values) {
 struct Suite::Prepared {
   std::string name;
   Device device;
-  std::optional<dist::Connection> connection = {};
+  std::optional<parallel::Connection> connection = {};
   Work work = {};
   std::string error = {};
   std::int64_t times = 1;  // runs in a timing
   double floor_time = 0;   // of a run, where it is not timed in turn
 };
 
-Suite::Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors)
+Suite::Suite(parallel::Communicator& communicator, const Settings& settings, bool exchanges_tensors)
     : Suite(communicator, settings, exchanges_tensors, apps::device_of(settings, communicator, "option --device")) {}
 
-Suite::Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors, const Device& device)
+Suite::Suite(parallel::Communicator& communicator, const Settings& settings, bool exchanges_tensors,
+             const Device& device)
     : communicator_(communicator),
       settings_(settings),
       exchanges_tensors_(exchanges_tensors),

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "mtp/core/settings.h"
-#include "mtp/dist/communicator.h"
+#include "mtp/parallel/communicator.h"
 #include "mtp/tensor/device.h"
 #include "support/floors.h"
 
@@ -39,9 +39,9 @@ class Suite {
   using Make = std::function<Work(Device&)>;
 
   /// On the devices that `settings.run` asks for; `exchanges_tensors`: the ranks' devices are connected. Collective.
-  Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors);
+  Suite(parallel::Communicator& communicator, const Settings& settings, bool exchanges_tensors);
 
-  const dist::Communicator& communicator() const { return communicator_; }
+  const parallel::Communicator& communicator() const { return communicator_; }
   int threads() const { return threads_; }
   Device::Kind device_kind() const { return device_kind_; }
   const std::string& device_name() const { return device_name_; }
@@ -54,7 +54,7 @@ class Suite {
   bool has_failed() const { return has_failed_; }
 
  private:
-  Suite(dist::Communicator& communicator, const Settings& settings, bool exchanges_tensors, const Device& device);
+  Suite(parallel::Communicator& communicator, const Settings& settings, bool exchanges_tensors, const Device& device);
 
   struct Prepared;
   /// Seconds on each rank.
@@ -67,7 +67,7 @@ class Suite {
   RankTimes time(Prepared& prepared, const std::function<void()>& run, std::int64_t times) const;
   void measure(benchmark::State& state, Prepared& prepared);
 
-  dist::Communicator& communicator_;
+  parallel::Communicator& communicator_;
   Settings settings_;
   bool exchanges_tensors_;
   int threads_;

@@ -67,7 +67,7 @@ same-bits() {
 
 nccl() {
   local count failed=0
-  for count in 1 2; do ranks "$count" "$kit/tests/programs/test-dist-mpi" --gtest_brief=1 --gtest_filter='*cuda*' || failed=1; done
+  for count in 1 2; do ranks "$count" "$kit/tests/programs/test-parallel-mpi" --gtest_brief=1 --gtest_filter='*cuda*' || failed=1; done
   return $failed
 }
 

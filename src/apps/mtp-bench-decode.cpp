@@ -143,7 +143,7 @@ Json to_json(const CommandLine& line, const Device& device, DType dtype) {
           {"threads", device.threads().threads()}};
 }
 
-int run(int argc, char** argv, const dist::Communicator& communicator) {
+int run(int argc, char** argv, const parallel::Communicator& communicator) {
   if (communicator.size() > 1) {
     if (!communicator.is_first()) return 2;
     throw UsageError("mtp-bench-decode runs on one process; start it without mpirun");
@@ -165,7 +165,7 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
   Device device = apps::device_of(settings, communicator);
   const DType dtype = compute_dtype_of(*line, device);
   // Nothing is trained: the weights are there once.
-  dist::Sharding sharding{
+  parallel::Sharding sharding{
       .device = device, .communicator = communicator, .compute_dtype = dtype, .master_dtype = dtype};
   model::Parameters parameters(pair.table, sharding);
   parameters.load(pair, device);
@@ -195,7 +195,7 @@ int run(int argc, char** argv, const dist::Communicator& communicator) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const mtp::dist::MpiSession session(argc, argv);
-  const mtp::dist::Communicator communicator;
+  const mtp::parallel::MpiSession session(argc, argv);
+  const mtp::parallel::Communicator communicator;
   return mtp::apps::run_program([&] { return run(argc, argv, communicator); });
 }

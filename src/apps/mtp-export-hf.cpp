@@ -61,11 +61,11 @@ CommandLine parse_command(int argc, char** argv, std::ostream& out) {
   return command;
 }
 
-int export_pair(int argc, char** argv, dist::Communicator& communicator) {
+int export_pair(int argc, char** argv, parallel::Communicator& communicator) {
   std::ostream nowhere(nullptr);
   CommandLine command;
   fs::path checkpoint;
-  dist::agree(communicator, "the options", [&] {
+  parallel::agree(communicator, "the options", [&] {
     command = parse_command(argc, argv, communicator.is_first() ? std::cout : nowhere);
     if (command.goes_on) checkpoint = checkpoint::named_checkpoints(command.from).front();
   });
@@ -78,7 +78,7 @@ int export_pair(int argc, char** argv, dist::Communicator& communicator) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const mtp::dist::MpiSession session(argc, argv);
-  mtp::dist::Communicator communicator;
+  const mtp::parallel::MpiSession session(argc, argv);
+  mtp::parallel::Communicator communicator;
   return mtp::apps::run_parallel(communicator, [&] { return export_pair(argc, argv, communicator); });
 }

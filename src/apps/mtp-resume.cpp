@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "mtp/checkpoint/checkpoint.h"
-#include "mtp/dist/connection.h"
+#include "mtp/parallel/connection.h"
 #include "mtp/train/trainer.h"
 #include "parallel_program.h"
 
@@ -17,17 +17,17 @@ namespace {
 using namespace mtp;
 
 /// Goes on from a checkpoint. Throws DamagedCheckpoint before anything is changed.
-int resume(const ResumeLine& command, const std::filesystem::path& path, dist::Communicator& communicator) {
+int resume(const ResumeLine& command, const std::filesystem::path& path, parallel::Communicator& communicator) {
   std::optional<checkpoint::State> state = checkpoint::open(path, communicator);
   Settings settings;
-  dist::agree(communicator, "the settings",
-              [&] { settings = resumed_settings(command, checkpoint::saved_run(*state)); });
+  parallel::agree(communicator, "the settings",
+                  [&] { settings = resumed_settings(command, checkpoint::saved_run(*state)); });
   std::vector<std::string> different;
-  dist::agree(communicator, "the settings file", [&] { different = differences(command, settings); });
+  parallel::agree(communicator, "the settings file", [&] { different = differences(command, settings); });
   for (const std::string& line : different) spdlog::info("{}", line);
   communicator.set_timeout(settings.dist.timeout_minutes);
   Device device = apps::device_of(settings, communicator);
-  const dist::Connection connection(communicator, device, settings.dist.transport);
+  const parallel::Connection connection(communicator, device, settings.dist.transport);
   const train::Resumption from{*state, command.allowed_changes};
   train::Inputs inputs = train::Inputs::open(settings, device, communicator, from);
   if (inputs.nothing_is_left()) {
@@ -40,9 +40,9 @@ int resume(const ResumeLine& command, const std::filesystem::path& path, dist::C
   return apps::exit_code(trainer.run());
 }
 
-int run(int argc, char** argv, dist::Communicator& communicator) {
+int run(int argc, char** argv, parallel::Communicator& communicator) {
   ResumeLine command;
-  dist::agree(communicator, "the command line", [&] { command = parse_resume(argc, argv); });
+  parallel::agree(communicator, "the command line", [&] { command = parse_resume(argc, argv); });
   if (command.action == CommandLine::Action::version) return apps::print_version(communicator, "mtp-resume");
   if (command.action == CommandLine::Action::help) {
     if (communicator.is_first()) print_resume_help(std::cout, "mtp-resume");
@@ -62,7 +62,7 @@ int run(int argc, char** argv, dist::Communicator& communicator) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const mtp::dist::MpiSession session(argc, argv);
-  mtp::dist::Communicator communicator;
+  const mtp::parallel::MpiSession session(argc, argv);
+  mtp::parallel::Communicator communicator;
   return mtp::apps::run_parallel(communicator, [&] { return run(argc, argv, communicator); });
 }

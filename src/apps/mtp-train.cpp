@@ -5,7 +5,7 @@
 #include <string_view>
 #include <utility>
 
-#include "mtp/dist/connection.h"
+#include "mtp/parallel/connection.h"
 #include "mtp/train/trainer.h"
 #include "parallel_program.h"
 #include "program.h"
@@ -14,9 +14,9 @@ namespace {
 
 using namespace mtp;
 
-int run(int argc, char** argv, dist::Communicator& communicator) {
+int run(int argc, char** argv, parallel::Communicator& communicator) {
   CommandLine command;
-  dist::agree(communicator, "the settings", [&] { command = parse_settings(argc, argv); });
+  parallel::agree(communicator, "the settings", [&] { command = parse_settings(argc, argv); });
   if (command.action == CommandLine::Action::version) return apps::print_version(communicator, "mtp-train");
   if (command.action == CommandLine::Action::help) {
     if (communicator.is_first()) print_help(std::cout, "mtp-train");
@@ -24,7 +24,7 @@ int run(int argc, char** argv, dist::Communicator& communicator) {
   }
   communicator.set_timeout(command.settings.dist.timeout_minutes);
   Device device = apps::device_of(command.settings, communicator);
-  const dist::Connection connection(communicator, device, command.settings.dist.transport);
+  const parallel::Connection connection(communicator, device, command.settings.dist.transport);
   train::Inputs inputs = train::Inputs::open(command.settings, device, communicator);
   return apps::exit_code(train::Trainer(std::move(inputs), device, communicator).run());
 }
@@ -44,7 +44,7 @@ bool is_to_print(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   if (is_to_print(argc, argv)) return mtp::apps::run_program([&] { return print_settings(argc, argv); });
-  const mtp::dist::MpiSession session(argc, argv);
-  mtp::dist::Communicator communicator;
+  const mtp::parallel::MpiSession session(argc, argv);
+  mtp::parallel::Communicator communicator;
   return mtp::apps::run_parallel(communicator, [&] { return run(argc, argv, communicator); });
 }

@@ -15,13 +15,13 @@ namespace mtp::apps {
 
 namespace {
 
-void print(const dist::Communicator& communicator, const Error& error) {
+void print(const parallel::Communicator& communicator, const Error& error) {
   std::fprintf(stderr, "error: rank %d: %s\n", communicator.rank(), error.what());
 }
 
 }  // namespace
 
-int run_parallel(dist::Communicator& communicator, const std::function<int()>& work) {
+int run_parallel(parallel::Communicator& communicator, const std::function<int()>& work) {
   communicator.on_missing_ranks([&](const Error& error) {
     print(communicator, error);
     communicator.abort(error.exit_code());
@@ -47,14 +47,14 @@ int run_parallel(dist::Communicator& communicator, const std::function<int()>& w
 
 int exit_code(train::Trainer::End end) { return end == train::Trainer::End::stopped ? 75 : 0; }
 
-int threads_of(const Settings& settings, const dist::Communicator& communicator) {
+int threads_of(const Settings& settings, const parallel::Communicator& communicator) {
   if (settings.run.threads > 0) return static_cast<int>(settings.run.threads);
   if (const char* set = std::getenv("OMP_NUM_THREADS"); set != nullptr && std::atoi(set) > 0) return std::atoi(set);
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   return std::max(1, cores / communicator.ranks_on_this_node());
 }
 
-Device device_of(const Settings& settings, const dist::Communicator& communicator, std::string_view asked_by) {
+Device device_of(const Settings& settings, const parallel::Communicator& communicator, std::string_view asked_by) {
   if (settings.run.device == DeviceChoice::cpu) return Device(threads_of(settings, communicator));
   const CudaDevices found = find_cuda_devices();
   const std::vector<std::string> lacking =
@@ -68,7 +68,7 @@ Device device_of(const Settings& settings, const dist::Communicator& communicato
                     2);
 }
 
-int print_version(const dist::Communicator& communicator, const std::string& program) {
+int print_version(const parallel::Communicator& communicator, const std::string& program) {
   if (!communicator.is_first()) return 0;
   const CudaDevices cuda = find_cuda_devices();
   std::cout << version_text(program) << "CUDA devices " << cuda.count << " (" << cuda.remark << ")\n";

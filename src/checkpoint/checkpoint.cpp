@@ -16,9 +16,9 @@ namespace {
 
 /// Runs `work` on every rank; where it fails on any, all throw the first one's error. What cannot be read on one rank
 /// counts before what is damaged on another: a checkpoint is given up only where nothing else is in doubt.
-void agree_on_damage(const dist::Communicator& communicator, const std::function<void()>& work) {
+void agree_on_damage(const parallel::Communicator& communicator, const std::function<void()>& work) {
   std::string damage;
-  const std::string failure = dist::first_failure(communicator, "the soundness of a checkpoint", [&] {
+  const std::string failure = parallel::first_failure(communicator, "the soundness of a checkpoint", [&] {
     try {
       work();
     } catch (const DamageError& error) {
@@ -38,12 +38,12 @@ void read(const State& state, const std::string& name, const Shape& shape, std::
   state.read(name, begin, values);
 }
 
-void restore_shard(const State& state, const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard,
+void restore_shard(const State& state, const std::string& kind, const parallel::ShardedUnit& unit, const Tensor& shard,
                    Device& device) {
-  for (const dist::ShardedUnit::Piece& piece : unit.pieces()) {
-    const dist::UnitLayout::Member& member = unit.layout().members()[piece.member];
-    dist::fill(device, shard, piece,
-               [&](auto begin, auto values) { read(state, kind + member.name, member.shape, begin, values); });
+  for (const parallel::ShardedUnit::Piece& piece : unit.pieces()) {
+    const parallel::UnitLayout::Member& member = unit.layout().members()[piece.member];
+    parallel::fill(device, shard, piece,
+                   [&](auto begin, auto values) { read(state, kind + member.name, member.shape, begin, values); });
   }
 }
 
@@ -54,9 +54,9 @@ SavedRun saved_run(const State& state) {
   return {state.text("settings"), run};
 }
 
-std::vector<fs::path> candidates(const fs::path& from, const dist::Communicator& communicator) {
+std::vector<fs::path> candidates(const fs::path& from, const parallel::Communicator& communicator) {
   std::string lines;
-  const std::string failure = dist::first_failure(communicator, "the choice of a checkpoint", [&] {
+  const std::string failure = parallel::first_failure(communicator, "the choice of a checkpoint", [&] {
     if (!communicator.is_first()) return;
     if (fs::is_directory(from)) wait_for_other_job(from);
     for (const fs::path& path : named_checkpoints(from)) lines += path.string() + "\n";
@@ -68,7 +68,7 @@ std::vector<fs::path> candidates(const fs::path& from, const dist::Communicator&
   return paths;
 }
 
-State open(const fs::path& checkpoint, const dist::Communicator& communicator) {
+State open(const fs::path& checkpoint, const parallel::Communicator& communicator) {
   std::optional<State> state;
   agree_on_damage(communicator, [&] {
     state.emplace(checkpoint);
@@ -77,15 +77,16 @@ State open(const fs::path& checkpoint, const dist::Communicator& communicator) {
   return std::move(*state);
 }
 
-void restore(const State& state, const dist::Units& units, Device& device, const dist::Communicator& communicator) {
+void restore(const State& state, const parallel::Units& units, Device& device,
+             const parallel::Communicator& communicator) {
   agree_on_damage(communicator, [&] {
-    for_each_shard(units, [&](const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard) {
+    for_each_shard(units, [&](const std::string& kind, const parallel::ShardedUnit& unit, const Tensor& shard) {
       restore_shard(state, kind, unit, shard, device);
     });
   });
 }
 
-void verify(const State& state, const dist::Communicator& communicator) {
+void verify(const State& state, const parallel::Communicator& communicator) {
   agree_on_damage(communicator, [&] { state.verify_tensors(communicator.rank(), communicator.size()); });
 }
 

@@ -197,16 +197,16 @@ void check_export_target(const fs::path& out, bool force) {
 }
 
 void export_hf(const fs::path& checkpoint, const fs::path& out, const ExportOptions& options,
-               const dist::Communicator& communicator) {
-  const dist::Patience patience(communicator);
+               const parallel::Communicator& communicator) {
+  const parallel::Patience patience(communicator);
   const fs::path target = without_slash(out);
   fs::path partial = target;
   partial += ".partial";
   std::vector<std::unique_ptr<ModelExport>> models;
   std::uint64_t total = 0;
-  dist::agree(communicator, "the start of an export", [&] { check_export_target(target, options.force); });
+  parallel::agree(communicator, "the start of an export", [&] { check_export_target(target, options.force); });
   const State state = open(checkpoint, communicator);
-  dist::agree(communicator, "the opening of the source", [&] {
+  parallel::agree(communicator, "the opening of the source", [&] {
     for (const char* model : {"base", "drafter"}) {
       models.push_back(std::make_unique<ModelExport>(state, model, partial, options));
       total += models.back()->bytes();
@@ -217,19 +217,19 @@ void export_hf(const fs::path& checkpoint, const fs::path& out, const ExportOpti
            static_cast<std::uint64_t>(communicator.rank());
   };
   try {
-    dist::agree(communicator, "the making of an export's files", [&] {
+    parallel::agree(communicator, "the making of an export's files", [&] {
       if (!communicator.is_first()) return;
       fs::remove_all(partial);
       for (const auto& model : models) model->prepare();
     });
-    dist::agree(communicator, "the writing of an export", [&] {
+    parallel::agree(communicator, "the writing of an export", [&] {
       std::uint64_t before = 0;
       for (const auto& model : models) {
         model->write([&](std::uint64_t position) { return is_ours(before + position); });
         before += model->bytes();
       }
     });
-    dist::agree(communicator, "the end of an export", [&] {
+    parallel::agree(communicator, "the end of an export", [&] {
       if (!communicator.is_first()) return;
       publish(partial, target, options.force);
       say_what_is_missing(state);

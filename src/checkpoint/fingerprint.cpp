@@ -49,10 +49,10 @@ std::string changed_name(const std::string& file) { return file.substr(0, file.f
 
 }  // namespace
 
-Fingerprints take_fingerprints(const Settings& settings, const dist::Communicator& communicator) {
+Fingerprints take_fingerprints(const Settings& settings, const parallel::Communicator& communicator) {
   Files files;
   std::string mine;
-  dist::agree(communicator, "the reading of the run's files", [&] {
+  parallel::agree(communicator, "the reading of the run's files", [&] {
     files = files_of(settings);
     mine = checksums_of_pieces(files, communicator.rank(), communicator.size());
   });

@@ -15,8 +15,8 @@ namespace mtp::checkpoint {
 
 namespace fs = std::filesystem;
 
-Saver::Saver(Run run, Manifest source, const dist::Units& units, const Device& device,
-             const dist::Communicator& communicator)
+Saver::Saver(Run run, Manifest source, const parallel::Units& units, const Device& device,
+             const parallel::Communicator& communicator)
     : state_{.run = std::move(run)},
       device_(device),
       communicator_(communicator),
@@ -32,7 +32,7 @@ void Saver::save(std::int64_t step, std::int64_t epoch, std::int64_t position, d
   state_.position = position;
   state_.lr = next_lr;
   const std::int64_t size = bytes();
-  failure_ = dist::first_failure(communicator_, "the start of a checkpoint", [&] {
+  failure_ = parallel::first_failure(communicator_, "the start of a checkpoint", [&] {
     if (communicator_.is_first()) make_partial(run_dir(), step, size);
   });
   if (!failure_.empty()) return fail(failure_);
@@ -65,7 +65,7 @@ std::int64_t Saver::bytes() const {
 
 void Saver::check_room() const {
   const std::int64_t size = bytes();
-  const std::string failure = dist::first_failure(communicator_, "the room for a checkpoint", [&] {
+  const std::string failure = parallel::first_failure(communicator_, "the room for a checkpoint", [&] {
     if (communicator_.is_first()) checkpoint::check_room(run_dir(), size, state_.run.settings.checkpoint.keep);
   });
   if (!failure.empty()) throw AgreedError(failure, 1);
@@ -107,10 +107,10 @@ void Saver::start(Stage stage, Work work) {
 }
 
 void Saver::end_stage() {
-  const dist::Patience patience(communicator_);  // with a rank that still writes
+  const parallel::Patience patience(communicator_);  // with a rank that still writes
   if (thread_.joinable()) thread_.join();
   const Stage ended = std::exchange(stage_, Stage::none);
-  failure_ = dist::first_failure(communicator_, "the outcome of a checkpoint", [&] {
+  failure_ = parallel::first_failure(communicator_, "the outcome of a checkpoint", [&] {
     if (outcome_.failure) std::rethrow_exception(outcome_.failure);
   });
   if (!failure_.empty()) return fail(failure_);

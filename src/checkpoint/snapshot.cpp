@@ -15,14 +15,14 @@ namespace mtp::checkpoint {
 
 namespace fs = std::filesystem;
 
-std::vector<StateTensor> state_tensors(const dist::Units& units, int ranks) {
+std::vector<StateTensor> state_tensors(const parallel::Units& units, int ranks) {
   std::vector<StateTensor> tensors;
-  for_each_shard(units, [&](const std::string& kind, const dist::ShardedUnit& unit, const Tensor&) {
+  for_each_shard(units, [&](const std::string& kind, const parallel::ShardedUnit& unit, const Tensor&) {
     const std::size_t first = tensors.size();
-    for (const dist::UnitLayout::Member& member : unit.layout().members())
+    for (const parallel::UnitLayout::Member& member : unit.layout().members())
       tensors.push_back({kind + member.name, member.shape, {}});
     for (int rank = 0; rank < ranks; ++rank)
-      for (const dist::ShardedUnit::Piece& piece : unit.pieces(rank)) {
+      for (const parallel::ShardedUnit::Piece& piece : unit.pieces(rank)) {
         StateTensor& tensor = tensors[first + piece.member];
         tensor.parts.push_back({rank_file_name(rank), tensor.name, piece.begin, piece.elements});
       }
@@ -30,9 +30,9 @@ std::vector<StateTensor> state_tensors(const dist::Units& units, int ranks) {
   return tensors;
 }
 
-Snapshot::Snapshot(const dist::Units& units) {
-  for_each_shard(units, [&](const std::string& kind, const dist::ShardedUnit& unit, const Tensor& shard) {
-    for (const dist::ShardedUnit::Piece& piece : unit.pieces())
+Snapshot::Snapshot(const parallel::Units& units) {
+  for_each_shard(units, [&](const std::string& kind, const parallel::ShardedUnit& unit, const Tensor& shard) {
+    for (const parallel::ShardedUnit::Piece& piece : unit.pieces())
       parts_.push_back({kind + unit.layout().members()[piece.member].name, piece.begin, shards_.size(), piece.position,
                         piece.elements});
     shards_.push_back(shard);

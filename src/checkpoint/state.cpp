@@ -4,7 +4,7 @@
 
 #include "mtp/core/checksum.h"
 #include "mtp/core/error.h"
-#include "mtp/dist/ordered_sum.h"
+#include "mtp/parallel/ordered_sum.h"
 #include "rank_file.h"
 #include "state_file.h"
 
@@ -28,9 +28,9 @@ hdf5::File open_state(const fs::path& checkpoint, const Manifest& manifest) {
     throw Error("{}: has version {}, this program reads version {}; use the program that wrote it", path.string(),
                 version, state_version);
   const auto group_size = file.attribute<std::int64_t>("group_size");
-  if (group_size != dist::group_size)
+  if (group_size != parallel::group_size)
     throw Error("{}: micro-batches were added in groups of {}, this program adds {}; it would not go on alike",
-                path.string(), group_size, dist::group_size);
+                path.string(), group_size, parallel::group_size);
   return file;
 }
 

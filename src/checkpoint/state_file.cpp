@@ -6,7 +6,7 @@
 #include "mtp/core/json.h"
 #include "mtp/core/random.h"
 #include "mtp/core/version.h"
-#include "mtp/dist/ordered_sum.h"
+#include "mtp/parallel/ordered_sum.h"
 #include "rank_file.h"
 
 namespace mtp::checkpoint {
@@ -40,7 +40,7 @@ void write_attributes(hdf5::File& file, const RunState& state) {
   file.set_attribute("random", random_state(state).dump());
   file.set_attribute("settings", settings_text(run.settings));
   file.set_attribute("fingerprints", Json(run.fingerprints).dump());
-  file.set_attribute("group_size", dist::group_size);
+  file.set_attribute("group_size", parallel::group_size);
   file.set_attribute("ranks", std::int64_t{run.ranks});
   file.set_attribute("device", run.device);
   file.set_attribute("revision", version_text("mtp"));

@@ -2,13 +2,13 @@
 
 #include <string>
 
-#include "mtp/dist/sharded_unit.h"
+#include "mtp/parallel/sharded_unit.h"
 
 namespace mtp::checkpoint {
 
 /// Calls visit(kind, unit, this rank's shard) for every kind of state of every unit.
 template <typename Visit>
-void for_each_shard(const dist::Units& units, const Visit& visit) {
+void for_each_shard(const parallel::Units& units, const Visit& visit) {
   for (const auto& unit : units) {
     visit(std::string("parameters/"), *unit, unit->master());
     if (!unit->trained()) continue;

@@ -27,7 +27,7 @@ Settings::Drafter serving(const Options& options) {
 /// Bytes of the base's parameters without the per-layer table, of which a forward reads single rows.
 std::int64_t bytes_of_base(const model::Parameters& parameters) {
   std::int64_t bytes = 0;
-  for (const dist::ShardedUnit* unit : parameters.units_of("base."))
+  for (const parallel::ShardedUnit* unit : parameters.units_of("base."))
     for (const auto& member : unit->layout().members())
       if (!member.name.ends_with(".embed_tokens_per_layer.weight"))
         bytes += member.elements() * static_cast<std::int64_t>(size_of(unit->compute_dtype()));

@@ -34,7 +34,7 @@ Drafter::Drafter(const hf::DrafterConfig& config, const Settings::Drafter& setti
   post_projection_ = parameters.get("drafter.post_projection.weight");
   final_norm_ = parameters.get("drafter.model.norm.weight");
   if (config_.use_ordered_embeddings) centroids_ = parameters.get("drafter.masked_embedding.centroids.weight");
-  for (dist::ShardedUnit* unit : parameters.units_of("drafter.")) groups_.push_back(unit);
+  for (parallel::ShardedUnit* unit : parameters.units_of("drafter.")) groups_.push_back(unit);
 }
 
 std::vector<Graph::Scope> Drafter::open(Graph& g) const {

@@ -11,7 +11,7 @@
 #include "mtp/checkpoint/fingerprint.h"
 #include "mtp/checkpoint/run_directory.h"
 #include "mtp/checkpoint/source.h"
-#include "mtp/dist/arithmetic.h"
+#include "mtp/parallel/arithmetic.h"
 
 namespace mtp::train {
 
@@ -49,18 +49,18 @@ hf::Pair open_pair(const Settings& settings, const std::optional<Resumption>& fr
 
 bool Resumption::allows(const char* change) const { return std::ranges::count(allowed_changes, change) > 0; }
 
-Inputs Inputs::open(const Settings& settings, const Device& device, const dist::Communicator& communicator,
+Inputs Inputs::open(const Settings& settings, const Device& device, const parallel::Communicator& communicator,
                     const std::optional<Resumption>& from) {
-  const dist::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
-  const std::string arithmetic = dist::arithmetic_of(communicator, device);
+  const parallel::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
+  const std::string arithmetic = parallel::arithmetic_of(communicator, device);
   std::optional<Inputs> inputs;
-  dist::agree(communicator, "the check of the pair and the data",
-              [&] { inputs = Inputs(settings, device, arithmetic, communicator, from); });
+  parallel::agree(communicator, "the check of the pair and the data",
+                  [&] { inputs = Inputs(settings, device, arithmetic, communicator, from); });
   if (inputs->nothing_is_left()) return std::move(*inputs);
   inputs->fingerprints_ = checkpoint::take_fingerprints(settings, communicator);
-  dist::agree(communicator, "the check of the run's files", [&] { inputs->compare_fingerprints(from); });
+  parallel::agree(communicator, "the check of the run's files", [&] { inputs->compare_fingerprints(from); });
   std::int64_t trained = 0, validated = 0;  // samples with a label
-  dist::agree(communicator, "the check of the samples", [&] {
+  parallel::agree(communicator, "the check of the samples", [&] {
     trained = inputs->check_samples(inputs->data_);
     if (inputs->validation_data_) validated = inputs->check_samples(*inputs->validation_data_);
     if (settings.checkpoint.export_at_end) checkpoint::check_export_target(settings.run.dir / "hf", true);
@@ -72,7 +72,7 @@ Inputs Inputs::open(const Settings& settings, const Device& device, const dist::
 }
 
 Inputs::Inputs(const Settings& settings, const Device& device, std::string arithmetic,
-               const dist::Communicator& communicator, const std::optional<Resumption>& from)
+               const parallel::Communicator& communicator, const std::optional<Resumption>& from)
     : settings_(settings),
       arithmetic_(std::move(arithmetic)),
       rank_(communicator.rank()),

@@ -12,7 +12,7 @@
 
 #include "mtp/core/error.h"
 #include "mtp/core/json.h"
-#include "mtp/dist/ordered_sum.h"
+#include "mtp/parallel/ordered_sum.h"
 
 namespace mtp::train {
 
@@ -37,7 +37,7 @@ std::string duration(double seconds) {
 
 }  // namespace
 
-std::vector<double> sum_losses(const dist::Communicator& communicator, const std::vector<model::LossSums>& mine,
+std::vector<double> sum_losses(const parallel::Communicator& communicator, const std::vector<model::LossSums>& mine,
                                std::int64_t count) {
   std::vector<double> flat;
   for (const model::LossSums& sums : mine) {
@@ -52,7 +52,7 @@ std::vector<double> sum_losses(const dist::Communicator& communicator, const std
     for (std::size_t i = 0; i < mine.size(); ++i)
       for (std::size_t r = 0; r < ranks; ++r) leaves.push_back(all[r * flat.size() + i * parts + part]);
     leaves.resize(static_cast<std::size_t>(count));
-    sums.push_back(dist::ordered_sum(leaves));
+    sums.push_back(parallel::ordered_sum(leaves));
   }
   return sums;
 }

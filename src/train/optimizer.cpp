@@ -6,7 +6,7 @@
 namespace mtp::train {
 
 Optimizer::Optimizer(const Settings::Optimizer& settings, std::uint64_t seed, Device& device,
-                     const dist::Communicator& communicator, const dist::Units& units)
+                     const parallel::Communicator& communicator, const parallel::Units& units)
     : settings_(settings), seed_(seed), device_(device), communicator_(communicator) {
   for (std::size_t i = 0; i < units.size(); ++i)
     if (units[i]->trained()) units_.push_back({units[i].get(), i});
@@ -42,7 +42,7 @@ void Optimizer::update(std::int64_t step, double lr, double gradient_norm) {
 
 ops::AdamWShard Optimizer::shard(const Unit& of, std::int64_t step) const {
   constexpr int bits_of_step = 40;
-  const dist::ShardedUnit& unit = *of.unit;
+  const parallel::ShardedUnit& unit = *of.unit;
   const std::uint64_t stream = of.number << bits_of_step | static_cast<std::uint64_t>(step);
   return {.gradient = unit.gradient_sum(),
           .weight = unit.master(),

@@ -8,7 +8,7 @@ namespace mtp::train {
 
 namespace {
 
-dist::Sharding sharding_of(const Settings& settings, Device& device, const dist::Communicator& communicator) {
+parallel::Sharding sharding_of(const Settings& settings, Device& device, const parallel::Communicator& communicator) {
   return {.device = device,
           .communicator = communicator,
           .reduction = settings.dist.reduction,
@@ -21,7 +21,7 @@ dist::Sharding sharding_of(const Settings& settings, Device& device, const dist:
 }  // namespace
 
 TrainState::TrainState(const Settings& settings, const hf::Pair& pair, Device& device,
-                       const dist::Communicator& communicator)
+                       const parallel::Communicator& communicator)
     : sharding_(sharding_of(settings, device, communicator)),
       parameters_(pair.table, sharding_),
       joint_(device, settings, pair, parameters_),
@@ -39,18 +39,18 @@ std::vector<model::LossSums> TrainState::forward_backward(std::span<const data::
 }
 
 void TrainState::write_gradients(const std::filesystem::path& path) const {
-  std::vector<const dist::ShardedUnit*> trained;
+  std::vector<const parallel::ShardedUnit*> trained;
   for (const auto& unit : parameters_.units())
     if (unit->trained()) trained.push_back(unit.get());
 
   std::optional<hf::SafetensorsWriter> writer;
   if (sharding_.communicator.is_first()) {
     std::vector<hf::TensorEntry> entries;
-    for (const dist::ShardedUnit* unit : trained)
+    for (const parallel::ShardedUnit* unit : trained)
       for (const auto& member : unit->layout().members()) entries.push_back({member.name, "F32", member.shape});
     writer.emplace(path, std::move(entries));
   }
-  for (const dist::ShardedUnit* unit : trained) {
+  for (const parallel::ShardedUnit* unit : trained) {
     const Tensor whole = unit->gather(unit->gradient_sum());
     for (std::size_t i = 0; writer && i < unit->layout().members().size(); ++i) {
       std::vector<float> values(unit->layout().members()[i].elements());

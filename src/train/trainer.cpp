@@ -21,7 +21,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// Rank 0's first: nobody works for a run that another job holds. From here on there is a log in it.
-checkpoint::RunDirectory take_run_directory(const std::filesystem::path& path, const dist::Communicator& communicator) {
+checkpoint::RunDirectory take_run_directory(const std::filesystem::path& path,
+                                            const parallel::Communicator& communicator) {
   std::optional<checkpoint::RunDirectory> directory;
   if (communicator.is_first()) directory.emplace(path);
   communicator.barrier("the making of run.dir");
@@ -44,7 +45,7 @@ std::string size_of(const Device& device) {
 
 }  // namespace
 
-Trainer::Trainer(Inputs inputs, Device& device, const dist::Communicator& communicator,
+Trainer::Trainer(Inputs inputs, Device& device, const parallel::Communicator& communicator,
                  const std::optional<Resumption>& from)
     : device_(device),
       communicator_(communicator),
@@ -62,11 +63,11 @@ Trainer::Trainer(Inputs inputs, Device& device, const dist::Communicator& commun
 }
 
 checkpoint::Manifest Trainer::load(const std::optional<Resumption>& from) {
-  const dist::Patience patience(communicator_);  // reading a pair takes its time, and not the same on all ranks
+  const parallel::Patience patience(communicator_);  // reading a pair takes its time, and not the same on all ranks
   if (from)
     checkpoint::restore(from->state, state_.parameters().units(), device_, communicator_);
   else
-    dist::agree(communicator_, "the loading of the pair", [&] {
+    parallel::agree(communicator_, "the loading of the pair", [&] {
       state_.parameters().load(inputs_.pair(), device_);
       if (settings().drafter.share_embedding_with_base)
         state_.parameters().share_embedding_with_base(inputs_.pair().base_config, device_);

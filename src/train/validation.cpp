@@ -35,7 +35,7 @@ std::string to_log_line(const ValidationMetrics& m) {
 }
 
 Validation::Validation(const Settings& settings, const data::DataFile& data, data::BatchOptions batch,
-                       model::Joint& joint, const dist::Communicator& communicator)
+                       model::Joint& joint, const parallel::Communicator& communicator)
     : settings_(settings), data_(data), batch_(std::move(batch)), joint_(joint), communicator_(communicator) {
   const std::int64_t most = settings.validation.max_samples, size = settings.train.micro_batch;
   samples_ = most > 0 ? std::min(most, data.samples()) : data.samples();

@@ -47,7 +47,7 @@ class SuiteTest : public testing::Test {
     return settings;
   }
 
-  dist::Communicator communicator_;
+  parallel::Communicator communicator_;
   Suite suite_{communicator_, settings(), true};
   int last_rank_ = communicator_.size() - 1;
 };

@@ -1,6 +1,6 @@
 #pragma once
 
-// The part of NCCL that src/dist/cuda uses, over MPI and the emulated streams. A collective begins when its stream
+// The part of NCCL that src/parallel/cuda uses, over MPI and the emulated streams. A collective begins when its stream
 // comes to it and goes on whenever the host looks at the device or asks MPI for anything, as a GPU does by itself.
 
 #include <cstddef>

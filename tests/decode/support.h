@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "mtp/decode/decoder.h"
-#include "mtp/dist/sharded_unit.h"
 #include "mtp/hf/make_pair.h"
+#include "mtp/parallel/sharded_unit.h"
 #include "support/temp_dir.h"
 
 namespace mtp::decode::test {
@@ -68,11 +68,11 @@ class LoadedPair {
   }
 
   mtp::test::TempDir folder_;
-  dist::Communicator communicator_;
+  parallel::Communicator communicator_;
 
  public:
   Device device;
-  dist::Sharding sharding;
+  parallel::Sharding sharding;
   hf::Pair pair;
   model::Parameters parameters;
 };

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""scripts/chat_tokenizer.py: which tokens of a conversation become targets, and what stands before them.
+"""scripts/mtp_tools/data/chat_tokenizer.py: which tokens of a conversation become targets, and what stands before them.
 
 .venv/bin/python tests/scripts/chat_tokenizer_test.py
 MTP_CHAT_TEMPLATES=DIR …    with the templates in DIR beside those in templates/
@@ -17,9 +17,9 @@ from tokenizers import AddedToken, Tokenizer
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-import small_tokenizer
-from chat_tokenizer import ChatTokenizer
-from conversation import Conversation, Refused
+from mtp_tools.data import small_tokenizer
+from mtp_tools.data.chat_tokenizer import ChatTokenizer
+from mtp_tools.data.conversation import Conversation, Refused
 
 TEMPLATES = Path(__file__).parent / "templates"
 GEMMA_TOKENS = ["<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>",

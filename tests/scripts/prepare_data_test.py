@@ -28,13 +28,13 @@ from tokenizers import Tokenizer
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-import conversation_sources
+from mtp_tools.data import conversation_sources
 import prepare_data
-import small_tokenizer
-from chat_tokenizer import ChatTokenizer
-from conversation import Conversation, LeftOut, Refused
-from conversation_sources import PRESETS, Source
-from records import ColumnMap, conversation_of
+from mtp_tools.data import small_tokenizer
+from mtp_tools.data.chat_tokenizer import ChatTokenizer
+from mtp_tools.data.conversation import Conversation, LeftOut, Refused
+from mtp_tools.data.conversation_sources import PRESETS, Source
+from mtp_tools.data.records import ColumnMap, conversation_of
 
 CHAT = [
     {"role": "user", "content": "What is up?"},

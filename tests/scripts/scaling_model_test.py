@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""scripts/scaling_costs.py counts what the program does: cases worked out by hand, and numbers the programs print.
+"""scripts/mtp_tools/bench/costs.py counts what the program does: cases worked out by hand, and numbers the programs print.
 
     .venv/bin/python tests/scripts/scaling_model_test.py
 """
@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "scripts"))
+sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "scripts/dev")]
 import memory_step
-import scaling_costs as scaling
+from mtp_tools.bench import costs as scaling
 import scaling_model
 
 # Two nodes of two ranks; 100 bytes/s inside a node, 10 between.

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "mtp/dist/communicator.h"
+#include "mtp/parallel/communicator.h"
 
 namespace {
 
@@ -23,8 +23,8 @@ class RankReporter : public testing::EmptyTestEventListener {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const mtp::dist::MpiSession session(argc, argv);
-  const mtp::dist::Communicator communicator;
+  const mtp::parallel::MpiSession session(argc, argv);
+  const mtp::parallel::Communicator communicator;
   testing::InitGoogleTest(&argc, argv);
   testing::TestEventListeners& listeners = testing::UnitTest::GetInstance()->listeners();
   if (!communicator.is_first()) {

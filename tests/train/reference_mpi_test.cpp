@@ -72,7 +72,7 @@ class Reference : public testing::TestWithParam<std::tuple<Device::Kind, std::st
 
   /// Trains the fixture; all ranks share one run directory.
   void train(const std::string& compute_dtype) {
-    const dist::Communicator communicator;
+    const parallel::Communicator communicator;
     const std::string folder =
         fmt::format("mtp-reference-{}-{}-{}", name(GetParam()), compute_dtype, communicator.size());
     work = fs::temp_directory_path() / folder;

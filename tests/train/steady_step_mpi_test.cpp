@@ -53,7 +53,7 @@ std::pair<std::int64_t, std::int64_t> taken_in(int steps, Device::Kind kind, con
   set("--optimizer.moments_on", "host");
   std::vector<const char*> argv;
   for (const std::string& argument : arguments) argv.push_back(argument.c_str());
-  const dist::Communicator communicator;
+  const parallel::Communicator communicator;
   Device device = kind == Device::Kind::cpu ? Device(1) : Device::cuda(0);
   const Settings settings = parse_settings(static_cast<int>(argv.size()), argv.data()).settings;
   Trainer(Inputs::open(settings, device, communicator), device, communicator).run();

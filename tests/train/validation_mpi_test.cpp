@@ -41,7 +41,7 @@ TEST_P(ValidationReference, LossesAccuraciesAndAcceptedLengthAgree) {
   set("--run.dir", run);
   std::vector<const char*> argv;
   for (const std::string& argument : arguments) argv.push_back(argument.c_str());
-  const dist::Communicator communicator;
+  const parallel::Communicator communicator;
   Device device(1);
   const Settings settings = parse_settings(static_cast<int>(argv.size()), argv.data()).settings;
   Trainer(Inputs::open(settings, device, communicator), device, communicator).run();

@@ -6,8 +6,8 @@
 
 #include "mtp/checkpoint/state.h"
 #include "mtp/core/settings.h"
-#include "mtp/dist/communicator.h"
-#include "mtp/dist/sharded_unit.h"
+#include "mtp/parallel/communicator.h"
+#include "mtp/parallel/sharded_unit.h"
 
 namespace mtp::checkpoint {
 
@@ -36,16 +36,17 @@ class DamagedCheckpoint : public AgreedError {
 /// The checkpoints that `--from` can mean, the one to try first at the front: all of a run, or the one that is named.
 /// Of a run whose job is just ending, after its end. Decided by rank 0. Throws Error where there is none.
 std::vector<std::filesystem::path> candidates(const std::filesystem::path& run_or_checkpoint,
-                                              const dist::Communicator& communicator);
+                                              const parallel::Communicator& communicator);
 
 /// Opens a checkpoint on every rank and verifies all of it but the tensors. Collective. Throws DamagedCheckpoint.
-State open(const std::filesystem::path& checkpoint, const dist::Communicator& communicator);
+State open(const std::filesystem::path& checkpoint, const parallel::Communicator& communicator);
 
 /// Reads this rank's shards of all parameters and moments, on any number of ranks, which verify every tensor together.
 /// Collective. Throws DamagedCheckpoint.
-void restore(const State& state, const dist::Units& units, Device& device, const dist::Communicator& communicator);
+void restore(const State& state, const parallel::Units& units, Device& device,
+             const parallel::Communicator& communicator);
 
 /// Verifies every tensor without keeping it. Collective. Throws DamagedCheckpoint.
-void verify(const State& state, const dist::Communicator& communicator);
+void verify(const State& state, const parallel::Communicator& communicator);
 
 }  // namespace mtp::checkpoint

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "mtp/core/settings.h"
-#include "mtp/dist/communicator.h"
+#include "mtp/parallel/communicator.h"
 
 namespace mtp::checkpoint {
 
@@ -25,6 +25,6 @@ void check_export_target(const std::filesystem::path& out, bool force);
 /// not depend on the number of ranks, a piece at a time. Throws Error where `out` cannot be written or the checkpoint
 /// is not whole.
 void export_hf(const std::filesystem::path& checkpoint, const std::filesystem::path& out, const ExportOptions& options,
-               const dist::Communicator& communicator);
+               const parallel::Communicator& communicator);
 
 }  // namespace mtp::checkpoint

@@ -5,12 +5,12 @@
 
 #include "mtp/checkpoint/run_state.h"
 #include "mtp/checkpoint/state.h"
-#include "mtp/dist/communicator.h"
+#include "mtp/parallel/communicator.h"
 
 namespace mtp::checkpoint {
 
 /// The fingerprints of the files that the settings name and that are there: the ranks share the reading. Collective.
-Fingerprints take_fingerprints(const Settings& settings, const dist::Communicator& communicator);
+Fingerprints take_fingerprints(const Settings& settings, const parallel::Communicator& communicator);
 
 /// Those that a checkpoint's run began with.
 Fingerprints fingerprints_of(const State& state);

@@ -16,7 +16,7 @@ using Fingerprints = std::map<std::string, std::string>;
 struct Run {
   Settings settings;  // resolved: nothing that matters is left to a default
   Fingerprints fingerprints;
-  std::string device;  // and its libraries, by dist::arithmetic_of
+  std::string device;  // and its libraries, by parallel::arithmetic_of
   int ranks = 1;
 };
 

@@ -12,7 +12,7 @@
 #include "mtp/checkpoint/manifest.h"
 #include "mtp/checkpoint/run_state.h"
 #include "mtp/checkpoint/snapshot.h"
-#include "mtp/dist/communicator.h"
+#include "mtp/parallel/communicator.h"
 
 namespace mtp::checkpoint {
 
@@ -28,8 +28,8 @@ namespace mtp::checkpoint {
 class Saver {
  public:
   /// `source`: on rank 0, what there is to say of the files in RUN/source. The references must outlive it.
-  Saver(Run run, Manifest source, const dist::Units& units, const Device& device,
-        const dist::Communicator& communicator);
+  Saver(Run run, Manifest source, const parallel::Units& units, const Device& device,
+        const parallel::Communicator& communicator);
   /// Gives up what is being written.
   ~Saver() = default;
 
@@ -68,7 +68,7 @@ class Saver {
 
   RunState state_;
   const Device& device_;
-  const dist::Communicator& communicator_;
+  const parallel::Communicator& communicator_;
   Snapshot snapshot_;
   std::vector<StateTensor> tensors_;
   Manifest source_;

@@ -9,7 +9,7 @@
 
 #include "mtp/core/hdf5.h"
 #include "mtp/core/json.h"
-#include "mtp/dist/sharded_unit.h"
+#include "mtp/parallel/sharded_unit.h"
 
 namespace mtp::checkpoint {
 
@@ -21,12 +21,12 @@ struct StateTensor {
 };
 
 /// Every tensor of the state, as so many ranks hold it: moments of trained parameters only.
-std::vector<StateTensor> state_tensors(const dist::Units& units, int ranks);
+std::vector<StateTensor> state_tensors(const parallel::Units& units, int ranks);
 
 /// A rank's shards as they are at one moment, on the host, as fp32: what is bf16 fits exactly.
 class Snapshot {
  public:
-  explicit Snapshot(const dist::Units& units);
+  explicit Snapshot(const parallel::Units& units);
 
   /// Copies the shards as they are now. The memory of the copy is kept for the next one.
   void take(const Device& device);

@@ -11,8 +11,8 @@
 #include "mtp/data/data_file.h"
 #include "mtp/data/loader.h"
 #include "mtp/data/sampler.h"
-#include "mtp/dist/communicator.h"
 #include "mtp/hf/pair.h"
+#include "mtp/parallel/communicator.h"
 #include "mtp/train/schedule.h"
 
 namespace mtp::train {
@@ -29,7 +29,7 @@ struct Resumption {
 class Inputs {
  public:
   /// Collective. Throws UsageError or Error, in one line, for what does not fit together. `from` is not kept.
-  static Inputs open(const Settings& settings, const Device& device, const dist::Communicator& communicator,
+  static Inputs open(const Settings& settings, const Device& device, const parallel::Communicator& communicator,
                      const std::optional<Resumption>& from = std::nullopt);
 
   /// With what they leave open filled in: a resumed run reads it back.
@@ -40,7 +40,7 @@ class Inputs {
   const Schedule& schedule() const { return schedule_; }
   /// Of the data file and of the source pair.
   const checkpoint::Fingerprints& fingerprints() const { return fingerprints_; }
-  /// What the bits of a run depend on beside all this: see dist::arithmetic_of.
+  /// What the bits of a run depend on beside all this: see parallel::arithmetic_of.
   const std::string& arithmetic() const { return arithmetic_; }
 
   std::int64_t first_step() const { return first_step_; }  // optimizer steps done before this start
@@ -54,8 +54,8 @@ class Inputs {
 
  private:
   /// Checks all but the samples and the files' fingerprints.
-  Inputs(const Settings& settings, const Device& device, std::string arithmetic, const dist::Communicator& communicator,
-         const std::optional<Resumption>& from);
+  Inputs(const Settings& settings, const Device& device, std::string arithmetic,
+         const parallel::Communicator& communicator, const std::optional<Resumption>& from);
   void check_device(const Device& device, const Resumption& from) const;
   void check_fit(int ranks) const;
   void check_data(const data::DataFile& file) const;

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "mtp/dist/communicator.h"
 #include "mtp/model/joint.h"
+#include "mtp/parallel/communicator.h"
 
 namespace mtp::train {
 
@@ -33,7 +33,7 @@ struct StepMetrics {
 
 /// Σ over micro-batches 0 … count - 1, in their order, of what each gave: base, rounds. `mine`: those of this rank,
 /// r, r + R, r + 2R, …, equally many on every rank; what lies past `count` is left out. Collective.
-std::vector<double> sum_losses(const dist::Communicator& communicator, const std::vector<model::LossSums>& mine,
+std::vector<double> sum_losses(const parallel::Communicator& communicator, const std::vector<model::LossSums>& mine,
                                std::int64_t count);
 
 /// As JSON, with 17 digits.

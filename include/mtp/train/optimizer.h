@@ -1,8 +1,8 @@
 #pragma once
 
 #include "mtp/core/settings.h"
-#include "mtp/dist/sharded_unit.h"
 #include "mtp/ops/optimizer.h"
+#include "mtp/parallel/sharded_unit.h"
 
 namespace mtp::train {
 
@@ -11,7 +11,7 @@ namespace mtp::train {
 class Optimizer {
  public:
   Optimizer(const Settings::Optimizer& settings, std::uint64_t seed, Device& device,
-            const dist::Communicator& communicator, const dist::Units& units);
+            const parallel::Communicator& communicator, const parallel::Units& units);
 
   /// The norm of the step's summed gradients, before clipping: over blocks of each unit that do not depend on the
   /// number of ranks, added in one order.
@@ -22,7 +22,7 @@ class Optimizer {
 
  private:
   struct Unit {
-    dist::ShardedUnit* unit;
+    parallel::ShardedUnit* unit;
     std::uint64_t number;  // among all units of the pair
   };
   ops::AdamWShard shard(const Unit& of, std::int64_t step) const;
@@ -30,7 +30,7 @@ class Optimizer {
   Settings::Optimizer settings_;
   std::uint64_t seed_;
   Device& device_;
-  const dist::Communicator& communicator_;
+  const parallel::Communicator& communicator_;
   std::vector<Unit> units_;
 };
 

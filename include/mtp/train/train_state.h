@@ -6,10 +6,10 @@
 
 #include "mtp/core/settings.h"
 #include "mtp/data/batch.h"
-#include "mtp/dist/sharded_unit.h"
 #include "mtp/hf/pair.h"
 #include "mtp/model/joint.h"
 #include "mtp/model/parameters.h"
+#include "mtp/parallel/sharded_unit.h"
 #include "mtp/train/optimizer.h"
 
 namespace mtp::train {
@@ -19,7 +19,8 @@ namespace mtp::train {
 class TrainState {
  public:
   /// Weights are zero until they are loaded. `settings`: with the type to compute with. The references must outlive it.
-  TrainState(const Settings& settings, const hf::Pair& pair, Device& device, const dist::Communicator& communicator);
+  TrainState(const Settings& settings, const hf::Pair& pair, Device& device,
+             const parallel::Communicator& communicator);
 
   model::Parameters& parameters() { return parameters_; }
   model::Joint& joint() { return joint_; }
@@ -34,7 +35,7 @@ class TrainState {
   void write_gradients(const std::filesystem::path& path) const;
 
  private:
-  dist::Sharding sharding_;
+  parallel::Sharding sharding_;
   model::Parameters parameters_;
   model::Joint joint_;
   Optimizer optimizer_;

@@ -7,7 +7,7 @@
 #include "mtp/checkpoint/saver.h"
 #include "mtp/data/loader.h"
 #include "mtp/data/sampler.h"
-#include "mtp/dist/communicator.h"
+#include "mtp/parallel/communicator.h"
 #include "mtp/train/inputs.h"
 #include "mtp/train/run_log.h"
 #include "mtp/train/train_state.h"
@@ -20,7 +20,7 @@ class Trainer {
  public:
   /// Takes the run directory and loads the source pair, or what the checkpoint holds. Something must be left to do.
   /// Does not use `from` any longer. Throws DamagedCheckpoint before anything is changed.
-  Trainer(Inputs inputs, Device& device, const dist::Communicator& communicator,
+  Trainer(Inputs inputs, Device& device, const parallel::Communicator& communicator,
           const std::optional<Resumption>& from = std::nullopt);
 
   enum class End { done, stopped };
@@ -41,7 +41,7 @@ class Trainer {
   void save(std::int64_t step, bool run_ends);
 
   Device& device_;
-  const dist::Communicator& communicator_;
+  const parallel::Communicator& communicator_;
   Inputs inputs_;
   checkpoint::RunDirectory run_directory_;
   TrainState state_;

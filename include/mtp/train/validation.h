@@ -6,8 +6,8 @@
 
 #include "mtp/core/settings.h"
 #include "mtp/data/batch.h"
-#include "mtp/dist/communicator.h"
 #include "mtp/model/joint.h"
+#include "mtp/parallel/communicator.h"
 
 namespace mtp::train {
 
@@ -37,7 +37,7 @@ class Validation {
  public:
   /// All must outlive it.
   Validation(const Settings& settings, const data::DataFile& data, data::BatchOptions batch, model::Joint& joint,
-             const dist::Communicator& communicator);
+             const parallel::Communicator& communicator);
 
   /// Whether it is due after step `step`, 1-based, of `steps`.
   bool is_due(std::int64_t step, std::int64_t steps) const;
@@ -52,7 +52,7 @@ class Validation {
   const data::DataFile& data_;
   data::BatchOptions batch_;
   model::Joint& joint_;
-  const dist::Communicator& communicator_;
+  const parallel::Communicator& communicator_;
   std::int64_t samples_, micro_batches_;  // over all ranks
 };
 

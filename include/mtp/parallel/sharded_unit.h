@@ -1,0 +1,177 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mtp/core/settings.h"
+#include "mtp/graph/parameter.h"
+#include "mtp/parallel/communicator.h"
+#include "mtp/parallel/ordered_sum.h"
+#include "mtp/parallel/overlap.h"
+
+namespace mtp::parallel {
+
+/// Where the tensors of a unit lie in its flat buffer.
+class UnitLayout {
+ public:
+  struct Member {
+    std::string name;
+    Shape shape;
+    std::int64_t offset = 0;  // in elements, from the start of the unit
+    std::int64_t elements() const { return num_elements(shape); }
+  };
+
+  UnitLayout(std::string name, bool trained, std::vector<Member> members);
+
+  const std::string& name() const { return name_; }
+  bool trained() const { return trained_; }
+  const std::vector<Member>& members() const { return members_; }
+  /// One matrix and nothing else: its rows can be looked up.
+  bool is_table() const { return members_.size() == 1 && members_[0].shape.size() == 2; }
+  /// Elements of a block: what a shard is a multiple of, and what the norm is summed over. A unit that is one table
+  /// has blocks of whole rows.
+  std::int64_t block() const { return block_; }
+  /// Blocks that hold the members, without padding to the number of ranks.
+  std::int64_t blocks() const { return blocks_; }
+  /// Elements of each rank's shard.
+  std::int64_t shard_elements(int ranks) const { return (blocks_ + ranks - 1) / ranks * block_; }
+
+ private:
+  std::string name_;
+  bool trained_;
+  std::vector<Member> members_;
+  std::int64_t block_ = 0, blocks_ = 0;
+};
+
+/// What all units of a job share: the device, the ranks and how far the step is.
+struct Sharding {
+  Device& device;
+  const Communicator& communicator;
+  Reduction reduction = Reduction::ordered;
+  std::int64_t micro_batches = 1;      // of a step, over all ranks
+  std::int64_t first_micro_batch = 0;  // of the `communicator.size()` consecutive ones that the ranks work on now
+  DType compute_dtype = DType::f32;    // of gathered values and rows
+  DType master_dtype = DType::f32;     // of the weights that ranks own; only frozen ones may have another type
+  DType moment_dtype = DType::f32;     // of AdamW's moments
+  bool moments_on_host = false;        // where they lie: Device::zeros_on_host
+  Overlap overlap = {};
+
+  /// A micro-batch on each rank: its forward and backward are between these two.
+  void begin_micro_batches(std::int64_t first);
+  void end_micro_batches();
+};
+
+/// A unit's parameters as one flat buffer of which each rank owns a shard, with the moments of the optimizer.
+/// `acquire` gathers the buffer in the type that is computed with; gradients are fp32. `reduce_gradients` hands the
+/// owners their slices, which they add up in the order of the micro-batches. Both are collective. Between
+/// `Sharding::begin_micro_batches` and `end_micro_batches`, they communicate while the device computes.
+///
+/// Where the groups of micro-batches that are added up first are on one node each, and there are several nodes, a
+/// group's ranks add up its gradients, each for an eighth of the owners, and only the groups' sums go to the owners.
+class ShardedUnit final : public ParameterGroup {
+ public:
+  ShardedUnit(UnitLayout layout, Sharding& sharding);
+
+  const UnitLayout& layout() const { return layout_; }
+  DType compute_dtype() const { return sharding_.compute_dtype; }
+
+  std::string name() const override { return layout_.name(); }
+  bool trained() const override { return layout_.trained(); }
+  void acquire() override;
+  void release() override;
+  void reduce_gradients() override;
+  Tensor value(std::size_t index) const override;
+  Tensor gradient(std::size_t index) override;
+  /// Collective, like what adds the gradients of rows in `reduce_gradients`: ids go to the rows' owners, rows come
+  /// back.
+  Tensor rows(const Tensor& ids) override;
+  void add_row_gradients(const RowGradients& rows) override;
+
+  /// Gathers the values ahead of `acquire`, and forgets them where nobody acquired them.
+  void prefetch();
+  void drop_unused();
+
+  /// This rank's shard of the master weights; zero where the flat buffer is padding. Once the unit has been acquired,
+  /// whoever changes it changes `rounded` too.
+  const Tensor& master() const { return master_; }
+  /// The master in the type that is computed with, which is what gathers: empty before the first `acquire`, or where
+  /// the master itself has that type.
+  const Tensor& rounded() const { return rounded_; }
+  const Tensor& moment1() const { return moment1_; }
+  const Tensor& moment2() const { return moment2_; }
+  /// This rank's shard of the step's summed gradient.
+  const Tensor& gradient_sum() const { return sum_.total(); }
+
+  /// A part of a member that a rank's shard holds.
+  struct Piece {
+    std::size_t member = 0;
+    std::int64_t begin = 0;  // element of the member
+    std::int64_t elements = 0;
+    std::int64_t position = 0;  // element of the shard
+  };
+  std::vector<Piece> pieces(int rank) const;
+  std::vector<Piece> pieces() const { return pieces(sharding_.communicator.rank()); }  // of this rank
+
+  /// Any of the shards above, gathered on every rank.   [size · shard]
+  Tensor gather(const Tensor& shard) const;
+  /// Member `index` of a gathered buffer.
+  Tensor member(const Tensor& whole, std::size_t index) const;
+
+ private:
+  using Ids = std::vector<std::int64_t>;
+  /// Ids by the rank that they go to, and where in the list each stood.
+  struct Routes {
+    std::vector<Ids> ids, positions;
+  };
+  /// Ranks that share a unit: shards, or as many of them as it takes, in a row for each. The leaves of a sum are
+  /// exchanged among them.
+  struct Division {
+    std::vector<int> ranks;
+    std::int64_t shards = 1;  // of each rank
+    std::int64_t place = 0;   // of this rank among them
+  };
+
+  const Tensor& in_compute_dtype();
+  void start_gather();
+  /// One owner of each shard.
+  Division owners() const;
+  /// The ranks of this rank's group, if the groups add up their gradients first; else the owners.
+  Division adders() const;
+  bool groups_add_first() const;
+  void add_leaves(const Tensor& slices, const std::vector<RowGradients>& rows, std::int64_t first);
+  void add_groups(const Tensor& slices, const std::vector<RowGradients>& rows, std::int64_t first);
+  void reduce_dense(Tensor mine, const std::vector<RowGradients>& rows);
+  void reduce_rows(const std::vector<RowGradients>& rows);
+  void reduce_fast(const Tensor& mine, const std::vector<RowGradients>& rows);
+  /// What the micro-batch of each rank of the division gives the rows of this rank's shards; empty for a unit whose
+  /// rows were not looked up.
+  std::vector<RowGradients> exchange_row_gradients(const Division& division);
+  void add(const RowGradients& rows, const Tensor& shards);
+  Tensor as_table(const Tensor& shards) const;
+  std::int64_t rows_of_shard() const { return as_table(master_).size(0); }
+  Routes route(const Tensor& ids, std::int64_t skip, const Division& division) const;
+  /// Ids of this rank's rows, counted from the first row of its shards.
+  Ids local(Ids ids, const Division& division) const;
+
+  UnitLayout layout_;
+  Sharding& sharding_;
+  Tensor master_, rounded_, moment1_, moment2_;
+  int users_ = 0;
+  Tensor values_;     // gathered, while in use or soon in use
+  Transfer gather_;   // of values_
+  Tensor gradients_;  // of this rank's micro-batch, until reduced
+  std::optional<RowGradients> row_gradients_;
+  OrderedSum sum_;
+};
+
+/// Writes a piece of a shard in parts that are small beside a model: `read(begin, values)` gives the elements of the
+/// member from `begin` on.
+void fill(Device& device, const Tensor& shard, const ShardedUnit::Piece& piece,
+          const std::function<void(std::int64_t begin, std::span<float> values)>& read);
+
+using Units = std::vector<std::unique_ptr<ShardedUnit>>;
+
+}  // namespace mtp::parallel

@@ -1,0 +1,174 @@
+"""Writes data files for mtp-train."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mtp_tools.data.chat_tokenizer import ChatTokenizer, Sample
+
+CHUNK = 1 << 16  # elements in a chunk
+ERRNO = re.compile(r"errno = (\d+)")
+
+
+def attributes_of(chat: ChatTokenizer) -> dict[str, object]:
+    return {
+        "format": "mtp-data",
+        "version": 1,
+        "vocab_size": chat.vocab_size,
+        "pad_token_id": chat.pad_token_id,
+        "tokenizer": chat.fingerprint,
+    }
+
+
+class CannotWrite(Exception):
+    """What HDF5 has in memory cannot be written any more, and it does not take that well when a program ends: the
+    program must end without it (`end_at_once`)."""
+
+
+class DataFile:
+    """The data file of docs/files.md, grown sample by sample, under a name of its own until it is complete. A file of
+    prompts has no targets."""
+
+    def __init__(self, path: Path, attributes: dict[str, object], has_targets: bool = True):
+        self.path = path
+        self.has_targets = has_targets
+        if path.is_dir():
+            raise SystemExit(f"{path}: is a folder; name a file")
+        self.partial = path.with_name(f".{path.name}.partial")
+        with told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = created(self.partial)
+            self.file.attrs.update(attributes)
+            self._create("tokens", np.int32, [])
+            self._create("offsets", np.int64, [0])
+            if has_targets:
+                self._create("loss_mask", np.uint8, [])
+        self.samples = self.tokens = self.targets = 0
+
+    def add(self, samples: list[Sample]) -> None:
+        if not samples:
+            return
+        ends = self.tokens + np.cumsum([len(s.tokens) for s in samples])
+        with told(self.path):
+            self._append("offsets", ends)
+            self._append("tokens", np.concatenate([s.tokens for s in samples]))
+            if self.has_targets:
+                self._append("loss_mask", np.concatenate([s.is_target for s in samples]))
+        self.samples += len(samples)
+        self.tokens = int(ends[-1])
+        self.targets += sum(int(s.is_target[1:].sum()) for s in samples)
+
+    def _create(self, name: str, dtype: type, first: list[int]) -> None:
+        self.file.create_dataset(name, data=np.array(first, dtype), maxshape=(None,), chunks=(CHUNK,))
+
+    def _append(self, name: str, values: np.ndarray) -> None:
+        dataset = self.file[name]
+        before = len(dataset)
+        dataset.resize(before + len(values), axis=0)
+        dataset[before:] = values
+
+    def close(self) -> None:
+        """All of it is on the disk, still under the partial name."""
+        with told(self.path):
+            self.file.close()
+            with self.partial.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def __str__(self) -> str:
+        if self.has_targets:
+            return f"{self.path}: {self.samples} samples, {self.tokens} tokens, {self.targets} of them targets"
+        return f"{self.path}: {self.samples} prompts, {self.tokens} tokens"
+
+
+@contextmanager
+def data_files(
+    paths: list[Path], attributes: dict[str, object], has_targets: bool = True
+) -> Iterator[list[DataFile]]:
+    """New files that get their names together when the block has ended well, or not at all."""
+    files: list[DataFile] = []
+    try:
+        for path in paths:
+            files.append(DataFile(path, attributes, has_targets))
+        yield files
+        for file in files:
+            file.close()
+        rename_together([(file.partial, file.path) for file in files])
+    except CannotWrite:
+        remove(files)
+        raise
+    except BaseException:
+        for file in files:
+            file.file.close()
+        remove(files)
+        raise
+
+
+def remove(files: list[DataFile]) -> None:
+    for file in files:
+        file.partial.unlink(missing_ok=True)
+
+
+def rename_together(names: list[tuple[Path, Path]]) -> None:
+    """Where one cannot be renamed, those before it get their old contents back."""
+    done: list[tuple[Path, Path | None]] = []
+    try:
+        for new, path in names:
+            old = path.with_name(f".{path.name}.old") if path.exists() else None
+            if old:
+                os.replace(path, old)
+            done.append((path, old))
+            os.replace(new, path)
+    except OSError as error:
+        for path, old in reversed(done):
+            os.replace(old, path) if old else path.unlink(missing_ok=True)
+        raise SystemExit(f"{error.filename}: cannot be written: {error.strerror}") from None
+    for _, old in done:
+        if old:
+            old.unlink()
+
+
+def created(path: Path) -> h5py.File:
+    """A file system without locks is no reason not to write."""
+    try:
+        return h5py.File(path, "w")
+    except OSError as error:
+        number = errno_of(error)
+        if "lock" in str(error) and number in (errno.EAGAIN, errno.EACCES):
+            raise SystemExit(f"{path}: another preparation writes it; wait for it or choose another --out") from None
+        if "lock" not in str(error):
+            raise
+        print(f"{path}: the file system has no locks ({os.strerror(number)}); nothing else must write it", file=sys.stderr)
+        return h5py.File(path, "w", locking=False)
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Faults of the disk name the file."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        number = errno_of(error)
+        if not number:
+            raise
+        raise CannotWrite(f"{path}: {os.strerror(number)}; free some space or choose another --out") from None
+
+
+def errno_of(error: BaseException) -> int:
+    """HDF5 gives it in its text only."""
+    found = ERRNO.search(str(error))
+    return int(found[1]) if found else getattr(error, "errno", None) or 0
+
+
+def end_at_once(error: BaseException) -> None:
+    sys.stdout.flush()
+    print(error, file=sys.stderr, flush=True)
+    os._exit(1)

@@ -1,0 +1,182 @@
+"""What goes into mtp-bench-decode and what comes out of it: prompts as tokens, decoded tokens as text, and both as a
+data file. A part of prepare_data.py's command line:
+
+    scripts/prepare_data.py --prompts scripts/prompts.jsonl --tokenizer DIR --out prompts.h5
+    scripts/prepare_data.py --questions-of validation.h5 --limit 20 --out prompts.h5
+    scripts/prepare_data.py --decode decoded.json --tokenizer DIR
+    scripts/prepare_data.py --continuations decoded.json --prompts prompts.h5 --out data.h5
+
+The first file has one JSON object a line, with the user's question under `prompt`. `--questions-of` takes the samples
+of a data file up to their first target instead. The last one makes samples of the prompts and what the base made of
+them, with the base's own tokens as targets: to validate on what is decoded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mtp_tools.data.chat_tokenizer import ChatTokenizer, Sample
+from mtp_tools.data.conversation import Refused
+from mtp_tools.data.data_file import attributes_of, data_files
+
+OPTIONS = ("--prompts", "--questions-of", "--decode", "--continuations")
+COLUMN = 58  # characters of a text beside the other
+
+
+def are_asked_for(arguments: list[str]) -> bool:
+    return any(argument.split("=")[0] in OPTIONS for argument in arguments)
+
+
+# ---------------------------------------------------------------- prompts → tokens
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise SystemExit(f"{path}: is not UTF-8; convert it (iconv -f latin1 -t utf-8)") from None
+
+
+def read_prompts(path: Path) -> Iterator[str]:
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        try:
+            prompt = json.loads(line)["prompt"]
+        except (ValueError, KeyError, TypeError):
+            raise SystemExit(f"{path}:{number}: no JSON object with a prompt") from None
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise SystemExit(f"{path}:{number}: the prompt is no text")
+        yield prompt
+
+
+def write_prompts(source: Path, tokenizer: Path, out: Path) -> None:
+    chat = ChatTokenizer(tokenizer)
+    try:
+        samples = [chat.encode_prompt(prompt) for prompt in read_prompts(source)]
+    except Refused as refused:
+        raise SystemExit(f"{source}: a prompt is {refused}") from None
+    write(out, attributes_of(chat), samples, has_targets=False)
+
+
+def write(out: Path, attributes: dict[str, object], samples: list[Sample], has_targets: bool) -> None:
+    with data_files([out], attributes, has_targets) as (file,):
+        file.add(samples)
+        if not samples:
+            raise SystemExit(f"{out}: no sample is left to write")
+    print(file)
+
+
+def read_data(path: Path, kind: str, *names: str) -> tuple[dict[str, object], list[np.ndarray]]:
+    """Attributes, and the named datasets of every sample or prompt."""
+    try:
+        opened = h5py.File(path)
+    except OSError as error:
+        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
+            raise SystemExit(f"{path}: cannot be read: {os.strerror(error.errno)}") from None
+        raise SystemExit(f"{path}: is no {kind}") from None
+    with opened as file:
+        if not {"offsets", *names} <= set(file) or file.attrs.get("format") != "mtp-data":
+            raise SystemExit(f"{path}: is no {kind}")
+        return dict(file.attrs), [np.split(file[name][:], file["offsets"][1:-1]) for name in names]
+
+
+def write_questions(data: Path, limit: int | None, out: Path) -> None:
+    attributes, (tokens, is_target) = read_data(data, "data file", "tokens", "loss_mask")
+    firsts = [int(mask.argmax()) for mask in is_target]  # 0 where the text has no target, or begins with one
+    questions = [Sample(ids[:first], mask[:first]) for ids, mask, first in zip(tokens, is_target, firsts) if first]
+    write(out, attributes, questions[:limit], has_targets=False)
+
+
+# ---------------------------------------------------------------- tokens → text
+
+
+def read_decoded(path: Path) -> dict[str, list[dict]]:
+    """The records of each way of decoding, "plain" and "drafted", in the order of the prompts."""
+    text = read_text(path)
+    try:
+        decoded = json.loads(text)
+        ways = {way: decoded[way]["prompts"] for way in ("plain", "drafted") if way in decoded}
+        ids = [record["output_ids"] for records in ways.values() for record in records]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise SystemExit(f"{path}: is not what mtp-bench-decode --json writes") from None
+    if not ids:
+        raise SystemExit(f"{path}: has no decoded prompt")
+    return ways
+
+
+def side_by_side(texts: dict[str, str]) -> str:
+    columns = []
+    for way, text in texts.items():
+        lines = [textwrap.wrap(line, COLUMN) or [""] for line in text.splitlines()]
+        columns.append([way, "", *itertools.chain(*lines)])
+    rows = itertools.zip_longest(*columns, fillvalue="")
+    return "\n".join("    ".join(cell.ljust(COLUMN) for cell in row).rstrip() for row in rows)
+
+
+def show_decoded(path: Path, tokenizer: Path) -> None:
+    chat = ChatTokenizer(tokenizer)
+    ways = read_decoded(path)
+    for records in zip(*ways.values(), strict=True):
+        print(f"== prompt {records[0]['index']}, {records[0]['prompt_tokens']} tokens\n")
+        texts = {}
+        for way, record in zip(ways, records):
+            title = f"{way}: {record['new_tokens']} tokens, {record['target_forwards']} target forwards"
+            texts[title] = chat.decode(record["output_ids"])
+        print(side_by_side(texts), "\n")
+
+
+# ---------------------------------------------------------------- prompts and continuations → data file
+
+
+def write_continuations(decoded: Path, prompts: Path, out: Path) -> None:
+    records = next(iter(read_decoded(decoded).values()))
+    attributes, (asked,) = read_data(prompts, "file of prompts", "tokens")
+    samples = []
+    for record in records:
+        index, ids = record["index"], np.array(record["output_ids"], np.int32)
+        if index >= len(asked) or len(asked[index]) != record["prompt_tokens"]:
+            raise SystemExit(f"{decoded}: prompt {index} is not the one in {prompts}")
+        prompt = asked[index]
+        is_target = np.concatenate([np.zeros(len(prompt), np.uint8), np.ones(len(ids), np.uint8)])
+        samples.append(Sample(np.concatenate([prompt, ids]), is_target))
+    write(out, attributes, samples, has_targets=True)
+
+
+# ---------------------------------------------------------------- command line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="prompts to tokenise; with --continuations the file made of them"
+    )
+    parser.add_argument("--questions-of", type=Path, metavar="DATA", help="a data file, to make prompts of")
+    parser.add_argument("--limit", type=int, help="take so many prompts only")
+    parser.add_argument("--decode", type=Path, metavar="JSON", help="what mtp-bench-decode --json wrote, to show")
+    parser.add_argument("--continuations", type=Path, metavar="JSON", help="the same, to make samples of")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="Hugging Face directory of the base model")
+    parser.add_argument("--out", type=Path, help="data file to write")
+    args = parser.parse_args()
+    if args.limit is not None and args.limit < 0:
+        parser.error("--limit cannot be negative")
+    given = {name for name, value in vars(args).items() if value is not None}
+    if given == {"prompts", "tokenizer", "out"}:
+        write_prompts(args.prompts, args.tokenizer, args.out)
+    elif given - {"limit"} == {"questions_of", "out"}:
+        write_questions(args.questions_of, args.limit, args.out)
+    elif given == {"decode", "tokenizer"}:
+        show_decoded(args.decode, args.tokenizer)
+    elif given == {"continuations", "prompts", "out"}:
+        write_continuations(args.continuations, args.prompts, args.out)
+    else:
+        parser.error("these options do not go together; --help shows the four ways")

@@ -1,0 +1,77 @@
+#include "mtp/parallel/ordered_sum.h"
+
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "mtp/ops/elementwise.h"
+#include "mtp/ops/embedding.h"
+
+namespace mtp::parallel {
+
+namespace {
+
+/// The different ids in the order of their first place, and for each id its place among them.
+std::pair<std::vector<std::int64_t>, std::vector<std::int64_t>> distinct(const Device& device, const Tensor& ids) {
+  std::vector<std::int64_t> different, place;
+  std::unordered_map<std::int64_t, std::int64_t> seen;
+  for (const std::int64_t id : device.ids_to_host(ids)) {
+    const auto [found, is_new] = seen.insert({id, static_cast<std::int64_t>(different.size())});
+    if (is_new) different.push_back(id);
+    place.push_back(found->second);
+  }
+  return {different, place};
+}
+
+}  // namespace
+
+void OrderedSum::add(Device& device, Tensor leaf, std::int64_t index, std::int64_t count) {
+  // The first group is summed in the total itself.
+  Tensor& sum = index < group_size ? total_ : group_;
+  if (index % group_size != 0) {
+    ops::accumulate(device, leaf, sum);
+  } else if (leaf.unique()) {
+    sum = std::move(leaf);
+  } else {
+    if (sum.empty()) sum = device.empty(leaf.shape());
+    device.copy(leaf, sum);
+  }
+  end_group(device, index, count);
+}
+
+void OrderedSum::add_rows(Device& device, const RowGradients& leaf, const Shape& table, std::int64_t index,
+                          std::int64_t count) {
+  Tensor& sum = index < group_size ? total_ : group_;
+  if (index % group_size == 0) {
+    sum = Tensor();
+    sum = device.zeros({num_elements(table)});
+  }
+  // The leaf's rows are summed by themselves first: a leaf has the same bits wherever it is added.
+  const auto [rows, row_of] = distinct(device, leaf.ids);
+  const Tensor compact = device.zeros({static_cast<std::int64_t>(rows.size()), table[1]});
+  ops::lookup_backward(device, leaf.gradients, device.from_host(row_of), leaf.factor, -1, compact);
+  ops::lookup_backward(device, compact, device.from_host(rows), 1, leaf.skip, sum.view(table));
+  end_group(device, index, count);
+}
+
+void OrderedSum::add_group(Device& device, const Tensor& sum, std::int64_t index) {
+  if (index > 0) return ops::accumulate(device, sum, total_);
+  if (total_.empty()) total_ = device.empty(sum.shape());
+  device.copy(sum, total_);
+}
+
+void OrderedSum::end_group(Device& device, std::int64_t index, std::int64_t count) {
+  const bool last_of_group = index % group_size == group_size - 1 || index == count - 1;
+  if (index >= group_size && last_of_group) ops::accumulate(device, group_, total_);
+}
+
+double ordered_sum(std::span<const double> leaves) {
+  double total = 0, group = 0;
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    group = i % group_size == 0 ? leaves[i] : group + leaves[i];
+    if (i % group_size == group_size - 1 || i == leaves.size() - 1) total = i < group_size ? group : total + group;
+  }
+  return total;
+}
+
+}  // namespace mtp::parallel

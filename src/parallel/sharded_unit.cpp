@@ -1,0 +1,333 @@
+#include "mtp/parallel/sharded_unit.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "mtp/ops/elementwise.h"
+#include "mtp/ops/embedding.h"
+#include "mtp/tensor/profile.h"
+
+namespace mtp::parallel {
+
+namespace {
+
+constexpr std::int64_t smallest_block = 4096;
+constexpr std::int64_t member_alignment = 16;  // a member starts on a cache line
+
+/// The lists one after another.
+std::vector<std::int64_t> joined(const std::vector<std::vector<std::int64_t>>& lists) {
+  std::vector<std::int64_t> all;
+  for (const auto& list : lists) all.insert(all.end(), list.begin(), list.end());
+  return all;
+}
+
+std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+}  // namespace
+
+UnitLayout::UnitLayout(std::string name, bool trained, std::vector<Member> members)
+    : name_(std::move(name)), trained_(trained), members_(std::move(members)) {
+  const std::int64_t unit_of_block = is_table() ? members_[0].shape[1] : 1;
+  block_ = round_up(smallest_block, unit_of_block);
+  std::int64_t end = 0;
+  for (Member& member : members_) {
+    member.offset = round_up(end, member_alignment);
+    end = member.offset + member.elements();
+  }
+  blocks_ = (end + block_ - 1) / block_;
+}
+
+ShardedUnit::ShardedUnit(UnitLayout layout, Sharding& sharding) : layout_(std::move(layout)), sharding_(sharding) {
+  const Shape shape{layout_.shard_elements(sharding_.communicator.size())};
+  MTP_ASSERT(!trained() || sharding_.master_dtype == DType::f32);
+  master_ = sharding_.device.zeros(shape, sharding_.master_dtype);
+  if (!trained()) return;
+  const auto moments = [&] {
+    return sharding_.moments_on_host ? sharding_.device.zeros_on_host(shape, sharding_.moment_dtype)
+                                     : sharding_.device.zeros(shape, sharding_.moment_dtype);
+  };
+  moment1_ = moments();
+  moment2_ = moments();
+}
+
+void Sharding::begin_micro_batches(std::int64_t first) {
+  first_micro_batch = first;
+  if (communicator.size() > 1 && communicator.transport().overlaps()) overlap.begin();
+}
+
+void Sharding::end_micro_batches() { overlap.end(); }
+
+void ShardedUnit::acquire() {
+  if (users_++ > 0) return;
+  sharding_.device.profile().begin_part(layout_.name());
+  if (values_.empty()) start_gather();
+  gather_.finish();
+  sharding_.overlap.acquired(*this);
+}
+
+void ShardedUnit::release() {
+  MTP_ASSERT(users_ > 0);
+  if (--users_ > 0) return;
+  sharding_.device.profile().end_part(layout_.name());
+  if (!sharding_.overlap.is_next(*this)) values_ = Tensor();
+}
+
+void ShardedUnit::prefetch() {
+  if (values_.empty()) start_gather();
+}
+
+void ShardedUnit::drop_unused() {
+  if (users_ > 0) return;
+  gather_.finish();
+  values_ = Tensor();
+}
+
+void ShardedUnit::start_gather() {
+  const Tensor& shard = in_compute_dtype();
+  const std::int64_t ranks = sharding_.communicator.size();
+  if (ranks == 1) {
+    values_ = shard;
+    return;
+  }
+  values_ = sharding_.device.empty({shard.elements() * ranks}, shard.dtype());
+  gather_ = sharding_.communicator.transport().gather(shard, values_, layout_.block(), layout_.name());
+}
+
+Tensor ShardedUnit::value(std::size_t index) const {
+  MTP_ASSERT(!values_.empty());
+  return member(values_, index);
+}
+
+Tensor ShardedUnit::gradient(std::size_t index) {
+  MTP_ASSERT(trained());
+  if (gradients_.empty()) gradients_ = sharding_.device.zeros({master_.elements() * sharding_.communicator.size()});
+  return member(gradients_, index);
+}
+
+void ShardedUnit::add_row_gradients(const RowGradients& rows) {
+  MTP_ASSERT(trained() && !row_gradients_);
+  row_gradients_ = rows;
+}
+
+Tensor ShardedUnit::rows(const Tensor& ids) {
+  Device& device = sharding_.device;
+  const Tensor table = as_table(master_);
+  const DType dtype = sharding_.compute_dtype;
+  const Tensor result = device.empty({ids.elements(), table.size(1)}, dtype);
+  if (sharding_.communicator.size() == 1) {
+    ops::lookup_forward(device, table, ids, 1, result);
+    return result;
+  }
+  const Routes routes = route(ids, -1, owners());
+  const std::vector<Ids> wanted = sharding_.communicator.exchange(routes.ids, layout_.name());
+  const Ids wanted_here = joined(wanted);
+  const Tensor mine = device.empty({static_cast<std::int64_t>(wanted_here.size()), table.size(1)}, dtype);
+  ops::lookup_forward(device, table, device.from_host(local(wanted_here, owners())), 1, mine);
+  const Tensor answers = sharding_.communicator.exchange_rows(device, mine, wanted, routes.ids, layout_.name());
+  // Answers come owner by owner: back to the order of the ids.
+  Ids answer_of(static_cast<std::size_t>(ids.elements()));
+  std::int64_t answer = 0;
+  for (const std::int64_t asked : joined(routes.positions)) answer_of[asked] = answer++;
+  ops::lookup_forward(device, answers, device.from_host(answer_of), 1, result);
+  return result;
+}
+
+void ShardedUnit::reduce_gradients() {
+  Tensor mine = std::exchange(gradients_, Tensor());
+  const bool is_dense = !mine.empty() || !row_gradients_, is_ordered = sharding_.reduction == Reduction::ordered;
+  const std::vector<RowGradients> rows = exchange_row_gradients(is_dense && is_ordered ? adders() : owners());
+  if (is_dense && mine.empty()) mine = sharding_.device.zeros({master_.elements() * sharding_.communicator.size()});
+  if (!is_ordered)
+    reduce_fast(mine, rows);
+  else if (is_dense)
+    reduce_dense(std::move(mine), rows);
+  else
+    reduce_rows(rows);
+}
+
+ShardedUnit::Division ShardedUnit::owners() const {
+  Division all{std::vector<int>(static_cast<std::size_t>(sharding_.communicator.size())), 1,
+               sharding_.communicator.rank()};
+  std::iota(all.ranks.begin(), all.ranks.end(), 0);
+  return all;
+}
+
+ShardedUnit::Division ShardedUnit::adders() const {
+  if (!groups_add_first()) return owners();
+  const int rank = sharding_.communicator.rank(), size = static_cast<int>(group_size);
+  Division group{std::vector<int>(group_size), sharding_.communicator.size() / group_size, rank % size};
+  std::iota(group.ranks.begin(), group.ranks.end(), rank / size * size);
+  return group;
+}
+
+bool ShardedUnit::groups_add_first() const {
+  const Communicator& communicator = sharding_.communicator;
+  return communicator.nodes() > 1 && communicator.nodes_hold_whole_groups(static_cast<int>(group_size));
+}
+
+void ShardedUnit::reduce_dense(Tensor mine, const std::vector<RowGradients>& rows) {
+  const std::int64_t first = sharding_.first_micro_batch;
+  if (sharding_.communicator.size() == 1) {
+    if (!rows.empty()) add(rows[0], mine);
+    sum_.add(sharding_.device, std::move(mine), first, sharding_.micro_batches);
+    return;
+  }
+  const Division division = adders();
+  const Tensor slices = sharding_.device.empty(mine.shape());
+  Transfer exchange = sharding_.communicator.transport().exchange(mine, slices, layout_.block(),
+                                                                  {division.ranks, division.ranks}, layout_.name());
+  sharding_.overlap.add_later([this, slices, rows, first, exchange]() mutable {
+    exchange.finish();
+    if (groups_add_first())
+      add_groups(slices, rows, first);
+    else
+      add_leaves(slices, rows, first);
+  });
+}
+
+void ShardedUnit::add_leaves(const Tensor& slices, const std::vector<RowGradients>& rows, std::int64_t first) {
+  for (std::int64_t r = 0; r < sharding_.communicator.size(); ++r) {
+    const Tensor leaf = slices.slice(r * master_.elements(), master_.shape());
+    if (!rows.empty()) add(rows[r], leaf);
+    sum_.add(sharding_.device, leaf, first + r, sharding_.micro_batches);
+  }
+}
+
+void ShardedUnit::add_groups(const Tensor& slices, const std::vector<RowGradients>& rows, std::int64_t first) {
+  Device& device = sharding_.device;
+  const Division group = adders();
+  const std::int64_t elements = group.shards * master_.elements(), groups = sharding_.communicator.size() / group_size;
+  OrderedSum group_sum;  // for the owners of this rank's shards, one after another
+  for (std::int64_t m = 0; m < group_size; ++m) {
+    const Tensor leaf = slices.slice(m * elements, {elements});
+    if (!rows.empty()) add(rows[m], leaf);
+    group_sum.add(device, leaf, m, group_size);
+  }
+  Transport::Peers peers;  // this rank's owners; and who has added up for this rank, in each group
+  for (std::int64_t k = 0; k < groups; ++k) {
+    peers.to.push_back(static_cast<int>(group.place * group.shards + k));
+    peers.from.push_back(static_cast<int>(k * group_size + sharding_.communicator.rank() / group.shards));
+  }
+  const Tensor sums = device.empty({elements});
+  Transfer exchange =
+      sharding_.communicator.transport().exchange(group_sum.total(), sums, layout_.block(), peers, layout_.name());
+  sharding_.overlap.add_later([this, sums, first, groups, exchange]() mutable {
+    exchange.finish();
+    for (std::int64_t k = 0; k < groups; ++k)
+      sum_.add_group(sharding_.device, sums.slice(k * master_.elements(), master_.shape()), first / group_size + k);
+  });
+}
+
+void ShardedUnit::reduce_rows(const std::vector<RowGradients>& rows) {
+  for (std::int64_t r = 0; r < std::ssize(rows); ++r)
+    sum_.add_rows(sharding_.device, rows[r], as_table(master_).shape(), sharding_.first_micro_batch + r,
+                  sharding_.micro_batches);
+}
+
+void ShardedUnit::reduce_fast(const Tensor& mine, const std::vector<RowGradients>& rows) {
+  const std::int64_t ranks = sharding_.communicator.size();
+  Tensor sum = sharding_.device.zeros(master_.shape());
+  if (!mine.empty()) sharding_.communicator.reduce_scatter(mine, sum, layout_.name());
+  for (const RowGradients& from_rank : rows) add(from_rank, sum);
+  sum_.add(sharding_.device, std::move(sum), sharding_.first_micro_batch / ranks, sharding_.micro_batches / ranks);
+}
+
+std::vector<RowGradients> ShardedUnit::exchange_row_gradients(const Division& division) {
+  if (!row_gradients_) return {};
+  const RowGradients mine = *std::exchange(row_gradients_, std::nullopt);
+  Device& device = sharding_.device;
+  const Routes routes = route(mine.ids, mine.skip, division);
+  const Ids positions = joined(routes.positions);
+  const Tensor sent = device.empty({static_cast<std::int64_t>(positions.size()), mine.gradients.size(1)});
+  ops::lookup_forward(device, mine.gradients, device.from_host(positions), mine.factor, sent);
+
+  const std::vector<Ids> ids =
+      routes.ids.size() == 1 ? routes.ids : sharding_.communicator.exchange(routes.ids, layout_.name());
+  const Tensor received =
+      ids.size() == 1 ? sent : sharding_.communicator.exchange_rows(device, sent, routes.ids, ids, layout_.name());
+  std::vector<RowGradients> by_rank;
+  std::int64_t begin = 0;
+  for (const int rank : division.ranks) {
+    const Ids& from_rank = ids[rank];
+    const auto count = static_cast<std::int64_t>(from_rank.size()), width = received.size(1);
+    by_rank.push_back({device.from_host(local(from_rank, division)), received.slice(begin * width, {count, width})});
+    begin += count;
+  }
+  return by_rank;
+}
+
+void ShardedUnit::add(const RowGradients& rows, const Tensor& shards) {
+  ops::lookup_backward(sharding_.device, rows.gradients, rows.ids, rows.factor, rows.skip, as_table(shards));
+}
+
+Tensor ShardedUnit::as_table(const Tensor& shards) const {
+  MTP_ASSERT(layout_.is_table());
+  const std::int64_t width = layout_.members()[0].shape[1];
+  return shards.view({shards.elements() / width, width});
+}
+
+ShardedUnit::Routes ShardedUnit::route(const Tensor& ids, std::int64_t skip, const Division& division) const {
+  const Ids host = sharding_.device.ids_to_host(ids);
+  const std::int64_t rows_of_rank = rows_of_shard() * division.shards;
+  Routes routes{std::vector<Ids>(sharding_.communicator.size()), std::vector<Ids>(sharding_.communicator.size())};
+  for (std::size_t i = 0; i < host.size(); ++i) {
+    if (host[i] == skip) continue;
+    MTP_ASSERT(host[i] >= 0 && host[i] < layout_.members()[0].shape[0]);
+    const int rank = division.ranks[host[i] / rows_of_rank];
+    routes.ids[rank].push_back(host[i]);
+    routes.positions[rank].push_back(static_cast<std::int64_t>(i));
+  }
+  return routes;
+}
+
+ShardedUnit::Ids ShardedUnit::local(Ids ids, const Division& division) const {
+  const std::int64_t first = rows_of_shard() * division.shards * division.place;
+  for (std::int64_t& id : ids) id -= first;
+  return ids;
+}
+
+std::vector<ShardedUnit::Piece> ShardedUnit::pieces(int rank) const {
+  const std::int64_t begin = rank * master_.elements(), end = begin + master_.elements();
+  std::vector<Piece> pieces;
+  for (std::size_t i = 0; i < layout_.members().size(); ++i) {
+    const UnitLayout::Member& member = layout_.members()[i];
+    const std::int64_t from = std::max(begin, member.offset), to = std::min(end, member.offset + member.elements());
+    if (from < to) pieces.push_back({i, from - member.offset, to - from, from - begin});
+  }
+  return pieces;
+}
+
+const Tensor& ShardedUnit::in_compute_dtype() {
+  if (master_.dtype() == sharding_.compute_dtype) return master_;
+  if (rounded_.empty()) {
+    rounded_ = sharding_.device.empty(master_.shape(), sharding_.compute_dtype);
+    ops::convert(sharding_.device, master_, rounded_);
+  }
+  return rounded_;
+}
+
+Tensor ShardedUnit::gather(const Tensor& shard) const {
+  if (sharding_.communicator.size() == 1) return shard;
+  const Tensor whole = sharding_.device.empty({shard.elements() * sharding_.communicator.size()}, shard.dtype());
+  sharding_.communicator.gather(shard, whole, layout_.block(), layout_.name());
+  return whole;
+}
+
+void fill(Device& device, const Tensor& shard, const ShardedUnit::Piece& piece,
+          const std::function<void(std::int64_t begin, std::span<float> values)>& read) {
+  constexpr std::int64_t most = std::int64_t{1} << 24;  // elements that are in memory twice
+  for (std::int64_t done = 0; done < piece.elements; done += most) {
+    const Shape count{std::min(most, piece.elements - done)};
+    std::vector<float> values(static_cast<std::size_t>(count[0]));
+    read(piece.begin + done, values);
+    device.copy(device.from_host(values, count, shard.dtype()), shard.slice(piece.position + done, count));
+  }
+}
+
+Tensor ShardedUnit::member(const Tensor& whole, std::size_t index) const {
+  const UnitLayout::Member& member = layout_.members()[index];
+  return whole.slice(member.offset, member.shape);
+}
+
+}  // namespace mtp::parallel
