@@ -35,7 +35,7 @@ PairOnDisk::PairOnDisk(const parallel::Communicator& communicator, const hf::Pre
   const std::int64_t job = communicator.max(communicator.is_first() ? getpid() : 0, "the name of the job");
   path_ = directory / fmt::format("mtp-bench-step-{}", job);
   parallel::agree(communicator, "the writing of a random pair", [&] {
-    if (is_writer_) hf::make_pair(shape, 0, path_);
+    if (is_writer_) model::make_pair(shape, 0, path_);
   });
 }
 
@@ -57,7 +57,7 @@ JointStep::JointStep(const parallel::Communicator& communicator, Device& device,
                 0,
                 settings.train.compute_dtype == ComputeType::bf16 ? DType::bf16 : DType::f32},
       parameters_(pair_.table, sharding_),
-      joint_(device, settings_, pair_, parameters_),
+      joint_(device, settings_, pair_),
       optimizer_(settings_.optimizer, settings_.run.seed, device, communicator, parameters_.units()),
       sequences_({length}) {
   parameters_.load(pair_, device);

@@ -4,9 +4,9 @@
 #include <filesystem>
 #include <vector>
 
-#include "mtp/hf/make_pair.h"
-#include "mtp/hf/pair.h"
 #include "mtp/model/joint.h"
+#include "mtp/model/make_pair.h"
+#include "mtp/model/pair.h"
 #include "mtp/parallel/communicator.h"
 #include "mtp/train/optimizer.h"
 
@@ -62,7 +62,7 @@ class JointStep {
   const parallel::Communicator& communicator_;
   Settings settings_;
   std::int64_t length_;
-  hf::Pair pair_;
+  model::Pair pair_;
   parallel::Sharding sharding_;
   model::Parameters parameters_;
   model::Joint joint_;

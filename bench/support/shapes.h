@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <string>
 
-#include "mtp/hf/make_pair.h"
+#include "mtp/model/make_pair.h"
 
 namespace mtp::bench {
 

@@ -90,7 +90,7 @@ Settings settings_of(const CommandLine& line) {
   return settings;
 }
 
-std::vector<std::vector<std::int64_t>> read_prompts(const CommandLine& line, const hf::Pair& pair) {
+std::vector<std::vector<std::int64_t>> read_prompts(const CommandLine& line, const model::Pair& pair) {
   const data::PromptsFile file(line.prompts);
   const hf::TextConfig& base = pair.base_config.text;
   const std::string name = line.prompts.string();
@@ -153,7 +153,7 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
   const Settings settings = settings_of(*line);
   check_file("json", line->json);
   check_file("logits", line->logits);
-  hf::Pair pair(settings);
+  model::Pair pair(settings);
   pair.table.freeze();
   const auto prompts = read_prompts(*line, pair);
   decode::Options options{.drafts = line->drafts,

@@ -17,8 +17,8 @@
 #include "mtp/data/data_file.h"
 #include "mtp/hf/config.h"
 #include "mtp/hf/safetensors.h"
-#include "mtp/hf/tensor_table.h"
 #include "mtp/hf/vocabulary.h"
+#include "mtp/model/pair.h"
 #include "print_line.h"
 #include "program.h"
 
@@ -85,11 +85,11 @@ void inspect_model(const fs::path& directory) {
   const auto files = hf::TensorFiles::open(directory);
   if (is_drafter) {
     const hf::DrafterConfig drafter = hf::read_drafter_config(directory);
-    hf::check_shapes(files, hf::tensors_of(drafter));
+    model::check_shapes(files, model::tensors_of(drafter));
     print_drafter(drafter);
   } else {
     const hf::BaseConfig base = hf::read_base_config(directory);
-    hf::check_shapes(files, hf::tensors_of(base));
+    model::check_shapes(files, model::tensors_of(base));
     print_base(base);
   }
   print_tensors(files);

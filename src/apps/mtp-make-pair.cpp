@@ -8,7 +8,7 @@
 #include <string>
 
 #include "mtp/core/error.h"
-#include "mtp/hf/make_pair.h"
+#include "mtp/model/make_pair.h"
 #include "program.h"
 
 namespace {
@@ -40,7 +40,7 @@ int make_pair(int argc, char** argv) {
   options.add_options()("seed", po::value(&seed)->default_value(seed), "of the random weights, at least 0");
   if (!mtp::apps::parse(argc, argv, options)) return 0;
   if (seed < 0) throw mtp::UsageError("option --seed: {} is below 0", seed);
-  mtp::hf::make_pair(find_preset(preset), static_cast<std::uint64_t>(seed), out);
+  mtp::model::make_pair(find_preset(preset), static_cast<std::uint64_t>(seed), out);
   std::cout << out.string() << "\n";
   return 0;
 }

@@ -17,7 +17,7 @@
 #include "mtp/hf/config.h"
 #include "mtp/hf/model_files.h"
 #include "mtp/hf/safetensors.h"
-#include "mtp/hf/tensor_table.h"
+#include "mtp/model/pair.h"
 
 namespace mtp::checkpoint {
 
@@ -96,10 +96,10 @@ class StoredModel {
 void say_what_is_missing(const State& state) {
   const fs::path source = state.directory() / "source" / "base";
   const std::vector<SourceTensor> held = read_source_tensors(source);
-  const auto is_held = [&](const hf::TensorEntry& tensor) {
+  const auto is_held = [&](const model::TensorRecord& tensor) {
     return std::ranges::any_of(held, [&](const SourceTensor& other) { return other.entry.name == tensor.name; });
   };
-  const auto all = hf::tensors_of(hf::read_base_config(source));
+  const auto all = model::tensors_of(hf::read_base_config(source));
   if (!std::ranges::all_of(all, is_held))
     spdlog::info(
         "the base came without k_proj, v_proj and k_norm of the layers that share keys and values; its export "

@@ -17,7 +17,7 @@ namespace {
 constexpr const char* table_name = "tensors.json";
 
 void store_model(const std::string& model, const fs::path& directory, const hf::TensorFiles& files,
-                 const hf::TensorTable& table, const fs::path& to) {
+                 const model::TensorTable& table, const fs::path& to) {
   fs::create_directories(to);
   for (const fs::path& file : side_files(directory)) {
     fs::create_directories((to / file).parent_path());
@@ -26,10 +26,10 @@ void store_model(const std::string& model, const fs::path& directory, const hf::
 
   Json tensors = Json::array();
   std::vector<hf::TensorEntry> carried;
-  for (const hf::TensorInfo& tensor : table.tensors()) {
+  for (const model::TensorInfo& tensor : table.tensors()) {
     if (!tensor.name.starts_with(model + ".")) continue;
     const std::string name = tensor.name.substr(model.size() + 1);
-    const bool is_carried = tensor.role == hf::Role::carried;
+    const bool is_carried = tensor.role == model::Role::carried;
     tensors.push_back({{"name", name}, {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"carried", is_carried}});
     if (is_carried) carried.push_back({name, tensor.dtype, tensor.shape});
   }
@@ -78,7 +78,7 @@ std::vector<fs::path> side_files(const fs::path& directory) {
   return files;
 }
 
-Manifest store_source(const hf::Pair& pair, const fs::path& run_dir) {
+Manifest store_source(const model::Pair& pair, const fs::path& run_dir) {
   fs::remove_all(run_dir / "source");
   store_model("base", pair.base_directory, pair.base_files, pair.table, run_dir / "source" / "base");
   store_model("drafter", pair.drafter_directory, pair.drafter_files, pair.table, run_dir / "source" / "drafter");
@@ -117,8 +117,8 @@ std::vector<SourceTensor> read_source_tensors(const fs::path& model_source) {
   return tensors;
 }
 
-hf::Pair open_source(const Settings& settings, const fs::path& source) {
-  return hf::Pair(settings, source / "base", source / "drafter", open_tensors);
+model::Pair open_source(const Settings& settings, const fs::path& source) {
+  return model::Pair(settings, source / "base", source / "drafter", open_tensors);
 }
 
 }  // namespace mtp::checkpoint

@@ -18,13 +18,13 @@ Cache::Cache(Device& device, const hf::TextConfig& config, std::int64_t position
   }
 }
 
-void Cache::keep(int layer, const model::KeyValue& rows) {
+void Cache::keep(int layer, const KeyValue& rows) const {
   const Layer& held = layers_[static_cast<std::size_t>(layer)];
   ops::put_in_ring(device_, start_, rows.key.data, held.key);
   ops::put_in_ring(device_, start_, rows.value.data, held.value);
 }
 
-model::KeyValue Cache::ring(int layer) const {
+KeyValue Cache::ring(int layer) const {
   const Layer& held = layers_[static_cast<std::size_t>(layer)];
   return {{held.key}, {held.value}};
 }

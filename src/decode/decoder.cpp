@@ -25,13 +25,12 @@ Settings::Drafter serving(const Options& options) {
 }
 
 /// Bytes of the base's parameters without the per-layer table, of which a forward reads single rows.
-std::int64_t bytes_of_base(const model::Parameters& parameters) {
-  std::int64_t bytes = 0;
-  for (const parallel::ShardedUnit* unit : parameters.units_of("base."))
-    for (const auto& member : unit->layout().members())
-      if (!member.name.ends_with(".embed_tokens_per_layer.weight"))
-        bytes += member.elements() * static_cast<std::int64_t>(size_of(unit->compute_dtype()));
-  return bytes;
+std::int64_t bytes_of_base(const model::Pair& pair, DType dtype) {
+  const auto& table = pair.base.per_layer_embedding();
+  std::int64_t elements = table ? -num_elements(table->shape()) : 0;
+  for (const model::TensorRecord& tensor : pair.base.tensors())
+    if (!tensor.unit.empty()) elements += num_elements(tensor.shape);
+  return elements * static_cast<std::int64_t>(size_of(dtype));
 }
 
 void check(std::span<const std::int64_t> choices) {
@@ -45,15 +44,13 @@ std::int64_t Completion::accepted() const {
   return std::accumulate(accepted_at.begin(), accepted_at.end(), std::int64_t{0});
 }
 
-Decoder::Decoder(Device& device, const hf::Pair& pair, const model::Parameters& parameters, Options options)
+Decoder::Decoder(Device& device, const model::Pair& pair, const model::Parameters& parameters, Options options)
     : device_(device),
       options_(std::move(options)),
-      config_(pair.base_config.text),
+      pair_(pair),
+      alignment_(pair.drafter.alignment(serving(options_))),
       dtype_(parameters.units().front()->compute_dtype()),
-      bytes_per_forward_(bytes_of_base(parameters)),
-      base_(pair.base_config, pair.base_layer_scalars, parameters),
-      drafter_(pair.drafter_config, serving(options_), pair.drafter_layer_scalars, model::token_ordering(device, pair),
-               parameters) {
+      bytes_per_forward_(bytes_of_base(pair, dtype_)) {
   // The weights must not be rounded within a replay, whose memory is not kept.
   for (const auto& unit : parameters.units()) MTP_ASSERT(unit->master().dtype() == unit->compute_dtype());
 }
@@ -70,7 +67,7 @@ Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_dra
   completion.accepted_at.resize(static_cast<std::size_t>(most_drafts));
   Ids& output = completion.output_ids;
 
-  steps.read(base_.looked_up(prompt));
+  steps.read(pair_.base.looked_up(prompt));
   output = {steps.choice()};  // the last token has no keys and values yet: they come with the next forward
   check(output);
   completion.target_forwards = 1;
@@ -83,7 +80,7 @@ Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_dra
     const Ids drafts = count == 0 ? Ids() : until_end(steps.draft(positions - 1, row, output.back(), count));
     Ids ids{output.back()};
     ids.insert(ids.end(), drafts.begin(), drafts.end());
-    const Ids choices = steps.verify(positions, base_.looked_up(ids));
+    const Ids choices = steps.verify(positions, pair_.base.looked_up(ids));
     check(choices);
     const Ids tokens = given(drafts, choices);
     const auto accepted = static_cast<std::int64_t>(tokens.size()) - 1;
@@ -99,14 +96,16 @@ Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_dra
 }
 
 std::vector<float> Decoder::logits_after(std::span<const std::int64_t> prompt) const {
-  const Tensor last_1H = steps(static_cast<std::int64_t>(prompt.size())).read(base_.looked_up(prompt));
-  Graph g(device_, {.recording = false, .recompute = false, .rowwise = true});
-  const Graph::Scope table = g.scope(*base_.embedding().group);
-  const Tensor all = device_.empty({1, config_.vocab_size});
-  ops::rowwise_linear(device_, last_1H, {base_.embedding().value()}, {all});
-  std::vector<float> logits(static_cast<std::size_t>(config_.vocab_size));
+  const Tensor last_1H = steps(static_cast<std::int64_t>(prompt.size())).read(pair_.base.looked_up(prompt));
+  const Parameter& embedding = pair_.base.embedding();
+  embedding.group().acquire();
+  const std::int64_t vocabulary = embedding.shape()[0];
+  const Tensor all = device_.empty({1, vocabulary});
+  ops::rowwise_linear(device_, last_1H, {embedding.value()}, {all});
+  embedding.group().release();
+  std::vector<float> logits(static_cast<std::size_t>(vocabulary));
   device_.to_host(all, logits);
-  if (const float cap = config_.final_logit_softcapping.value_or(0); cap > 0)
+  if (const float cap = pair_.base.soft_cap(); cap > 0)
     for (float& logit : logits) logit = cap * std::tanh(logit / cap);
   return logits;
 }
@@ -115,7 +114,7 @@ Steps& Decoder::steps(std::int64_t positions) const {
   constexpr std::int64_t granularity = 256;  // so that texts of similar lengths share replays
   if (steps_ == nullptr || steps_->positions() < positions) {
     steps_ = nullptr;
-    steps_ = std::make_unique<Steps>(device_, config_, base_, drafter_, dtype_,
+    steps_ = std::make_unique<Steps>(device_, pair_, alignment_, dtype_,
                                      (positions + granularity - 1) / granularity * granularity, options_.drafts + 1);
   }
   return *steps_;

@@ -1,13 +1,12 @@
 #include "steps.h"
 
+#include "mtp/decode/rowwise_graph.h"
 #include "mtp/ops/embedding.h"
 #include "mtp/ops/rowwise.h"
 
 namespace mtp::decode {
 
 namespace {
-
-constexpr Graph::Options rowwise{.recording = false, .recompute = false, .rowwise = true};
 
 /// The first rows of a matrix, or elements of a vector.
 Tensor first_of(const Tensor& x, std::int64_t rows) {
@@ -18,36 +17,38 @@ Tensor first_of(const Tensor& x, std::int64_t rows) {
 
 }  // namespace
 
-Steps::Steps(Device& device, const hf::TextConfig& config, const model::BaseModel& base, const model::Drafter& drafter,
-             DType dtype, std::int64_t positions, std::int64_t most_rows)
+Steps::Steps(Device& device, const model::Pair& pair, const model::RoundAlignment& alignment, DType dtype,
+             std::int64_t positions, std::int64_t most_rows)
     : device_(device),
-      base_(base),
-      drafter_(drafter),
-      cache_(device, config, positions, most_rows, dtype),
+      base_(pair.base),
+      drafter_(pair.drafter),
+      alignment_(alignment),
+      cache_(device, pair.base_config.text, positions, most_rows, dtype),
       position_(device.empty({1}, DType::i64)),
       row_(device.empty({1}, DType::i64)),
       ids_(device.empty({most_rows}, DType::i64)),
-      hidden_(device.empty({most_rows, config.hidden_size}, dtype)),
+      hidden_(device.empty({most_rows, pair.base_config.text.hidden_size}, dtype)),
       choices_(device.empty({most_rows}, DType::i64)) {
+  if (const auto& ordering = drafter_.token_ordering(); !ordering.empty()) token_ordering_ = device.from_host(ordering);
+  const hf::TextConfig& config = pair.base_config.text;
   for (int i = 0; i < config.num_hidden_layers; ++i)
-    if (const hf::LayerShape& shape = config.layer(i); shape.is_store)
-      (shape.is_sliding ? stores_.sliding : stores_.full) = cache_.ring(i);
+    if (const hf::LayerShape& shape = config.layer(i); shape.is_store) stores_.of(shape) = cache_.ring(i);
 }
 
 Tensor Steps::read(std::span<const std::int64_t> prompt) {
   const auto rows = static_cast<std::int64_t>(prompt.size());
-  Graph g(device_, {.recording = false});
-  const Graph::Scope table = g.scope(*base_.embedding().group);
-  const Tensor ids = device_.from_host(prompt);
-  const Tensor hidden_TH = base_.forward(g, ops::Sequences({rows}), ids, cache_).hidden_TH.data;
+  const ops::Sequences sequences({rows});
+  PromptGraph g(device_, sequences, cache_);
+  const Graph::Scope table = g.scope(base_.embedding().group());
+  const Tensor hidden_TH = base_.forward(g, Tokens::on_device(device_.from_host(prompt))).hidden_TH.data;
   const std::int64_t width = hidden_TH.size(1);
   device_.copy(hidden_TH.slice((rows - 1) * width, {1, width}), first_of(hidden_, 1));
   return first_of(hidden_, 1);
 }
 
 std::int64_t Steps::choice() {
-  Graph g(device_, {.recording = false});
-  const Graph::Scope table = g.scope(*base_.embedding().group);
+  RowwiseGraph g(device_, position_, cache_);
+  const Graph::Scope table = g.scope(base_.embedding().group());
   choose(1);
   std::int64_t token = -1;
   device_.to_host(first_of(choices_, 1), {&token, 1});
@@ -76,10 +77,9 @@ Steps::Ids Steps::run(std::map<std::int64_t, Replay>& replays, std::int64_t size
 }
 
 void Steps::queue_verify(std::int64_t rows) {
-  Graph g(device_, rowwise);
-  const Graph::Scope table = g.scope(*base_.embedding().group);
-  const auto sequences = ops::Sequences::continuing(position_, rows);
-  const model::BaseOutput out = base_.forward(g, sequences, first_of(ids_, rows), cache_);
+  RowwiseGraph g(device_, position_, cache_);
+  const Graph::Scope table = g.scope(base_.embedding().group());
+  const model::BaseOutput out = base_.forward(g, Tokens::on_device(first_of(ids_, rows)));
   device_.copy(out.hidden_TH.data, first_of(hidden_, rows));
   choose(rows);
 }
@@ -89,23 +89,22 @@ void Steps::choose(std::int64_t rows) {
 }
 
 void Steps::queue_draft(std::int64_t count) {
-  Graph g(device_, rowwise);
+  RowwiseGraph g(device_, position_, cache_);
   const std::vector<Graph::Scope> opened = drafter_.open(g);
-  const auto last_position = ops::Sequences::continuing(position_, 1);
   const Tensor head = drafter_.embedding().value();
-  Value state_1H = g.constant(device_.empty({1, hidden_.size(1)}, hidden_.dtype()));
+  const Value state_1H = g.constant(device_.empty({1, hidden_.size(1)}, hidden_.dtype()));
   ops::lookup_forward(device_, hidden_, row_, 1, state_1H.data);
-  Tensor token = first_of(ids_, 1);
-  for (std::int64_t round = 0; round < count; ++round) {
-    const Value hidden_1D = drafter_.round(g, last_position, base_.embed(g, token), state_1H, stores_);
-    token = choices_.slice(round, {1});
+  const auto tokens = [&](std::int64_t round) {
+    return base_.embed(g, Tokens::on_device(round == 0 ? first_of(ids_, 1) : choices_.slice(round - 1, {1})));
+  };
+  drafter_.run_rounds(g, alignment_, count, state_1H, stores_, tokens, [&](std::int64_t round, const Value& hidden_1D) {
+    const Tensor choice = choices_.slice(round, {1});
     // A drafter may be broken without a harm to the text: it then drafts token 0.
     if (drafter_.serving_head() == Head::dense)
-      ops::rowwise_choice(device_, hidden_1D.data, head, 0, token);
+      ops::rowwise_choice(device_, hidden_1D.data, head, 0, choice);
     else
-      ops::rowwise_masked_choice(device_, drafter_.masked_head(), hidden_1D.data, head, token);
-    if (round + 1 < count) state_1H = drafter_.next_state(g, hidden_1D);
-  }
+      ops::rowwise_masked_choice(device_, drafter_.masked_head(token_ordering_), hidden_1D.data, head, choice);
+  });
 }
 
 }  // namespace mtp::decode

@@ -5,8 +5,7 @@
 #include <vector>
 
 #include "mtp/decode/cache.h"
-#include "mtp/model/base_model.h"
-#include "mtp/model/drafter.h"
+#include "mtp/model/pair.h"
 #include "mtp/tensor/replay.h"
 
 namespace mtp::decode {
@@ -17,9 +16,10 @@ class Steps {
  public:
   using Ids = std::vector<std::int64_t>;
 
-  /// For texts of up to `positions`, of which a step verifies up to `most_rows`.
-  Steps(Device& device, const hf::TextConfig& config, const model::BaseModel& base, const model::Drafter& drafter,
-        DType dtype, std::int64_t positions, std::int64_t most_rows);
+  /// For texts of up to `positions`, of which a step verifies up to `most_rows`. What is passed by reference must
+  /// outlive it.
+  Steps(Device& device, const model::Pair& pair, const model::RoundAlignment& alignment, DType dtype,
+        std::int64_t positions, std::int64_t most_rows);
   Steps(const Steps&) = delete;
   Steps& operator=(const Steps&) = delete;
 
@@ -44,8 +44,10 @@ class Steps {
   Device& device_;
   const model::BaseModel& base_;
   const model::Drafter& drafter_;
+  const model::RoundAlignment& alignment_;
+  Tensor token_ordering_;  // [V] int64; empty without centroids
   Cache cache_;
-  model::BaseOutput stores_;  // the rings that the drafter attends to
+  model::Stores stores_;  // the rings that the drafter attends to
 
   // What steps read and write:
   Tensor position_;  // [1] int64: of the first row

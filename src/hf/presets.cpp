@@ -1,4 +1,4 @@
-#include "mtp/hf/make_pair.h"
+#include "mtp/hf/presets.h"
 
 #include <algorithm>
 #include <cstdint>

@@ -11,13 +11,13 @@ namespace mtp::parallel {
 
 namespace {
 
-/// The different ids in the order of their first place, and for each id its place among them.
-std::pair<std::vector<std::int64_t>, std::vector<std::int64_t>> distinct(const Device& device, const Tensor& ids) {
+/// The different rows in the order of their first place, and for each one its place among them.
+std::pair<std::vector<std::int64_t>, std::vector<std::int64_t>> distinct(std::span<const std::int64_t> rows) {
   std::vector<std::int64_t> different, place;
   std::unordered_map<std::int64_t, std::int64_t> seen;
-  for (const std::int64_t id : device.ids_to_host(ids)) {
-    const auto [found, is_new] = seen.insert({id, static_cast<std::int64_t>(different.size())});
-    if (is_new) different.push_back(id);
+  for (const std::int64_t row : rows) {
+    const auto [found, is_new] = seen.insert({row, static_cast<std::int64_t>(different.size())});
+    if (is_new) different.push_back(row);
     place.push_back(found->second);
   }
   return {different, place};
@@ -47,10 +47,10 @@ void OrderedSum::add_rows(Device& device, const RowGradients& leaf, const Shape&
     sum = device.zeros({num_elements(table)});
   }
   // The leaf's rows are summed by themselves first: a leaf has the same bits wherever it is added.
-  const auto [rows, row_of] = distinct(device, leaf.ids);
+  const auto [rows, row_of] = distinct(leaf.rows);
   const Tensor compact = device.zeros({static_cast<std::int64_t>(rows.size()), table[1]});
-  ops::lookup_backward(device, leaf.gradients, device.from_host(row_of), leaf.factor, -1, compact);
-  ops::lookup_backward(device, compact, device.from_host(rows), 1, leaf.skip, sum.view(table));
+  ops::lookup_backward(device, leaf.gradients, device.from_host(row_of), 1, -1, compact);
+  ops::lookup_backward(device, compact, device.from_host(rows), 1, -1, sum.view(table));
   end_group(device, index, count);
 }
 

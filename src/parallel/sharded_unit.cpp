@@ -105,28 +105,28 @@ Tensor ShardedUnit::gradient(std::size_t index) {
   return member(gradients_, index);
 }
 
-void ShardedUnit::add_row_gradients(const RowGradients& rows) {
-  MTP_ASSERT(trained() && !row_gradients_);
-  row_gradients_ = rows;
+void ShardedUnit::add_row_gradients(const Tokens& tokens, const Tensor& gradients, float factor) {
+  MTP_ASSERT(trained() && !token_gradients_);
+  token_gradients_ = {tokens, gradients, factor};
 }
 
-Tensor ShardedUnit::rows(const Tensor& ids) {
+Tensor ShardedUnit::rows(const Tokens& tokens) {
   Device& device = sharding_.device;
   const Tensor table = as_table(master_);
   const DType dtype = sharding_.compute_dtype;
-  const Tensor result = device.empty({ids.elements(), table.size(1)}, dtype);
+  const Tensor result = device.empty({tokens.ids.elements(), table.size(1)}, dtype);
   if (sharding_.communicator.size() == 1) {
-    ops::lookup_forward(device, table, ids, 1, result);
+    ops::lookup_forward(device, table, tokens.ids, 1, result);
     return result;
   }
-  const Routes routes = route(ids, -1, owners());
+  const Routes routes = route(tokens.host, -1, owners());
   const std::vector<Ids> wanted = sharding_.communicator.exchange(routes.ids, layout_.name());
   const Ids wanted_here = joined(wanted);
   const Tensor mine = device.empty({static_cast<std::int64_t>(wanted_here.size()), table.size(1)}, dtype);
   ops::lookup_forward(device, table, device.from_host(local(wanted_here, owners())), 1, mine);
   const Tensor answers = sharding_.communicator.exchange_rows(device, mine, wanted, routes.ids, layout_.name());
   // Answers come owner by owner: back to the order of the ids.
-  Ids answer_of(static_cast<std::size_t>(ids.elements()));
+  Ids answer_of(tokens.host.size());
   std::int64_t answer = 0;
   for (const std::int64_t asked : joined(routes.positions)) answer_of[asked] = answer++;
   ops::lookup_forward(device, answers, device.from_host(answer_of), 1, result);
@@ -135,7 +135,7 @@ Tensor ShardedUnit::rows(const Tensor& ids) {
 
 void ShardedUnit::reduce_gradients() {
   Tensor mine = std::exchange(gradients_, Tensor());
-  const bool is_dense = !mine.empty() || !row_gradients_, is_ordered = sharding_.reduction == Reduction::ordered;
+  const bool is_dense = !mine.empty() || !token_gradients_, is_ordered = sharding_.reduction == Reduction::ordered;
   const std::vector<RowGradients> rows = exchange_row_gradients(is_dense && is_ordered ? adders() : owners());
   if (is_dense && mine.empty()) mine = sharding_.device.zeros({master_.elements() * sharding_.communicator.size()});
   if (!is_ordered)
@@ -234,10 +234,11 @@ void ShardedUnit::reduce_fast(const Tensor& mine, const std::vector<RowGradients
 }
 
 std::vector<RowGradients> ShardedUnit::exchange_row_gradients(const Division& division) {
-  if (!row_gradients_) return {};
-  const RowGradients mine = *std::exchange(row_gradients_, std::nullopt);
+  if (!token_gradients_) return {};
+  const TokenGradients mine = *std::exchange(token_gradients_, std::nullopt);
   Device& device = sharding_.device;
-  const Routes routes = route(mine.ids, mine.skip, division);
+  const std::span<const std::int64_t> all = mine.tokens.host;
+  const Routes routes = route(all.first(mine.tokens.count()), mine.tokens.fill, division);
   const Ids positions = joined(routes.positions);
   const Tensor sent = device.empty({static_cast<std::int64_t>(positions.size()), mine.gradients.size(1)});
   ops::lookup_forward(device, mine.gradients, device.from_host(positions), mine.factor, sent);
@@ -251,14 +252,15 @@ std::vector<RowGradients> ShardedUnit::exchange_row_gradients(const Division& di
   for (const int rank : division.ranks) {
     const Ids& from_rank = ids[rank];
     const auto count = static_cast<std::int64_t>(from_rank.size()), width = received.size(1);
-    by_rank.push_back({device.from_host(local(from_rank, division)), received.slice(begin * width, {count, width})});
+    by_rank.push_back({local(from_rank, division), received.slice(begin * width, {count, width})});
     begin += count;
   }
   return by_rank;
 }
 
 void ShardedUnit::add(const RowGradients& rows, const Tensor& shards) {
-  ops::lookup_backward(sharding_.device, rows.gradients, rows.ids, rows.factor, rows.skip, as_table(shards));
+  ops::lookup_backward(sharding_.device, rows.gradients, sharding_.device.from_host(rows.rows), 1, -1,
+                       as_table(shards));
 }
 
 Tensor ShardedUnit::as_table(const Tensor& shards) const {
@@ -267,15 +269,15 @@ Tensor ShardedUnit::as_table(const Tensor& shards) const {
   return shards.view({shards.elements() / width, width});
 }
 
-ShardedUnit::Routes ShardedUnit::route(const Tensor& ids, std::int64_t skip, const Division& division) const {
-  const Ids host = sharding_.device.ids_to_host(ids);
+ShardedUnit::Routes ShardedUnit::route(std::span<const std::int64_t> ids, std::int64_t skip,
+                                       const Division& division) const {
   const std::int64_t rows_of_rank = rows_of_shard() * division.shards;
   Routes routes{std::vector<Ids>(sharding_.communicator.size()), std::vector<Ids>(sharding_.communicator.size())};
-  for (std::size_t i = 0; i < host.size(); ++i) {
-    if (host[i] == skip) continue;
-    MTP_ASSERT(host[i] >= 0 && host[i] < layout_.members()[0].shape[0]);
-    const int rank = division.ranks[host[i] / rows_of_rank];
-    routes.ids[rank].push_back(host[i]);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] == skip) continue;
+    MTP_ASSERT(ids[i] >= 0 && ids[i] < layout_.members()[0].shape[0]);
+    const int rank = division.ranks[ids[i] / rows_of_rank];
+    routes.ids[rank].push_back(ids[i]);
     routes.positions[rank].push_back(static_cast<std::int64_t>(i));
   }
   return routes;

@@ -40,8 +40,8 @@ void check_is_new(const Settings& settings) {
 }
 
 /// A checkpoint keeps what is needed of the source pair.
-hf::Pair open_pair(const Settings& settings, const std::optional<Resumption>& from) {
-  if (!from || from->allows("model")) return hf::Pair(settings);
+model::Pair open_pair(const Settings& settings, const std::optional<Resumption>& from) {
+  if (!from || from->allows("model")) return model::Pair(settings);
   return checkpoint::open_source(settings, from->state.directory() / "source");
 }
 

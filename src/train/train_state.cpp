@@ -20,11 +20,11 @@ parallel::Sharding sharding_of(const Settings& settings, Device& device, const p
 
 }  // namespace
 
-TrainState::TrainState(const Settings& settings, const hf::Pair& pair, Device& device,
+TrainState::TrainState(const Settings& settings, const model::Pair& pair, Device& device,
                        const parallel::Communicator& communicator)
     : sharding_(sharding_of(settings, device, communicator)),
       parameters_(pair.table, sharding_),
-      joint_(device, settings, pair, parameters_),
+      joint_(device, settings, pair),
       optimizer_(settings.optimizer, settings.run.seed, device, communicator, parameters_.units()) {}
 
 std::vector<model::LossSums> TrainState::forward_backward(std::span<const data::MicroBatch> mine,

@@ -70,7 +70,7 @@ checkpoint::Manifest Trainer::load(const std::optional<Resumption>& from) {
     parallel::agree(communicator_, "the loading of the pair", [&] {
       state_.parameters().load(inputs_.pair(), device_);
       if (settings().drafter.share_embedding_with_base)
-        state_.parameters().share_embedding_with_base(inputs_.pair().base_config, device_);
+        state_.parameters().share_embedding_with_base(inputs_.pair(), device_);
     });
   if (!communicator_.is_first()) return {};
   if (from) spdlog::info("resumed after step {} from {}", inputs_.first_step(), from->state.directory().string());

@@ -9,6 +9,7 @@
 
 #include "decode/support.h"
 #include "mtp/decode/cache.h"
+#include "mtp/decode/rowwise_graph.h"
 #include "mtp/ops/choice.h"
 #include "mtp/ops/rowwise.h"
 #include "support/error_of.h"
@@ -62,20 +63,24 @@ TEST_P(DecoderTest, TheTokensAreTheSameOnAnyThreads) {
 }
 
 /// The base's final hidden states of a text, as training computes them.
-Tensor hidden_in_training(LoadedPair& loaded, const model::BaseModel& base, const Ids& text) {
-  Graph g(loaded.device, {.recording = false});
-  return base.forward(g, ops::Sequences({static_cast<std::int64_t>(text.size())}), text).hidden_TH.data;
+Tensor hidden_in_training(LoadedPair& loaded, const Ids& text) {
+  const ops::Sequences sequences({static_cast<std::int64_t>(text.size())});
+  Tape g(loaded.device, sequences, {.recording = false});
+  const model::BaseModel& base = loaded.pair.base;
+  return base.forward(g, base.tokens(loaded.device, text)).hidden_TH.data;
 }
 
 /// The same as decoding computes them: a prefill, then `rows` at a time, of which it accepts `accepted`; the rejected
 /// ones had other tokens.   [T - prefill, H]
-std::vector<float> hidden_in_decoding(LoadedPair& loaded, const model::BaseModel& base, const Ids& text,
-                                      std::int64_t prefill, std::int64_t rows, std::int64_t accepted) {
+std::vector<float> hidden_in_decoding(LoadedPair& loaded, const Ids& text, std::int64_t prefill, std::int64_t rows,
+                                      std::int64_t accepted) {
+  const model::BaseModel& base = loaded.pair.base;
   const auto length = static_cast<std::int64_t>(text.size());
   Device& device = loaded.device;
   Cache cache(device, loaded.pair.base_config.text, length + rows, rows, loaded.sharding.compute_dtype);
-  Graph first(device, {.recording = false});
-  base.forward(first, ops::Sequences({prefill}), device.from_host(std::span(text).first(prefill)), cache);
+  const ops::Sequences sequences({prefill});
+  PromptGraph first(device, sequences, cache);
+  base.forward(first, Tokens::on_device(device.from_host(std::span(text).first(prefill))));
   std::vector<float> all;
   for (std::int64_t at = prefill; at < length; at += accepted) {
     Ids ids;
@@ -83,9 +88,8 @@ std::vector<float> hidden_in_decoding(LoadedPair& loaded, const model::BaseModel
       const bool is_text = i < accepted && at + i < length;
       ids.push_back(is_text ? text[at + i] : (7 * at + i) % vocabulary);
     }
-    Graph g(device, {.recording = false, .rowwise = true});
-    const auto sequences = ops::Sequences::continuing(device.from_host({&at, 1}), rows);
-    const Tensor hidden = base.forward(g, sequences, device.from_host(ids), cache).hidden_TH.data;
+    RowwiseGraph g(device, device.from_host({&at, 1}), cache);
+    const Tensor hidden = base.forward(g, Tokens::on_device(device.from_host(ids))).hidden_TH.data;
     std::vector<float> values(static_cast<std::size_t>(hidden.elements()));
     device.to_host(hidden, values);
     const std::int64_t taken = std::min(accepted, length - at) * hidden.size(1);
@@ -95,12 +99,11 @@ std::vector<float> hidden_in_decoding(LoadedPair& loaded, const model::BaseModel
 }
 
 TEST_P(DecoderTest, HiddenStatesHaveTheSameBitsHoweverTheTextIsVerified) {
-  const model::BaseModel base(loaded.pair.base_config, loaded.pair.base_layer_scalars, loaded.parameters);
   const Ids text = prompt(70);
-  const std::vector<float> one_by_one = hidden_in_decoding(loaded, base, text, 11, 1, 1);
+  const std::vector<float> one_by_one = hidden_in_decoding(loaded, text, 11, 1, 1);
   for (const std::int64_t rows : {2, 3, 5, 8})
     for (const std::int64_t accepted : {std::int64_t{1}, rows - 1, rows}) {
-      const std::vector<float> together = hidden_in_decoding(loaded, base, text, 11, rows, accepted);
+      const std::vector<float> together = hidden_in_decoding(loaded, text, 11, rows, accepted);
       ASSERT_EQ(together.size(), one_by_one.size());
       EXPECT_EQ(std::memcmp(together.data(), one_by_one.data(), one_by_one.size() * sizeof(float)), 0)
           << rows << " rows, " << accepted << " accepted";
@@ -109,10 +112,9 @@ TEST_P(DecoderTest, HiddenStatesHaveTheSameBitsHoweverTheTextIsVerified) {
 
 TEST_P(DecoderTest, InBf16TokensAndHiddenStatesAreTheSameHoweverTheTextIsVerified) {
   LoadedPair rounded(test::with_small_vocabulary(GetParam()), 3, {.number = 2, .dtype = DType::bf16});
-  const model::BaseModel base(rounded.pair.base_config, rounded.pair.base_layer_scalars, rounded.parameters);
   const Ids text = prompt(70);
-  const std::vector<float> one_by_one = hidden_in_decoding(rounded, base, text, 11, 1, 1);
-  EXPECT_EQ(hidden_in_decoding(rounded, base, text, 11, 5, 3), one_by_one);
+  const std::vector<float> one_by_one = hidden_in_decoding(rounded, text, 11, 1, 1);
+  EXPECT_EQ(hidden_in_decoding(rounded, text, 11, 5, 3), one_by_one);
 
   std::int64_t accepted = 0;
   for (const std::int64_t length : {1, 40}) {
@@ -128,10 +130,7 @@ TEST_P(DecoderTest, InBf16TokensAndHiddenStatesAreTheSameHoweverTheTextIsVerifie
 TEST_P(DecoderTest, HiddenStatesInBf16AreNearThoseInFp32) {
   LoadedPair rounded(test::with_small_vocabulary(GetParam()), 3, {.number = 2, .dtype = DType::bf16});
   const Ids text = prompt(40);
-  const auto hidden_of = [&](LoadedPair& pair) {
-    return hidden_in_decoding(pair, {pair.pair.base_config, pair.pair.base_layer_scalars, pair.parameters}, text, 11, 3,
-                              2);
-  };
+  const auto hidden_of = [&](LoadedPair& pair) { return hidden_in_decoding(pair, text, 11, 3, 2); };
   const std::vector<float> got = hidden_of(rounded), want = hidden_of(loaded);
   double square = 0, difference = 0;
   for (std::size_t i = 0; i < got.size(); ++i) {
@@ -150,24 +149,23 @@ TEST_P(DecoderTest, BeforeAndAfterALongerTextATextIsTheSame) {
 }
 
 TEST_P(DecoderTest, HiddenStatesAreThoseOfTraining) {
-  const model::BaseModel base(loaded.pair.base_config, loaded.pair.base_layer_scalars, loaded.parameters);
   const Ids text = prompt(70);
-  const Tensor want = hidden_in_training(loaded, base, text);
-  const std::vector<float> got = hidden_in_decoding(loaded, base, text, 11, 3, 2);
+  const Tensor want = hidden_in_training(loaded, text);
+  const std::vector<float> got = hidden_in_decoding(loaded, text, 11, 3, 2);
   const float* expected = want.f32() + 11 * want.size(1);
   // A final hidden state has elements of order one.
   for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 2e-5) << "element " << i;
 }
 
 TEST_P(DecoderTest, TheBaseReadsAnImageTokenAsPad) {
-  hf::BaseConfig config = loaded.pair.base_config;
-  config.special_ids = {2};
-  const model::BaseModel base(config, loaded.pair.base_layer_scalars, loaded.parameters);
+  hf::Preset preset = test::with_small_vocabulary(GetParam());
+  preset.base["image_token_id"] = 2;
+  LoadedPair seeing(preset, 3);
   Ids text = prompt(20);
   ASSERT_GT(std::ranges::count(text, 2), 0);
-  const Tensor got = hidden_in_training(loaded, base, text);
-  std::ranges::replace(text, 2, config.text.pad_token_id);
-  const Tensor want = hidden_in_training(loaded, base, text);
+  const Tensor got = hidden_in_training(seeing, text);
+  std::ranges::replace(text, 2, seeing.pair.base_config.text.pad_token_id);
+  const Tensor want = hidden_in_training(seeing, text);
   EXPECT_EQ(std::memcmp(got.f32(), want.f32(), got.elements() * sizeof(float)), 0);
 }
 
@@ -175,30 +173,29 @@ TEST_P(DecoderTest, TheBaseReadsAnImageTokenAsPad) {
 std::vector<Ids> round_choices(LoadedPair& loaded, const Ids& text, std::int64_t rounds, std::int64_t offset) {
   Settings::Drafter settings;
   settings.position_offset = offset;
-  const hf::Pair& pair = loaded.pair;
+  const auto& [base, drafter] = std::tie(loaded.pair.base, loaded.pair.drafter);
   Device& device = loaded.device;
-  const Tensor ordering = model::token_ordering(device, pair);
-  const model::BaseModel base(pair.base_config, pair.base_layer_scalars, loaded.parameters);
-  const model::Drafter drafter(pair.drafter_config, settings, pair.drafter_layer_scalars, ordering, loaded.parameters);
+  Tensor ordering;
+  if (drafter.serving_head() == Head::masked) ordering = device.from_host(drafter.token_ordering());
 
-  Graph g(device, {.recording = false});
   const ops::Sequences sequences({static_cast<std::int64_t>(text.size())});
-  const model::BaseOutput out = base.forward(g, sequences, text);
+  Tape g(device, sequences, {.recording = false});
+  const model::BaseOutput out = base.forward(g, base.tokens(device, text));
   const std::vector<Graph::Scope> opened = drafter.open(g);
   const Tensor every_row = device.from_host(Ids(text.size(), 0));
-  Value state = out.hidden_TH;
+  const model::RoundAlignment alignment = drafter.alignment(settings);
+  const auto tokens = [&](std::int64_t k) {
+    return g.shift_rows(out.embeddings_TH, out.fill_row_1H, alignment.lead(k));
+  };
   std::vector<Ids> all;
-  for (std::int64_t k = 0; k < rounds; ++k) {
-    const Value tokens = g.shift_rows(out.embeddings_TH, out.pad_row_1H, drafter.lead(k), sequences);
-    const Value hidden = drafter.round(g, sequences, tokens, state, out);
+  drafter.run_rounds(g, alignment, rounds, out.hidden_TH, out.stores, tokens, [&](std::int64_t, const Value& hidden) {
     const Tensor choices = device.empty(every_row.shape(), DType::i64), head = drafter.embedding().value();
     if (drafter.serving_head() == Head::dense)
       ops::projected_choice(device, hidden.data, head, every_row, choices);
     else
-      ops::masked_choice(device, drafter.masked_head(), hidden.data, head, every_row, choices);
+      ops::masked_choice(device, drafter.masked_head(ordering), hidden.data, head, every_row, choices);
     device.to_host(choices, all.emplace_back(text.size()));
-    state = drafter.next_state(g, hidden);
-  }
+  });
   return all;
 }
 
@@ -254,10 +251,12 @@ TEST_P(DecoderTest, OneNewTokenTakesThePrefillOnly) {
 }
 
 TEST_P(DecoderTest, LogitsThatAreNoNumbersAreAnError) {
-  const Parameter norm = loaded.parameters.get("base.model.language_model.norm.weight");
-  norm.group->acquire();
+  const auto& tensors = loaded.pair.base.tensors();
+  const std::string name = "model.language_model.norm.weight";
+  const Parameter norm = std::ranges::find(tensors, name, &model::TensorRecord::name)->parameter;
+  norm.group().acquire();
   std::fill_n(norm.value().f32(), norm.value().elements(), std::nanf(""));
-  norm.group->release();
+  norm.group().release();
   const Decoder decoder = loaded.decoder({.max_new_tokens = 4});
   EXPECT_EQ(mtp::test::error_of([&] { decoder.complete(prompt(3), true); }),
             "the base's logits are not numbers; check its weights");

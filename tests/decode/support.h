@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "mtp/decode/decoder.h"
-#include "mtp/hf/make_pair.h"
+#include "mtp/model/make_pair.h"
 #include "mtp/parallel/sharded_unit.h"
 #include "support/temp_dir.h"
 
@@ -56,13 +56,13 @@ class LoadedPair {
     if (place.kind == Device::Kind::cpu) return Device(place.number);
     return Device::cuda(place.number);
   }
-  hf::Pair make(const hf::Preset& preset, std::uint64_t seed) {
-    hf::make_pair(preset, seed, folder_.path() / "pair");
+  model::Pair make(const hf::Preset& preset, std::uint64_t seed) {
+    model::make_pair(preset, seed, folder_.path() / "pair");
     Settings settings;
     settings.model = {.base = folder_.path() / "pair" / "base", .drafter = folder_.path() / "pair" / "drafter"};
-    return hf::Pair(settings);
+    return model::Pair(settings);
   }
-  static hf::Pair& frozen(hf::Pair& pair) {
+  static model::Pair& frozen(model::Pair& pair) {
     pair.table.freeze();
     return pair;
   }
@@ -73,7 +73,7 @@ class LoadedPair {
  public:
   Device device;
   parallel::Sharding sharding;
-  hf::Pair pair;
+  model::Pair pair;
   model::Parameters parameters;
 };
 

@@ -2,7 +2,8 @@
 
 #include "fuzz/fuzz.h"
 #include "mtp/hf/config.h"
-#include "mtp/hf/tensor_table.h"
+#include "mtp/model/base_model.h"
+#include "mtp/model/drafter.h"
 
 namespace {
 
@@ -23,13 +24,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     fuzz::may_refuse([&] {
       const hf::BaseConfig base = hf::parse_base_config(json, "base");
       use(base.text);
-      hf::tensors_of(base);
+      model::BaseModel(base, {});
       hf::check_fit(base, {});
     });
     fuzz::may_refuse([&] {
       const hf::DrafterConfig drafter = hf::parse_drafter_config(json, "drafter");
       use(drafter.text);
-      hf::tensors_of(drafter);
+      model::Drafter(drafter, 1);
       hf::check_fit({}, drafter);
     });
   });

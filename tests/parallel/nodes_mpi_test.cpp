@@ -54,21 +54,19 @@ class NodesTest : public testing::TestWithParam<Case> {
       for (std::int64_t e = 0; e < rows * width; ++e) values.push_back(gradient(m, e));
       device.copy(device.from_host(values, {rows, width}), unit.gradient(0));
     }
-    if (GetParam().has_rows) unit.add_row_gradients(row_gradients(device, m));
+    if (GetParam().has_rows) give_row_gradients(device, unit, m);
     unit.reduce_gradients();
   }
 
   /// Some rows twice, the skipped one among them, from all over the table.
-  static RowGradients row_gradients(Device& device, std::int64_t m) {
+  static void give_row_gradients(Device& device, ShardedUnit& unit, std::int64_t m) {
     std::vector<std::int64_t> ids{3, 0, rows - 1, 17, 17};
     for (std::int64_t i = 0; i < 20 + m; ++i) ids.push_back((i * 131 + m * 37) % rows);
     std::vector<float> gradients;
     for (std::size_t e = 0; e < ids.size() * width; ++e)
       gradients.push_back(gradient(m + 1, static_cast<std::int64_t>(e)));
-    return {.ids = device.from_host(ids),
-            .gradients = device.from_host(gradients, {static_cast<std::int64_t>(ids.size()), width}),
-            .factor = 0.3f,
-            .skip = 3};
+    const Shape shape{static_cast<std::int64_t>(ids.size()), width};
+    unit.add_row_gradients(Tokens::known(device, ids, 3), device.from_host(gradients, shape), 0.3f);
   }
 };
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "mtp/core/random.h"
-#include "mtp/hf/make_pair.h"
+#include "mtp/model/make_pair.h"
 #include "program.h"
 #include "support/shapes.h"
 #include "support/write_data.h"
@@ -57,7 +57,7 @@ int write_inputs(int argc, char** argv) {
   hf::Preset shape = bench::find_shape(preset, cut);
   if (head_size > 0)
     for (Json* const config : {&shape.base, &shape.drafter}) set_head_size((*config)["text_config"], head_size);
-  hf::make_pair(shape, 0, out);
+  model::make_pair(shape, 0, out);
   test::write_data(out / "data.h5", random_samples(samples, length, cut.vocabulary));
   return 0;
 }

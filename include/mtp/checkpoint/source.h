@@ -5,7 +5,7 @@
 
 #include "mtp/checkpoint/manifest.h"
 #include "mtp/checkpoint/state.h"
-#include "mtp/hf/pair.h"
+#include "mtp/model/pair.h"
 
 namespace mtp::checkpoint {
 
@@ -14,7 +14,7 @@ namespace mtp::checkpoint {
 
 /// Keeps that in RUN/source, and returns what a checkpoint's manifest says of it. Done once a run; checkpoints share
 /// the files.
-Manifest store_source(const hf::Pair& pair, const std::filesystem::path& run_dir);
+Manifest store_source(const model::Pair& pair, const std::filesystem::path& run_dir);
 /// The same with the source of a verified checkpoint, from which the run goes on.
 Manifest share_source(const State& state, const std::filesystem::path& run_dir);
 
@@ -32,7 +32,7 @@ struct SourceTensor {
 std::vector<SourceTensor> read_source_tensors(const std::filesystem::path& model_source);
 
 /// The pair, without its parameters' values. `source`: a folder source/.
-hf::Pair open_source(const Settings& settings, const std::filesystem::path& source);
+model::Pair open_source(const Settings& settings, const std::filesystem::path& source);
 
 /// The same files in folder `to`, under a second name; copied where the file system has no hard links.
 void link_files(const std::filesystem::path& from, const std::filesystem::path& to);

@@ -6,9 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "mtp/hf/pair.h"
-#include "mtp/model/base_model.h"
-#include "mtp/model/drafter.h"
+#include "mtp/model/pair.h"
 #include "mtp/model/parameters.h"
 
 namespace mtp::decode {
@@ -43,8 +41,8 @@ struct Completion {
 /// (ops/rowwise.h).
 class Decoder {
  public:
-  /// `parameters`: of the pair, loaded, all on this process.
-  Decoder(Device& device, const hf::Pair& pair, const model::Parameters& parameters, Options options);
+  /// `parameters`: of the pair, loaded, all on this process. Both must outlive it.
+  Decoder(Device& device, const model::Pair& pair, const model::Parameters& parameters, Options options);
   ~Decoder();
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
@@ -67,11 +65,10 @@ class Decoder {
 
   Device& device_;
   Options options_;
-  hf::TextConfig config_;
+  const model::Pair& pair_;
+  model::RoundAlignment alignment_;
   DType dtype_;
   std::int64_t bytes_per_forward_;
-  model::BaseModel base_;
-  model::Drafter drafter_;
   mutable std::unique_ptr<Steps> steps_;  // of the last text, for the next
 };
 

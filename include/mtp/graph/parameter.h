@@ -1,15 +1,29 @@
 #pragma once
 
-#include "mtp/tensor/tensor.h"
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mtp/tensor/device.h"
 
 namespace mtp {
 
-/// Gradients of a table's rows: row ids[i] gets factor · gradients[i], added in the order of i, but for the id `skip`.
-struct RowGradients {
-  Tensor ids;        // [n] int64
-  Tensor gradients;  // [n, width] fp32 or bf16
-  float factor = 1;
-  std::int64_t skip = -1;
+/// The tokens of a forward, whose rows of tables are looked up.
+struct Tokens {
+  /// Of texts that the host knows. `fill` stands for what comes after a text's end: its row is looked up too, and no
+  /// gradient goes to it.
+  static Tokens known(Device& device, std::span<const std::int64_t> ids, std::int64_t fill);
+  /// Of a text that the device is writing.   ids [T] int64
+  static Tokens on_device(Tensor ids) { return {.ids = std::move(ids)}; }
+
+  Tensor ids;                           // [T] int64, or [T + 1] with `fill` at the end
+  std::vector<std::int64_t> host = {};  // the same; empty where only the device knows them
+  std::int64_t fill = -1;               // -1: none
+
+  std::int64_t count() const { return ids.elements() - (fill >= 0 ? 1 : 0); }
 };
 
 /// Parameters that are gathered, used and released together. Their values are there between `acquire` and `release`
@@ -32,22 +46,40 @@ class ParameterGroup {
   virtual Tensor value(std::size_t index) const = 0;
   virtual Tensor gradient(std::size_t index) = 0;
 
-  /// Rows of the group's only parameter, a table, without acquiring it.   ids [n] int64, result [n, width] of the type
-  /// of `value`
-  virtual Tensor rows(const Tensor& ids) = 0;
-  /// Adds row gradients of this micro-batch, after what went into `gradient`. At most once a micro-batch.
-  virtual void add_row_gradients(const RowGradients& rows) = 0;
+  /// Rows of the group's only parameter, a table, without acquiring it: of every token and of `fill`, in the type of
+  /// `value`.
+  virtual Tensor rows(const Tokens& tokens) = 0;
+  /// The table's row of token t gets factor · gradients[t], in the order of the tokens; that of `fill` gets nothing. At
+  /// most once a micro-batch, and after what went into `gradient`.   gradients [T, width] fp32 or bf16
+  virtual void add_row_gradients(const Tokens& tokens, const Tensor& gradients, float factor) = 0;
 };
 
-/// A named tensor of a group, as a model holds it.
-struct Parameter {
-  ParameterGroup* group = nullptr;
-  std::size_t index = 0;
-  Shape shape;
+/// A tensor of a model as the part that declares it holds it. It belongs to a group once the pair's units are made;
+/// copies share that. Default: no parameter.
+class Parameter {
+ public:
+  Parameter() = default;
+  explicit Parameter(Shape shape) : place_(std::make_shared<Place>()), shape_(std::move(shape)) {}
+  Parameter(ParameterGroup& group, std::size_t index, Shape shape) : Parameter(std::move(shape)) { bind(group, index); }
 
-  bool trained() const { return group->trained(); }
-  Tensor value() const { return group->value(index); }
-  Tensor gradient() const { return group->gradient(index); }
+  const Shape& shape() const { return shape_; }
+  /// Makes it parameter `index` of a group, for all copies.
+  void bind(ParameterGroup& group, std::size_t index) const { *place_ = {&group, index}; }
+  ParameterGroup& group() const {
+    MTP_ASSERT(place_ != nullptr && place_->group != nullptr);
+    return *place_->group;
+  }
+  bool trained() const { return group().trained(); }
+  Tensor value() const { return group().value(place_->index); }
+  Tensor gradient() const { return group().gradient(place_->index); }
+
+ private:
+  struct Place {
+    ParameterGroup* group = nullptr;
+    std::size_t index = 0;
+  };
+  std::shared_ptr<Place> place_;
+  Shape shape_;
 };
 
 }  // namespace mtp

@@ -1,52 +1,70 @@
 #pragma once
 
+#include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "mtp/core/settings.h"
 #include "mtp/model/base_model.h"
+#include "mtp/ops/cross_entropy.h"
 
 namespace mtp::model {
 
-/// [V] int64 where the pair's drafter has centroids, else empty.
-Tensor token_ordering(Device& device, const hf::Pair& pair);
+/// How the rounds see the text: masks, rotary embeddings, and how far a round runs ahead of its row. See design.md §4
+/// and docs/alignment.md.
+struct RoundAlignment {
+  AttentionTypes types;
+  std::int64_t first_lead;
+
+  /// Tokens by which round k runs ahead of its row: its input is token t + lead, its label that of row t + lead.
+  std::int64_t lead(std::int64_t k) const { return k + first_lead; }
+};
 
 /// The multi-token-prediction drafter: a few decoder layers without keys and values of their own.
 /// Source: Gemma4AssistantForCausalLM, Hugging Face modeling_gemma4_assistant.py; masks and positions: design.md §4.
 class Drafter {
  public:
-  Drafter(const hf::DrafterConfig& config, const Settings::Drafter& settings, const std::vector<float>& layer_scalars,
-          const Tensor& token_ordering, const Parameters& parameters);
-  Drafter(const Drafter&) = delete;
-  Drafter& operator=(const Drafter&) = delete;
+  /// Declares its tensors. `rounds`: of training; with one, nothing uses what leads to the next.
+  Drafter(const hf::DrafterConfig& config, std::int64_t rounds);
 
-  /// Tokens by which round k runs ahead of its row: its input is token t + lead, its label that of row t + lead.
-  std::int64_t lead(std::int64_t k) const { return k + first_lead_; }
-  /// The drafter's own token table, tied to its output projection.
+  const std::vector<TensorRecord>& tensors() const { return records_; }
+  /// What it needs of the files beside its parameters. Throws Error.
+  void read_buffers(const hf::TensorFiles& files);
+
+  /// Of `alignment` and `position_offset`.
+  RoundAlignment alignment(const Settings::Drafter& settings) const;
+  /// Its own token table, tied to its output projection.
   const Parameter& embedding() const { return embedding_; }
   /// Opens all its units: they are used in every round and reduced once.
   std::vector<Graph::Scope> open(Graph& g) const;
 
-  /// One round: embeddings of the tokens that are given, and the state of the round before (the base's final hidden
-  /// state at first). The result is normed.
-  Value round(Graph& g, const ops::Sequences& sequences, const Value& tokens_TH, const Value& state_TH,
-              const BaseOutput& base) const;
-  /// The next round's state of a round's result.
-  Value next_state(Graph& g, const Value& hidden_TD) const { return g.linear(hidden_TD, post_projection_); }
+  /// `count` rounds on a base's states [T, H] and stores. Round k is given `tokens(k)`, the base's embeddings of its
+  /// tokens [T, H], and `use(k, hidden_TD)` gets its result, which is normed, before the next one begins.
+  using TokensOf = std::function<Value(std::int64_t k)>;
+  using Use = std::function<void(std::int64_t k, const Value& hidden_TD)>;
+  void run_rounds(Graph& g, const RoundAlignment& alignment, std::int64_t count, Value state_TH, const Stores& stores,
+                  const TokensOf& tokens, const Use& use) const;
+
   /// The head that is used when serving: masked where there are centroids.
-  Head serving_head() const { return config_.use_ordered_embeddings ? Head::masked : Head::dense; }
-  /// The head that picks centroids. Its scope must be open.
-  ops::MaskedHead masked_head() const;
+  Head serving_head() const { return centroids_ ? Head::masked : Head::dense; }
+  /// The head that picks centroids. Its scope must be open. `ordering`: `token_ordering` on the device.
+  ops::MaskedHead masked_head(const Tensor& ordering) const;
+  /// The tokens in the order of their centroids, a permutation [V]; empty without centroids.
+  const std::vector<std::int64_t>& token_ordering() const { return token_ordering_; }
 
  private:
+  Value round(Graph& g, const RoundAlignment& alignment, const Value& tokens_TH, const Value& state_TH,
+              const Stores& stores) const;
+
   hf::DrafterConfig config_;
-  std::int64_t first_lead_;
-  AttentionTypes types_;
+  std::vector<TensorRecord> records_;
   std::vector<DecoderLayer> layers_;
-  std::vector<ParameterGroup*> groups_;
   Parameter embedding_, pre_projection_, post_projection_, final_norm_;
   std::optional<Parameter> centroids_;
-  Tensor token_ordering_;
+  Buffer ordering_buffer_;
+  std::vector<std::int64_t> token_ordering_;
+  std::vector<Parameter> parameters_;
 };
 
 }  // namespace mtp::model

@@ -2,8 +2,8 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
-#include "mtp/graph/parameter.h"
 #include "mtp/tensor/device.h"
 
 namespace mtp::parallel {
@@ -11,6 +11,12 @@ namespace mtp::parallel {
 /// Micro-batches that are added up one after another before their sum is added to the total. Part of the definition of
 /// a run's numbers: it must not change with the number of ranks.
 inline constexpr std::int64_t group_size = 8;
+
+/// Gradients of a table's rows: row rows[i] gets gradients[i], added in the order of i.
+struct RowGradients {
+  std::vector<std::int64_t> rows;
+  Tensor gradients;  // [n, width] fp32
+};
 
 /// Σ of a step's micro-batches in the order that defines its bits: left to right in groups of `group_size`, and the
 /// groups' sums left to right. Leaves come in order; at most two accumulators are alive.

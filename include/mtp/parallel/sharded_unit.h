@@ -87,8 +87,8 @@ class ShardedUnit final : public ParameterGroup {
   Tensor gradient(std::size_t index) override;
   /// Collective, like what adds the gradients of rows in `reduce_gradients`: ids go to the rows' owners, rows come
   /// back.
-  Tensor rows(const Tensor& ids) override;
-  void add_row_gradients(const RowGradients& rows) override;
+  Tensor rows(const Tokens& tokens) override;
+  void add_row_gradients(const Tokens& tokens, const Tensor& gradients, float factor) override;
 
   /// Gathers the values ahead of `acquire`, and forgets them where nobody acquired them.
   void prefetch();
@@ -126,6 +126,12 @@ class ShardedUnit final : public ParameterGroup {
   struct Routes {
     std::vector<Ids> ids, positions;
   };
+  /// What `add_row_gradients` was given.
+  struct TokenGradients {
+    Tokens tokens;
+    Tensor gradients;
+    float factor;
+  };
   /// Ranks that share a unit: shards, or as many of them as it takes, in a row for each. The leaves of a sum are
   /// exchanged among them.
   struct Division {
@@ -152,7 +158,8 @@ class ShardedUnit final : public ParameterGroup {
   void add(const RowGradients& rows, const Tensor& shards);
   Tensor as_table(const Tensor& shards) const;
   std::int64_t rows_of_shard() const { return as_table(master_).size(0); }
-  Routes route(const Tensor& ids, std::int64_t skip, const Division& division) const;
+  /// Of all ids but `skip`.
+  Routes route(std::span<const std::int64_t> ids, std::int64_t skip, const Division& division) const;
   /// Ids of this rank's rows, counted from the first row of its shards.
   Ids local(Ids ids, const Division& division) const;
 
@@ -163,7 +170,7 @@ class ShardedUnit final : public ParameterGroup {
   Tensor values_;     // gathered, while in use or soon in use
   Transfer gather_;   // of values_
   Tensor gradients_;  // of this rank's micro-batch, until reduced
-  std::optional<RowGradients> row_gradients_;
+  std::optional<TokenGradients> token_gradients_;
   OrderedSum sum_;
 };
 

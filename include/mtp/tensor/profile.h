@@ -39,6 +39,22 @@ class Profile {
   /// Operations belong to the part that has begun last and not ended. Parts need not end in the opposite order.
   void begin_part(const std::string& name);
   void end_part(const std::string& name);
+  /// Begins a part for as long as it lives; with an empty name it does nothing.
+  class InPart {
+   public:
+    InPart(Profile& profile, std::string name) : profile_(profile), name_(std::move(name)) {
+      if (!name_.empty()) profile_.begin_part(name_);
+    }
+    ~InPart() {
+      if (!name_.empty()) profile_.end_part(name_);
+    }
+    InPart(const InPart&) = delete;
+    InPart& operator=(const InPart&) = delete;
+
+   private:
+    Profile& profile_;
+    const std::string name_;
+  };
 
   /// Measures from here on, until `stop`, which waits for the device and adds up. In between, a GPU keeps two events
   /// for each operation.

@@ -11,7 +11,7 @@
 #include "mtp/data/data_file.h"
 #include "mtp/data/loader.h"
 #include "mtp/data/sampler.h"
-#include "mtp/hf/pair.h"
+#include "mtp/model/pair.h"
 #include "mtp/parallel/communicator.h"
 #include "mtp/train/schedule.h"
 
@@ -34,7 +34,7 @@ class Inputs {
 
   /// With what they leave open filled in: a resumed run reads it back.
   const Settings& settings() const { return settings_; }
-  const hf::Pair& pair() const { return pair_; }
+  const model::Pair& pair() const { return pair_; }
   const data::DataFile& data() const { return data_; }
   const std::optional<data::DataFile>& validation_data() const { return validation_data_; }
   const Schedule& schedule() const { return schedule_; }
@@ -70,7 +70,7 @@ class Inputs {
   int rank_, ranks_;
   std::int64_t first_step_;
   bool is_resumed_;
-  hf::Pair pair_;
+  model::Pair pair_;
   data::DataFile data_;
   std::optional<data::DataFile> validation_data_;
   std::int64_t steps_ = 0;

@@ -6,8 +6,8 @@
 
 #include "mtp/core/settings.h"
 #include "mtp/data/batch.h"
-#include "mtp/hf/pair.h"
 #include "mtp/model/joint.h"
+#include "mtp/model/pair.h"
 #include "mtp/model/parameters.h"
 #include "mtp/parallel/sharded_unit.h"
 #include "mtp/train/optimizer.h"
@@ -19,7 +19,7 @@ namespace mtp::train {
 class TrainState {
  public:
   /// Weights are zero until they are loaded. `settings`: with the type to compute with. The references must outlive it.
-  TrainState(const Settings& settings, const hf::Pair& pair, Device& device,
+  TrainState(const Settings& settings, const model::Pair& pair, Device& device,
              const parallel::Communicator& communicator);
 
   model::Parameters& parameters() { return parameters_; }

@@ -1,4 +1,4 @@
-#include "mtp/hf/tensor_table.h"
+#include "mtp/model/tensor_table.h"
 
 #include <gmock/gmock.h>
 
@@ -6,11 +6,11 @@
 #include <map>
 
 #include "hf/write_files.h"
-#include "mtp/hf/pair.h"
+#include "mtp/model/pair.h"
 #include "support/error_of.h"
 #include "support/temp_dir.h"
 
-namespace mtp::hf {
+namespace mtp::model {
 namespace {
 
 namespace fs = std::filesystem;
@@ -56,12 +56,12 @@ class TensorTableTest : public testing::Test {
       fs::create_directories(path);
       write_json(path / "config.json", json);
     }
-    base_tensors = from(tensors_of(read_base_config(settings.model.base)));
-    drafter_tensors = from(tensors_of(read_drafter_config(settings.model.drafter)));
+    base_tensors = from(tensors_of(hf::read_base_config(settings.model.base)));
+    drafter_tensors = from(tensors_of(hf::read_drafter_config(settings.model.drafter)));
   }
-  static std::vector<test::FileTensor> from(const std::vector<TensorEntry>& entries) {
+  static std::vector<test::FileTensor> from(const std::vector<TensorRecord>& records) {
     std::vector<test::FileTensor> tensors;
-    for (const TensorEntry& entry : entries) tensors.push_back({entry});
+    for (const hf::TensorEntry& entry : entries(records)) tensors.push_back({entry});
     return tensors;
   }
   static test::FileTensor& find(std::vector<test::FileTensor>& tensors, const std::string& name) {
@@ -79,9 +79,14 @@ class TensorTableTest : public testing::Test {
   }
   TensorTable table() {
     write_files();
-    return TensorTable(read_base_config(settings.model.base), TensorFiles::open(settings.model.base),
-                       read_drafter_config(settings.model.drafter), TensorFiles::open(settings.model.drafter),
-                       settings);
+    const hf::BaseConfig base_config = hf::read_base_config(settings.model.base);
+    const hf::DrafterConfig drafter_config = hf::read_drafter_config(settings.model.drafter);
+    const BaseModel base(base_config, settings.freeze);
+    const Drafter drafter(drafter_config, settings.drafter.rounds);
+    const auto base_files = hf::TensorFiles::open(settings.model.base);
+    const auto drafter_files = hf::TensorFiles::open(settings.model.drafter);
+    return TensorTable({"base", base_config.text, base_files, base.tensors()},
+                       {"drafter", drafter_config.text, drafter_files, drafter.tensors()});
   }
   /// What making the table says, without the directory in front.
   std::string refusal() {
@@ -262,14 +267,15 @@ TEST_F(TensorTableTest, AnExplicitHeadIsAcceptedOnlyWhereItSaysWhatTheTieSays) {
 }
 
 TEST_F(TensorTableTest, TowersAndBuffersAreCarriedInAnyTypeAndShape) {
-  const std::vector<TensorEntry> extra = {{"model.vision_tower.patch_embedder.input_proj.weight", "F8_E4M3", {3, 5}},
-                                          {"model.audio_tower.layers.0.lconv1d.input_max", "F64", {}},
-                                          {"model.embed_vision.embedding_projection.weight", "BF16", {2, 2}},
-                                          {"model.embed_audio.x", "BOOL", {7}},
-                                          {base_prefix + "rotary_emb.inv_freq", "F32", {1}}};
-  for (const TensorEntry& entry : extra) base_tensors.push_back({entry});
+  const std::vector<hf::TensorEntry> extra = {
+      {"model.vision_tower.patch_embedder.input_proj.weight", "F8_E4M3", {3, 5}},
+      {"model.audio_tower.layers.0.lconv1d.input_max", "F64", {}},
+      {"model.embed_vision.embedding_projection.weight", "BF16", {2, 2}},
+      {"model.embed_audio.x", "BOOL", {7}},
+      {base_prefix + "rotary_emb.inv_freq", "F32", {1}}};
+  for (const hf::TensorEntry& entry : extra) base_tensors.push_back({entry});
   const auto tensors = by_name(table());
-  for (const TensorEntry& entry : extra) {
+  for (const hf::TensorEntry& entry : extra) {
     ASSERT_TRUE(tensors.contains("base." + entry.name)) << entry.name;
     const TensorInfo& tensor = tensors.at("base." + entry.name);
     EXPECT_EQ(tensor.role, Role::carried) << entry.name;
@@ -319,9 +325,7 @@ TEST_F(TensorTableTest, ThePairReadsItsBuffers) {
   erase(drafter_tensors, "masked_embedding.centroids.weight");
   write_files();
   const Pair pair(settings);
-  EXPECT_THAT(pair.base_layer_scalars, ElementsAre(0, 0.5f, 0));
-  EXPECT_THAT(pair.drafter_layer_scalars, ElementsAre(0.25f, 0));
-  EXPECT_THAT(pair.token_ordering, IsEmpty());
+  EXPECT_THAT(pair.drafter.token_ordering(), IsEmpty());
 }
 
 TEST_F(TensorTableTest, ABufferThatAModelNeedsMustBeThere) {
@@ -331,33 +335,24 @@ TEST_F(TensorTableTest, ABufferThatAModelNeedsMustBeThere) {
             settings.model.base.string() + ": tensor model.language_model.layers.1.layer_scalar is missing");
 }
 
-/// Released files hold them, Hugging Face's modules do not.
-bool is_unused(const TextConfig& config, const std::string& name) {
-  for (std::size_t i = 0; i < config.layers.size(); ++i)
-    for (const char* kind : {"k_proj", "v_proj", "k_norm"})
-      if (config.layers[i].shares_kv && name.ends_with(fmt::format("layers.{}.self_attn.{}.weight", i, kind)))
-        return true;
-  return false;
-}
-
 /// The names and shapes are Hugging Face's own: those that its save_pretrained wrote for each fixture.
 class FixtureTensors : public testing::TestWithParam<std::string> {};
 
 TEST_P(FixtureTensors, AreThoseOfTheirConfiguration) {
   const fs::path fixture = fs::path(MTP_SOURCE_DIR) / "tests/fixtures" / GetParam();
   const auto expect_same = [&](const std::string& model, const auto& config) {
-    const auto files = TensorFiles::open(fixture / model);
+    const auto files = hf::TensorFiles::open(fixture / model);
     std::vector<std::string> names;
-    for (const TensorEntry& tensor : tensors_of(config)) {
-      if (is_unused(config.text, tensor.name)) continue;
+    for (const TensorRecord& tensor : tensors_of(config)) {
+      if (!tensor.is_used) continue;  // released files hold them, Hugging Face's modules do not
       names.push_back(tensor.name);
       ASSERT_TRUE(files.has(tensor.name)) << model << " " << tensor.name;
       EXPECT_EQ(files.info(tensor.name).shape, tensor.shape) << model << " " << tensor.name;
     }
     EXPECT_THAT(files.names(), testing::UnorderedElementsAreArray(names)) << model;
   };
-  expect_same("base", read_base_config(fixture / "base"));
-  expect_same("drafter", read_drafter_config(fixture / "drafter"));
+  expect_same("base", hf::read_base_config(fixture / "base"));
+  expect_same("drafter", hf::read_drafter_config(fixture / "drafter"));
 }
 
 INSTANTIATE_TEST_SUITE_P(HuggingFace, FixtureTensors,
@@ -366,4 +361,4 @@ INSTANTIATE_TEST_SUITE_P(HuggingFace, FixtureTensors,
                          [](const auto& parameter) { return parameter.param; });
 
 }  // namespace
-}  // namespace mtp::hf
+}  // namespace mtp::model

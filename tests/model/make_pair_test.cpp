@@ -1,4 +1,4 @@
-#include "mtp/hf/make_pair.h"
+#include "mtp/model/make_pair.h"
 
 #include <gmock/gmock.h>
 
@@ -8,11 +8,15 @@
 #include <regex>
 #include <set>
 
-#include "mtp/hf/pair.h"
+#include "mtp/model/pair.h"
 #include "support/error_of.h"
 #include "support/temp_dir.h"
 
-namespace mtp::hf {
+namespace mtp::model {
+
+using hf::Preset;
+using hf::presets;
+
 namespace {
 
 class MakePairTest : public testing::Test {
@@ -23,19 +27,19 @@ class MakePairTest : public testing::Test {
     settings.model = {.base = dir.path() / name / "base", .drafter = dir.path() / name / "drafter"};
     return Pair(settings);
   }
-  static std::vector<float> values(const TensorFiles& files, const std::string& name) {
+  static std::vector<float> values(const hf::TensorFiles& files, const std::string& name) {
     std::vector<float> all(num_elements(files.info(name).shape));
     files.read(name, 0, all);
     return all;
   }
-  static double deviation(const TensorFiles& files, const std::string& name) {
+  static double deviation(const hf::TensorFiles& files, const std::string& name) {
     const std::vector<float> all = values(files, name);
     return std::sqrt(std::inner_product(all.begin(), all.end(), all.begin(), 0.0) / static_cast<double>(all.size()));
   }
 
   struct Shapes {
-    BaseConfig base;
-    DrafterConfig drafter;
+    hf::BaseConfig base;
+    hf::DrafterConfig drafter;
   };
   /// A preset as it is read back, without its weights.
   Shapes shapes(const std::string& name) {
@@ -44,25 +48,26 @@ class MakePairTest : public testing::Test {
       std::filesystem::create_directories(dir.path() / name / part);
       write_json(dir.path() / name / part / "config.json", json);
     }
-    Shapes shapes{read_base_config(dir.path() / name / "base"), read_drafter_config(dir.path() / name / "drafter")};
-    check_fit(shapes.base, shapes.drafter);
+    Shapes shapes{hf::read_base_config(dir.path() / name / "base"),
+                  hf::read_drafter_config(dir.path() / name / "drafter")};
+    hf::check_fit(shapes.base, shapes.drafter);
     return shapes;
   }
   static bool is_of_real_shape(const Preset& preset) { return preset.base["text_config"]["vocab_size"] == 262144; }
   /// Buffers are left out.
-  static std::int64_t parameters(const std::vector<TensorEntry>& tensors) {
+  static std::int64_t parameters(const std::vector<TensorRecord>& tensors) {
     std::int64_t sum = 0;
-    for (const TensorEntry& tensor : tensors)
+    for (const TensorRecord& tensor : tensors)
       if (tensor.dtype == "F32" && !tensor.name.ends_with("layer_scalar")) sum += num_elements(tensor.shape);
     return sum;
   }
-  static Shape shape_of(const std::vector<TensorEntry>& tensors, const std::string& name) {
-    return std::ranges::find(tensors, name, &TensorEntry::name)->shape;
+  static Shape shape_of(const std::vector<TensorRecord>& tensors, const std::string& name) {
+    return std::ranges::find(tensors, name, &TensorRecord::name)->shape;
   }
   /// Names without layer numbers.
   static std::set<std::string> tensor_kinds(const auto& config) {
     std::set<std::string> kinds;
-    for (const TensorEntry& tensor : tensors_of(config))
+    for (const TensorRecord& tensor : tensors_of(config))
       kinds.insert(std::regex_replace(tensor.name, std::regex("[0-9]+"), "N"));
     return kinds;
   }
@@ -78,7 +83,7 @@ TEST_F(MakePairTest, EverySmallPresetIsAPairThatFits) {
     settings.model = {.base = dir.path() / preset.name / "base", .drafter = dir.path() / preset.name / "drafter"};
     const Pair pair(settings);
     const std::int64_t ordered = pair.drafter_config.use_ordered_embeddings ? pair.base_config.text.vocab_size : 0;
-    EXPECT_EQ(static_cast<std::int64_t>(pair.token_ordering.size()), ordered) << preset.name;
+    EXPECT_EQ(static_cast<std::int64_t>(pair.drafter.token_ordering().size()), ordered) << preset.name;
   }
 }
 
@@ -97,11 +102,11 @@ TEST_F(MakePairTest, RealShapesHaveTheParametersOfThePublishedPairs) {
 }
 
 TEST_F(MakePairTest, RealShapesHaveTheLayersOfThePublishedPairs) {
-  const TextConfig e2b = shapes("e2b").base.text, e4b = shapes("e4b").base.text, dense = shapes("31b").base.text;
-  const auto describe = [](const TextConfig& text) {
+  const hf::TextConfig e2b = shapes("e2b").base.text, e4b = shapes("e4b").base.text, dense = shapes("31b").base.text;
+  const auto describe = [](const hf::TextConfig& text) {
     std::string
         layers;  // s, f: a layer with keys and values; S, F: a layer that shares them; a bar after a store layer
-    for (const LayerShape& layer : text.layers) {
+    for (const hf::LayerShape& layer : text.layers) {
       layers += layer.is_sliding ? (layer.shares_kv ? 'S' : 's') : (layer.shares_kv ? 'F' : 'f');
       if (layer.is_store) layers += '|';
     }
@@ -131,14 +136,14 @@ TEST_F(MakePairTest, AMiniHasTheStructureOfItsModel) {
 
 TEST_F(MakePairTest, TheSeedDecidesTheWeights) {
   const Pair a = make(3, "a"), same = make(3, "same"), other = make(4, "other");
-  const auto equal = [](const TensorFiles& x, const TensorFiles& y, const std::string& name) {
+  const auto equal = [](const hf::TensorFiles& x, const hf::TensorFiles& y, const std::string& name) {
     return std::ranges::equal(x.bytes(name), y.bytes(name));
   };
   for (const std::string& name : a.base_files.names()) EXPECT_TRUE(equal(a.base_files, same.base_files, name)) << name;
   for (const std::string& name : a.drafter_files.names())
     EXPECT_TRUE(equal(a.drafter_files, same.drafter_files, name)) << name;
   EXPECT_FALSE(equal(a.base_files, other.base_files, "model.language_model.layers.0.mlp.up_proj.weight"));
-  EXPECT_NE(a.token_ordering, other.token_ordering);
+  EXPECT_NE(a.drafter.token_ordering(), other.drafter.token_ordering());
 }
 
 TEST_F(MakePairTest, NoTwoTensorsShareTheirRandomNumbers) {
@@ -161,7 +166,7 @@ TEST_F(MakePairTest, WeightsKeepTheSizeOfActivations) {
   EXPECT_THAT(values(pair.base_files, base + "norm.weight"), testing::Each(1.0f));
   // Query times key of 16 normed elements: √16 · w² = 1.
   EXPECT_THAT(values(pair.base_files, base + "layers.0.self_attn.q_norm.weight"), testing::Each(0.5f));
-  EXPECT_THAT(pair.base_layer_scalars, testing::Each(1.0f));
+  EXPECT_THAT(values(pair.base_files, base + "layers.0.layer_scalar"), testing::ElementsAre(1.0f));
 }
 
 TEST_F(MakePairTest, NothingIsOverwritten) {
@@ -172,4 +177,4 @@ TEST_F(MakePairTest, NothingIsOverwritten) {
 }
 
 }  // namespace
-}  // namespace mtp::hf
+}  // namespace mtp::model

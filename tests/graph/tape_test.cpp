@@ -1,4 +1,4 @@
-#include "mtp/graph/graph.h"
+#include "mtp/graph/tape.h"
 
 #include <gtest/gtest.h>
 
@@ -29,9 +29,9 @@ class Weights final : public ParameterGroup {
     return value_;
   }
   Tensor gradient(std::size_t) override { return gradient_; }
-  Tensor rows(const Tensor&) override { return {}; }
-  void add_row_gradients(const RowGradients&) override {}
-  Parameter parameter() { return {this, 0, value_.shape()}; }
+  Tensor rows(const Tokens&) override { return {}; }
+  void add_row_gradients(const Tokens&, const Tensor&, float) override {}
+  Parameter parameter() { return {*this, 0, value_.shape()}; }
 
   std::string log;
   Tensor value_, gradient_;
@@ -53,30 +53,32 @@ struct TwoLayers {
   explicit TwoLayers(Device& d, bool trained = true)
       : device(d), first(d, {6, 6}, 1, trained), second(d, {6, 6}, 2, trained), head(d, {11, 6}, 3) {}
 
-  double run(Graph::Options options) {
+  double run(Tape::Options options) {
     for (Weights* w : {&first, &second, &head}) {
       std::memset(w->gradient_.f32(), 0, sizeof(float) * w->gradient_.elements());
       w->log.clear();
     }
-    Graph graph(device, options);
+    const ops::Sequences sequences({4});
+    Tape tape(device, sequences, options);
     const Tensor labels = device.from_host(std::vector<std::int64_t>{3, ops::no_label, 10, 0});
     double loss = 0;
     {
-      const auto head_scope = graph.scope(head, Graph::Use::forward_values);
-      const Value x = graph.constant(sequence(device, {4, 6}, 0));
+      const auto head_scope = tape.scope(head, Graph::Use::forward_values);
+      const Value x = tape.constant(sequence(device, {4, 6}, 0));
       std::vector<Value> y{x, x};
       for (Weights* w : {&first, &second}) {
-        const auto scope = graph.scope(*w);
-        y = graph.segment(y, [w](Graph& g, std::span<const Value> in) {
+        const auto scope = tape.scope(*w);
+        y = tape.segment(y, [w](Graph& graph, std::span<const Value> in) {
+          auto& g = static_cast<Tape&>(graph);
           const Value h = g.rms_norm(g.add(g.linear(in[0], w->parameter()), in[1]), 1e-6f);
           return std::vector<Value>{g.add(in[0], g.gated_gelu(h, in[1])), g.add(h, h)};
         });
       }
-      const Value z = graph.add(graph.scale(y[0], 0.5f), y[1]);
-      const Tensor sum = graph.cross_entropy({.soft_cap = 0, .gradient_scale = 1}, z, head.parameter(), labels);
+      const Value z = tape.add(tape.scale(y[0], 0.5f), y[1]);
+      const Tensor sum = tape.cross_entropy({.soft_cap = 0, .gradient_scale = 1}, z, head.parameter(), labels);
       device.to_host(sum, {&loss, 1});
     }
-    graph.backward();
+    tape.backward();
     return loss;
   }
 
@@ -91,7 +93,7 @@ struct TwoLayers {
   Weights first, second, head;
 };
 
-TEST(Graph, GradientsAgreeWithFiniteDifferences) {
+TEST(Tape, GradientsAgreeWithFiniteDifferences) {
   Device device(1);
   TwoLayers model(device);
   model.run({});
@@ -110,7 +112,7 @@ TEST(Graph, GradientsAgreeWithFiniteDifferences) {
     }
 }
 
-TEST(Graph, RecomputedSegmentsGiveTheSameBits) {
+TEST(Tape, RecomputedSegmentsGiveTheSameBits) {
   Device device(2);
   TwoLayers model(device);
   const double kept_loss = model.run({.recording = true, .recompute = false});
@@ -121,43 +123,49 @@ TEST(Graph, RecomputedSegmentsGiveTheSameBits) {
   EXPECT_EQ(std::memcmp(kept.data(), again.data(), kept.size() * sizeof(float)), 0);
 }
 
-TEST(Graph, RecomputingKeepsLessInMemory) {
+TEST(Tape, RecomputingKeepsLessInMemory) {
   std::int64_t peak[2];
   for (const bool recompute : {false, true}) {
     Device device(1);
     Weights w(device, {64, 64}, 0);
-    Graph graph(device, {.recording = true, .recompute = recompute});
-    Value x = graph.constant(sequence(device, {512, 64}, 0));
+    const ops::Sequences sequences({512});
+    Tape tape(device, sequences, {.recording = true, .recompute = recompute});
+    Value x = tape.constant(sequence(device, {512, 64}, 0));
     {
-      const auto scope = graph.scope(w);
+      const auto scope = tape.scope(w);
       for (int layer = 0; layer < 8; ++layer)
-        x = graph.segment({x}, [&w](Graph& g, std::span<const Value> in) {
+        x = tape.segment({x}, [&w](Graph& graph, std::span<const Value> in) {
+          auto& g = static_cast<Tape&>(graph);
           const Value h = g.linear(g.linear(g.linear(in[0], w.parameter()), w.parameter()), w.parameter());
           return std::vector<Value>{g.rms_norm(h, 1e-6f)};
         })[0];
     }
-    graph.backward();
+    tape.backward();
     peak[recompute] = device.memory_peak();
   }
   EXPECT_LT(peak[1], peak[0] / 2);
 }
 
-TEST(Graph, ASegmentIsAPartOfTheProfileForwardAndBackward) {
+TEST(Tape, ASegmentIsAPartOfTheProfileForwardAndBackward) {
   for (const bool recompute : {false, true}) {
     Device device(1);
     Weights w(device, {6, 6}, 0);
     device.profile().start();
     {
-      Graph graph(device, {.recording = true, .recompute = recompute});
+      const ops::Sequences sequences({4});
+      Tape tape(device, sequences, {.recording = true, .recompute = recompute});
       {
-        const auto scope = graph.scope(w);
-        Value x = graph.linear(graph.constant(sequence(device, {4, 6}, 0)), w.parameter());
-        x = graph.segment(
-            {x}, [](Graph& g, std::span<const Value> in) { return std::vector<Value>{g.rms_norm(in[0], 1e-6f)}; },
+        const auto scope = tape.scope(w);
+        Value x = tape.linear(tape.constant(sequence(device, {4, 6}, 0)), w.parameter());
+        x = tape.segment(
+            {x},
+            [](Graph& g, std::span<const Value> in) {
+              return std::vector<Value>{static_cast<Tape&>(g).rms_norm(in[0], 1e-6f)};
+            },
             "a layer")[0];
         x.gradient->add(device, sequence(device, {4, 6}, 1));
       }
-      graph.backward();
+      tape.backward();
     }
     device.profile().stop();
     std::map<std::pair<std::string, std::string>, std::int64_t> calls;
@@ -169,7 +177,7 @@ TEST(Graph, ASegmentIsAPartOfTheProfileForwardAndBackward) {
   }
 }
 
-TEST(Graph, AScopeAcquiresAgainForTheBackwardAndReducesOnce) {
+TEST(Tape, AScopeAcquiresAgainForTheBackwardAndReducesOnce) {
   Device device(1);
   TwoLayers model(device);
   model.run({});
@@ -177,7 +185,7 @@ TEST(Graph, AScopeAcquiresAgainForTheBackwardAndReducesOnce) {
   EXPECT_EQ(model.head.log, "arg");
 }
 
-TEST(Graph, FrozenPartsAreNotGoneBackThrough) {
+TEST(Tape, FrozenPartsAreNotGoneBackThrough) {
   Device device(1);
   TwoLayers model(device, false);
   model.run({});
@@ -186,7 +194,7 @@ TEST(Graph, FrozenPartsAreNotGoneBackThrough) {
   EXPECT_NE(model.head.gradient_.f32()[0], 0.0f);
 }
 
-TEST(Graph, WithoutRecordingNothingIsKept) {
+TEST(Tape, WithoutRecordingNothingIsKept) {
   Device device(1);
   TwoLayers model(device);
   model.run({.recording = false, .recompute = false});

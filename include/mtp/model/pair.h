@@ -1,0 +1,43 @@
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mtp/core/settings.h"
+#include "mtp/hf/config.h"
+#include "mtp/hf/safetensors.h"
+#include "mtp/model/base_model.h"
+#include "mtp/model/drafter.h"
+#include "mtp/model/tensor_table.h"
+
+namespace mtp::model {
+
+/// A base and its drafter: their Hugging Face directories, the two models, and the table of all their tensors.
+struct Pair {
+  /// Opens and checks both, and that they fit. Throws Error or UsageError in one line.
+  explicit Pair(const Settings& settings);
+  /// From directories whose tensors `open_files` finds.
+  using OpenFiles = std::function<hf::TensorFiles(const std::filesystem::path& directory)>;
+  Pair(const Settings& settings, std::filesystem::path base_directory, std::filesystem::path drafter_directory,
+       const OpenFiles& open_files);
+
+  /// The files that hold a tensor of the table, and its name there.
+  std::pair<const hf::TensorFiles*, std::string> source_of(const std::string& full_name) const;
+
+  std::filesystem::path base_directory, drafter_directory;
+  hf::BaseConfig base_config;
+  hf::DrafterConfig drafter_config;
+  hf::TensorFiles base_files, drafter_files;
+  BaseModel base;
+  Drafter drafter;
+  TensorTable table;
+};
+
+/// Every tensor that the released files of a model hold, in the order of a new file.
+std::vector<TensorRecord> tensors_of(const hf::BaseConfig& config);
+std::vector<TensorRecord> tensors_of(const hf::DrafterConfig& config);
+
+}  // namespace mtp::model

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mtp/graph/parameter.h"
+#include "mtp/hf/safetensors.h"
+
+namespace mtp::model {
+
+enum class Role {
+  trained,
+  frozen,   // a parameter that is used, and never changes
+  carried,  // not a parameter of this program: goes from the source to the export as it is
+};
+
+/// How a tensor of a random pair begins.
+struct Start {
+  enum class Kind { constant, normal, permutation } kind = Kind::constant;
+  float value = 1;  // the constant, or the normal distribution's deviation; its mean is 0
+};
+
+/// One tensor of a model, as the part that owns it declares it. Everything else that is known of a tensor (its values,
+/// its shard, its moments, its place in checkpoints and exports) is found through this record.
+struct TensorRecord {
+  std::string name;  // in the model's file
+  Shape shape;
+  Start start;
+  Role role = Role::trained;
+  std::string unit = {};      // parameters that are gathered together; empty: no parameter
+  Parameter parameter = {};   // what the part computes with, once the units are made
+  std::string dtype = "F32";  // of a random pair
+  /// False: released files hold it, but nothing reads it. It may be missing, and have any shape and type.
+  bool is_used = true;
+};
+
+/// A tensor that its part reads by itself, once, from the model's files.
+struct Buffer {
+  std::string name;
+  Shape shape;
+
+  /// Throws Error where the files lack it or have it in another shape.
+  void check(const hf::TensorFiles& files) const;
+};
+
+/// Where a part of a model declares its tensors: a model's list of them, the prefix of the part's names, and the unit
+/// that its parameters belong to.
+class Tensors {
+ public:
+  Tensors(std::vector<TensorRecord>& records, std::string prefix) : records_(records), prefix_(std::move(prefix)) {}
+
+  /// For a part within this one.
+  Tensors below(std::string_view prefix) const;
+  /// For parameters of another unit.
+  Tensors in_unit(std::string unit, bool trained) const;
+  /// Of what declares nothing but what released files hold and nothing reads.
+  Tensors unused() const;
+
+  // Parameters; ".weight" is added to their names.
+
+  /// All elements are `start` at first: a norm's scale.
+  Parameter vector(std::string_view name, std::int64_t width, float start = 1) const;
+  /// Gives outputs of the size of its inputs.   [out, in]
+  Parameter matrix(std::string_view name, std::int64_t out, std::int64_t in) const;
+  /// Rows that are looked up and then scaled by √width. `packed`: so many side by side.   [rows, packed · width]
+  Parameter table(std::string_view name, std::int64_t rows, std::int64_t width, std::int64_t packed = 1) const;
+
+  Buffer buffer(std::string_view name, Shape shape, Start start, std::string dtype = "F32") const;
+
+  const std::string& unit() const { return unit_; }
+  /// The parameters below this prefix that were declared so far.
+  std::vector<Parameter> declared() const;
+
+ private:
+  Parameter parameter(std::string_view name, Shape shape, Start start) const;
+
+  std::vector<TensorRecord>& records_;
+  std::string prefix_, unit_;
+  Role role_ = Role::trained;
+};
+
+/// The tensors of a model as a new file has them: parameters first, then buffers, and what nothing uses at the end.
+std::vector<TensorRecord> in_file_order(std::vector<TensorRecord> records);
+/// What a safetensors file says of them.
+std::vector<hf::TensorEntry> entries(const std::vector<TensorRecord>& records);
+
+/// Throws Error that names a needed tensor which is missing or has another shape, with both shapes.
+void check_shapes(const hf::TensorFiles& files, const std::vector<TensorRecord>& needed);
+
+}  // namespace mtp::model

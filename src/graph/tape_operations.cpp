@@ -1,0 +1,247 @@
+// The operations of a tape: each runs forward and records its backward.
+
+#include <optional>
+
+#include "mtp/graph/tape.h"
+#include "mtp/ops/elementwise.h"
+#include "mtp/ops/embedding.h"
+#include "mtp/ops/matmul.h"
+#include "mtp/ops/norm.h"
+#include "mtp/tensor/bfloat16.h"
+
+namespace mtp {
+
+Value Tape::linear(const Value& x, const Parameter& w) {
+  Value y = output(device().empty({x.data.size(0), w.shape()[0]}, x.data.dtype()), x.needs_gradient() || w.trained());
+  ops::linear_forward(device(), x.data, w.value(), y.data);
+  on_backward(y, [this, w, dx_sum = x.gradient, shape = x.data.shape(),
+                  x_data = w.trained() ? x.data : Tensor()](const Tensor& dy) {
+    if (w.trained()) ops::linear_backward_weight(device(), dy, x_data, w.gradient());
+    if (dx_sum == nullptr) return;
+    const Tensor dx = device().empty(shape, dy.dtype());
+    ops::linear_backward_input(device(), dy, w.value(), dx);
+    dx_sum->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::rms_norm(const Value& x, const Parameter& w, float eps) { return norm(nullptr, x, &w, eps); }
+Value Tape::rms_norm(const Value& x, float eps) { return norm(nullptr, x, nullptr, eps); }
+Value Tape::add_rms_norm(const Value& residual, const Value& x, const Parameter& w, float eps) {
+  return norm(&residual, x, &w, eps);
+}
+
+Value Tape::norm(const Value* residual, const Value& x, const Parameter* w, float eps) {
+  const bool trained = w != nullptr && w->trained(), with_norm = x.needs_gradient() || trained;
+  const auto weight = w != nullptr ? std::optional(*w) : std::nullopt;
+  const auto weight_value = [weight] { return weight ? weight->value() : Tensor(); };
+  const auto residual_sum = residual != nullptr ? residual->gradient : nullptr;
+  Value y = output(empty_like(x.data), with_norm || residual_sum != nullptr);
+  const Tensor rrms = device().empty({x.data.elements() / x.data.size(-1)});
+  if (residual != nullptr)
+    ops::add_rms_norm_forward(device(), {eps}, residual->data, x.data, weight_value(), y.data, rrms);
+  else
+    ops::rms_norm_forward(device(), {eps}, x.data, weight_value(), y.data, rrms);
+  on_backward(y, [this, weight, weight_value, trained, with_norm, residual_sum, rrms, x](const Tensor& dy) {
+    if (residual_sum != nullptr) residual_sum->add(device(), dy);
+    if (!with_norm) return;
+    const Tensor dx = empty_like(x.data);
+    ops::rms_norm_backward(device(), dy, x.data, weight_value(), rrms, dx, trained ? weight->gradient() : Tensor());
+    if (x.needs_gradient()) x.gradient->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::add(const Value& a, const Value& b) {
+  Value y = output(empty_like(a.data), a.needs_gradient() || b.needs_gradient());
+  ops::add(device(), a.data, b.data, y.data);
+  on_backward(y, [this, da_sum = a.gradient, db_sum = b.gradient](const Tensor& dy) {
+    if (da_sum != nullptr) da_sum->add(device(), dy);
+    if (db_sum != nullptr) db_sum->add(device(), dy);
+  });
+  return y;
+}
+
+Value Tape::add_scaled(const Value& a, const Value& b, float factor) {
+  Value y = output(empty_like(a.data), a.needs_gradient() || b.needs_gradient());
+  ops::add_scaled(device(), a.data, b.data, factor, y.data);
+  on_backward(y, [this, factor, da_sum = a.gradient, db_sum = b.gradient](const Tensor& dy) {
+    const Tensor scaled = empty_like(dy);
+    ops::scale(device(), dy, factor, scaled);
+    if (da_sum != nullptr) da_sum->add(device(), scaled);
+    if (db_sum != nullptr) db_sum->add(device(), scaled);
+  });
+  return y;
+}
+
+Value Tape::scale(const Value& x, float factor) {
+  if (factor == 1.0f) return x;
+  Value y = output(empty_like(x.data), x.needs_gradient());
+  ops::scale(device(), x.data, factor, y.data);
+  on_backward(y, [this, factor, dx_sum = x.gradient](const Tensor& dy) {
+    const Tensor dx = empty_like(dy);
+    ops::scale(device(), dy, factor, dx);
+    dx_sum->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::concat_columns(const Value& a, const Value& b) {
+  const std::int64_t rows = a.data.size(0), wa = a.data.size(1), wb = b.data.size(1);
+  Value y = output(device().empty({rows, wa + wb}, a.data.dtype()), a.needs_gradient() || b.needs_gradient());
+  ops::concat_columns(device(), a.data, b.data, y.data);
+  on_backward(y, [this, rows, wa, wb, da_sum = a.gradient, db_sum = b.gradient](const Tensor& dy) {
+    const Tensor da = da_sum != nullptr ? device().empty({rows, wa}, dy.dtype()) : Tensor();
+    const Tensor db = db_sum != nullptr ? device().empty({rows, wb}, dy.dtype()) : Tensor();
+    ops::split_columns(device(), dy, da, db);
+    if (da_sum != nullptr) da_sum->add(device(), da);
+    if (db_sum != nullptr) db_sum->add(device(), db);
+  });
+  return y;
+}
+
+Value Tape::columns(const Value& x, std::int64_t begin, std::int64_t count) {
+  Value y = output(device().empty({x.data.size(0), count}, x.data.dtype()), x.needs_gradient());
+  ops::copy_columns(device(), x.data, begin, y.data);
+  on_backward(y, [this, begin, width = x.data.size(1), dx_sum = x.gradient](const Tensor& dy) {
+    dx_sum->add_columns(device(), dy, begin, width);
+  });
+  return y;
+}
+
+Value Tape::gated_gelu(const Value& gate, const Value& up) {
+  Value y = output(empty_like(gate.data), gate.needs_gradient() || up.needs_gradient());
+  ops::gated_gelu_forward(device(), gate.data, up.data, y.data);
+  on_backward(y, [this, gate, up](const Tensor& dy) {
+    const Tensor dgate = gate.needs_gradient() ? empty_like(gate.data) : Tensor();
+    const Tensor dup = up.needs_gradient() ? empty_like(up.data) : Tensor();
+    ops::gated_gelu_backward(device(), dy, gate.data, up.data, dgate, dup);
+    if (gate.needs_gradient()) gate.gradient->add(device(), dgate);
+    if (up.needs_gradient()) up.gradient->add(device(), dup);
+  });
+  return y;
+}
+
+std::vector<Value> Tape::norm_linear(const Value& x, const Parameter& norm, float eps,
+                                     const std::vector<Parameter>& w) {
+  const Value normed = rms_norm(x, norm, eps);
+  std::vector<Value> products;
+  for (const Parameter& each : w) products.push_back(linear(normed, each));
+  return products;
+}
+
+Value Tape::norm_gated_linear(const Value& x, const Parameter& norm, float eps, const Parameter& gate,
+                              const Parameter& up) {
+  const Value normed = rms_norm(x, norm, eps);
+  return gated_gelu(linear(normed, gate), linear(normed, up));
+}
+
+Value Tape::gate(const Value& x, const Parameter& w, const Value& factors) { return gated_gelu(linear(x, w), factors); }
+
+Graph::Projections Tape::heads(int, const Projections& projected, const HeadNorms& norms, const ops::Rope& rope) {
+  Projections ready;
+  if (const auto& own = projected.key_value) {
+    const Value key = this->rope(rms_norm(own->key, *norms.key, norms.eps), rope);
+    ready.key_value = KeyValue{key, rms_norm(own->value, norms.eps)};
+  }
+  ready.query = this->rope(rms_norm(projected.query, norms.query, norms.eps), rope);
+  return ready;
+}
+
+Value Tape::rope(const Value& x, const ops::Rope& rope) {
+  Value y = output(empty_like(x.data), x.needs_gradient());
+  ops::rope_forward(device(), rope, sequences_, x.data, y.data);
+  on_backward(y, [this, &rope, dx_sum = x.gradient](const Tensor& dy) {
+    const Tensor dx = empty_like(dy);
+    ops::rope_backward(device(), rope, sequences_, dy, dx);
+    dx_sum->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::attention(const Value& q, const KeyValue& kv, const ops::AttentionMask& mask) {
+  const auto& [k, v] = kv;
+  MTP_ASSERT(k.needs_gradient() == v.needs_gradient());
+  Value y = output(empty_like(q.data), q.needs_gradient() || k.needs_gradient());
+  const Tensor lse = device().empty({q.data.size(1), q.data.size(0)});
+  ops::attention_forward(device(), mask, sequences_, q.data, k.data, v.data, y.data, lse);
+  on_backward(y, [this, q, k = k, v = v, mask, out = y.data, lse](const Tensor& dy) {
+    const Tensor dq = empty_like(q.data);
+    const Tensor dk = k.needs_gradient() ? empty_like(k.data) : Tensor();
+    const Tensor dv = v.needs_gradient() ? empty_like(v.data) : Tensor();
+    ops::attention_backward(device(), mask, sequences_, dy, q.data, k.data, v.data, out, lse, dq, dk, dv);
+    if (q.needs_gradient()) q.gradient->add(device(), dq);
+    if (k.needs_gradient()) k.gradient->add(device(), dk);
+    if (v.needs_gradient()) v.gradient->add(device(), dv);
+  });
+  return y;
+}
+
+Graph::Lookup Tape::lookup(const Parameter& table, const Tokens& tokens, float exact_factor) {
+  const std::int64_t width = table.shape()[1];
+  const Tensor rows = table.group().rows(tokens);
+  const float factor = rounded_to(rows.dtype(), exact_factor);
+  ops::scale(device(), rows, factor, rows);
+
+  const Value y = output(rows.slice(0, {tokens.count(), width}), table.trained());
+  on_backward(y, [table, tokens, factor](const Tensor& dy) { table.group().add_row_gradients(tokens, dy, factor); });
+  return {y, tokens.fill >= 0 ? rows.slice(tokens.count() * width, {1, width}) : Tensor()};
+}
+
+Value Tape::shift_rows(const Value& x, const Tensor& fill, std::int64_t by) {
+  if (by == 0) return x;
+  Value y = output(empty_like(x.data), x.needs_gradient());
+  ops::shift_rows_forward(device(), sequences_, by, x.data, fill, y.data);
+  on_backward(y, [this, by, dx_sum = x.gradient](const Tensor& dy) {
+    const Tensor dx = empty_like(dy);
+    ops::shift_rows_backward(device(), sequences_, by, dy, dx);
+    dx_sum->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::view(const Value& x, Shape shape) {
+  Value y = output(x.data.view(std::move(shape)), x.needs_gradient());
+  on_backward(y, [this, old_shape = x.data.shape(), dx_sum = x.gradient](const Tensor& dy) {
+    dx_sum->add(device(), dy.view(old_shape));
+  });
+  return y;
+}
+
+Tensor Tape::loss(const Value& x, const Parameter& w, const LossOperation& run) {
+  Tensor sum = device().empty({}, DType::f64);
+  const Tensor dx = options_.recording && x.needs_gradient() ? empty_like(x.data) : Tensor();
+  const Tensor dw = options_.recording && w.trained() ? w.gradient() : Tensor();
+  run(sum, dx, dw);
+  if (!dx.empty()) steps_.push_back([this, dx, dx_sum = x.gradient] { dx_sum->add(device(), dx); });
+  return sum;
+}
+
+Tensor Tape::cross_entropy(const ops::CrossEntropy& ce, const Value& x, const Parameter& w, const Tensor& labels) {
+  return loss(x, w, [&](const Tensor& sum, const Tensor& dx, const Tensor& dw) {
+    ops::projected_cross_entropy(device(), ce, x.data, w.value(), labels, sum, dx, dw);
+  });
+}
+
+Tensor Tape::distillation(const ops::CrossEntropy& ce, const Value& x, const Parameter& w, const ops::Teacher& teacher,
+                          const Tensor& teacher_rows) {
+  return loss(x, w, [&](const Tensor& sum, const Tensor& dx, const Tensor& dw) {
+    ops::projected_distillation(device(), ce, x.data, w.value(), teacher, teacher_rows, sum, dx, dw);
+  });
+}
+
+Tensor Tape::masked_cross_entropy(const ops::CrossEntropy& ce, const ops::MaskedHead& head, const Value& x,
+                                  const Parameter& w, const Tensor& labels) {
+  return loss(x, w, [&](const Tensor& sum, const Tensor& dx, const Tensor& dw) {
+    ops::masked_cross_entropy(device(), ce, head, sequences_, x.data, w.value(), labels, sum, dx, dw);
+  });
+}
+
+Tensor Tape::masked_distillation(const ops::CrossEntropy& ce, const ops::MaskedHead& head, const Value& x,
+                                 const Parameter& w, const ops::Teacher& teacher, const Tensor& teacher_rows) {
+  return loss(x, w, [&](const Tensor& sum, const Tensor& dx, const Tensor& dw) {
+    ops::masked_distillation(device(), ce, head, sequences_, x.data, w.value(), teacher, teacher_rows, sum, dx, dw);
+  });
+}
+
+}  // namespace mtp

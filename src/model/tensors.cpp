@@ -1,0 +1,102 @@
+#include "mtp/model/tensors.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "mtp/core/error.h"
+
+namespace mtp::model {
+
+Tensors Tensors::below(std::string_view prefix) const {
+  Tensors part = *this;
+  part.prefix_ += prefix;
+  return part;
+}
+
+Tensors Tensors::in_unit(std::string unit, bool trained) const {
+  Tensors part = *this;
+  part.unit_ = std::move(unit);
+  part.role_ = trained ? Role::trained : Role::frozen;
+  return part;
+}
+
+Tensors Tensors::unused() const {
+  Tensors part = *this;
+  part.unit_.clear();
+  part.role_ = Role::carried;
+  return part;
+}
+
+Parameter Tensors::parameter(std::string_view name, Shape shape, Start start) const {
+  const bool is_used = role_ != Role::carried;
+  const Parameter parameter(shape);
+  records_.push_back({.name = prefix_ + std::string(name) + ".weight",
+                      .shape = std::move(shape),
+                      .start = start,
+                      .role = role_,
+                      .unit = unit_,
+                      .parameter = is_used ? parameter : Parameter(),
+                      .is_used = is_used});
+  return parameter;
+}
+
+Parameter Tensors::vector(std::string_view name, std::int64_t width, float start) const {
+  return parameter(name, {width}, {Start::Kind::constant, start});
+}
+
+Parameter Tensors::matrix(std::string_view name, std::int64_t out, std::int64_t in) const {
+  return parameter(name, {out, in}, {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(in))});
+}
+
+Parameter Tensors::table(std::string_view name, std::int64_t rows, std::int64_t width, std::int64_t packed) const {
+  return parameter(name, {rows, packed * width}, {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(width))});
+}
+
+Buffer Tensors::buffer(std::string_view name, Shape shape, Start start, std::string dtype) const {
+  const Buffer buffer{prefix_ + std::string(name), shape};
+  records_.push_back({.name = buffer.name,
+                      .shape = std::move(shape),
+                      .start = start,
+                      .role = Role::carried,
+                      .dtype = std::move(dtype)});
+  return buffer;
+}
+
+std::vector<Parameter> Tensors::declared() const {
+  std::vector<Parameter> found;
+  for (const TensorRecord& record : records_)
+    if (!record.unit.empty() && record.name.starts_with(prefix_)) found.push_back(record.parameter);
+  return found;
+}
+
+std::vector<TensorRecord> in_file_order(std::vector<TensorRecord> records) {
+  std::ranges::stable_sort(records, {}, [](const TensorRecord& record) {
+    return !record.is_used ? 2 : record.unit.empty() ? 1 : 0;
+  });
+  return records;
+}
+
+std::vector<hf::TensorEntry> entries(const std::vector<TensorRecord>& records) {
+  std::vector<hf::TensorEntry> all;
+  for (const TensorRecord& record : records) all.push_back({record.name, record.dtype, record.shape});
+  return all;
+}
+
+namespace {
+
+void check_shape(const hf::TensorFiles& files, const std::string& name, const Shape& needed) {
+  if (const Shape& found = files.info(name).shape; found != needed)
+    throw Error("{}: tensor {} has shape {}, the config needs {}", files.where(), name, mtp::to_string(found),
+                mtp::to_string(needed));
+}
+
+}  // namespace
+
+void check_shapes(const hf::TensorFiles& files, const std::vector<TensorRecord>& needed) {
+  for (const TensorRecord& tensor : needed)
+    if (tensor.is_used) check_shape(files, tensor.name, tensor.shape);
+}
+
+void Buffer::check(const hf::TensorFiles& files) const { check_shape(files, name, shape); }
+
+}  // namespace mtp::model
