@@ -188,17 +188,8 @@ void sum_groups(const Device& device, const Tensor& x, const Tensor& y) {
   });
 }
 
-void check_shapes(const Sequences& sequences, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& lse) {
-  MTP_ASSERT(q.shape().size() == 3 && k.shape().size() == 3 && v.shape() == k.shape());
-  MTP_ASSERT(q.size(0) == sequences.rows() && k.size(0) == sequences.rows() && k.size(2) == q.size(2));
-  MTP_ASSERT(!sequences.continues());
-  MTP_ASSERT(q.size(1) % k.size(1) == 0 && lse.elements() == q.size(0) * q.size(1));
-}
-
 void forward(const Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
              const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse) {
-  check_shapes(sequences, q, k, v, lse);
-  MTP_ASSERT(out.shape() == q.shape());
   const std::int64_t heads = q.size(1), heads_per_group = heads / k.size(1);
   for (std::int64_t b = 0; b < sequences.count(); ++b) {
     const std::int64_t first = sequences.begin(b), length = sequences.length(b);
@@ -215,9 +206,6 @@ void forward(const Device& device, const AttentionMask& mask, const Sequences& s
 void backward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& dout,
               const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse, const Tensor& dq,
               const Tensor& dk, const Tensor& dv) {
-  check_shapes(sequences, q, k, v, lse);
-  MTP_ASSERT(dout.shape() == q.shape() && out.shape() == q.shape() && dq.shape() == q.shape());
-  MTP_ASSERT(dk.empty() == dv.empty() && (dk.empty() || (dk.shape() == k.shape() && dv.shape() == k.shape())));
   const std::int64_t heads = q.size(1), heads_per_group = heads / k.size(1);
   const bool with_keys = !dk.empty();
   // Every query head sums into its own dk and dv: no two tasks write the same row, and the heads are added in order.

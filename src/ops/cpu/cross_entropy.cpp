@@ -53,8 +53,6 @@ double distillation_loss(const CrossEntropy& ce, std::span<const float> teacher,
 template <typename LossesOf>
 void project(Device& device, const CrossEntropy& ce, const Tensor& x, const Tensor& w, const cpu::Rows& rows,
              const Tensor& loss, const Tensor& dx, const Tensor& dw, const LossesOf& losses_of) {
-  MTP_ASSERT(x.size(1) == w.size(1) && loss.dtype() == DType::f64 && loss.elements() == 1);
-  MTP_ASSERT(dx.empty() || dx.elements() == x.elements());
   const std::int64_t vocabulary = w.size(0);
   double sum = 0;
   if (!dx.empty()) device.set_zero(dx);
@@ -80,7 +78,6 @@ void project(Device& device, const CrossEntropy& ce, const Tensor& x, const Tens
 
 void projected_cross_entropy(Device& device, const CrossEntropy& ce, const Tensor& x, const Tensor& w,
                              const Tensor& labels, const Tensor& loss, const Tensor& dx, const Tensor& dw) {
-  MTP_ASSERT(labels.elements() == x.size(0));
   const cpu::Rows rows = cpu::chosen_rows(labels, 0, x.size(0));
   project(device, ce, x, w, rows, loss, dx, dw, [&](cpu::RowSpan chunk) {
     return [&, chunk](std::int64_t i, std::span<float> z) {
@@ -94,7 +91,6 @@ void projected_cross_entropy(Device& device, const CrossEntropy& ce, const Tenso
 void projected_distillation(Device& device, const CrossEntropy& ce, const Tensor& x, const Tensor& w,
                             const Teacher& teacher, const Tensor& teacher_rows, const Tensor& loss, const Tensor& dx,
                             const Tensor& dw) {
-  MTP_ASSERT(teacher_rows.elements() == x.size(0) && teacher.w.size(0) == w.size(0));
   const cpu::Rows rows = cpu::chosen_rows(teacher_rows, 0, x.size(0));
   project(device, ce, x, w, rows, loss, dx, dw, [&](cpu::RowSpan chunk) {
     return [&, logits = cpu::teacher_logits(device, teacher, teacher_rows, chunk)](std::int64_t i, std::span<float> z) {

@@ -13,7 +13,6 @@ namespace {
 void shift(const Device& device, const Sequences& sequences, std::int64_t by, const Tensor& x, const Tensor& fill,
            const Tensor& y) {
   const std::int64_t width = x.size(1);
-  MTP_ASSERT(x.size(0) == sequences.rows() && y.elements() == x.elements());
   cpu::with_type_of(y, [&]<typename T>(T) {
     cpu::parallel_for(device, sequences.count(), [&](std::int64_t b) {
       for (std::int64_t row = sequences.begin(b); row < sequences.end(b); ++row) {
@@ -34,7 +33,6 @@ void shift(const Device& device, const Sequences& sequences, std::int64_t by, co
 
 void lookup_forward(Device& device, const Tensor& table, const Tensor& ids, float factor, const Tensor& y) {
   const std::int64_t width = table.size(1), rows = ids.elements();
-  MTP_ASSERT(y.size(0) == rows && y.size(1) == width);
   cpu::with_type_of(table, [&]<typename From>(From) {
     cpu::with_type_of(y, [&]<typename To>(To) {
       cpu::parallel_pieces(device, rows, 16, [&](std::int64_t begin, std::int64_t end) {
@@ -54,7 +52,6 @@ void lookup_forward(Device& device, const Tensor& table, const Tensor& ids, floa
 void lookup_backward(Device& device, const Tensor& dy, const Tensor& ids, float factor, std::int64_t skip,
                      const Tensor& dtable) {
   const std::int64_t width = dtable.size(1), rows = ids.elements();
-  MTP_ASSERT(dy.size(0) == rows && dy.size(1) == width);
   cpu::with_type_of(dy, [&]<typename T>(T) {
     // A task owns columns, so that rows that share an id are added in token order on any number of threads.
     cpu::parallel_pieces(device, width, 64, [&](std::int64_t begin, std::int64_t end) {
@@ -72,13 +69,11 @@ void lookup_backward(Device& device, const Tensor& dy, const Tensor& ids, float 
 
 void shift_rows_forward(Device& device, const Sequences& sequences, std::int64_t by, const Tensor& x,
                         const Tensor& fill, const Tensor& y) {
-  MTP_ASSERT(by >= 0 && fill.elements() == x.size(1));
   shift(device, sequences, by, x, fill, y);
 }
 
 void shift_rows_backward(Device& device, const Sequences& sequences, std::int64_t by, const Tensor& dy,
                          const Tensor& dx) {
-  MTP_ASSERT(by >= 0);
   shift(device, sequences, -by, dy, {}, dx);
 }
 

@@ -115,7 +115,6 @@ void gemm(char transpose_a, char transpose_b, std::int64_t m, std::int64_t n, st
 
 void parallel_gemm(Device& device, const Operand& a, const Operand& b, float beta, const Tensor& c) {
   const std::int64_t m = a.rows(), n = b.columns(), k = a.columns();
-  MTP_ASSERT(b.rows() == k && c.size(0) == m && c.size(1) == n && (beta == 0 || c.dtype() == DType::f32));
   Fp32Part a_part(device, a, Fp32Part::Of::rows), b_part(device, b, Fp32Part::Of::columns);
   for_each_part({0, n}, b_part.largest(n, tile_columns), [&](Range columns) {
     b_part.load(columns);

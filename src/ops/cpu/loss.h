@@ -57,7 +57,6 @@ double sum_of_losses(const Device& device, std::int64_t n, const RowLoss& row_lo
 template <typename ChoiceOf>
 void choose(Device& device, const Tensor& x, const Tensor& w, const Tensor& labels, const Tensor& choices,
             const ChoiceOf& choice_of) {
-  MTP_ASSERT(x.size(1) == w.size(1) && labels.elements() == x.size(0) && choices.elements() == x.size(0));
   std::int64_t* const out = choices.data<std::int64_t>();
   std::fill_n(out, choices.elements(), no_label);
   const Rows rows = chosen_rows(labels, 0, x.size(0));

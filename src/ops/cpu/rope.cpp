@@ -35,8 +35,6 @@ void rotate_row(const Rope& rope, std::int64_t position, float sign, std::int64_
 void rotate(const Device& device, const Rope& rope, const Sequences& sequences, float sign, const Tensor& x,
             const Tensor& y) {
   const std::int64_t heads = x.size(1), width = heads * x.size(2);
-  MTP_ASSERT(x.size(2) == 2 * static_cast<std::int64_t>(rope.inverse_frequencies.size()));
-  MTP_ASSERT(x.size(0) == sequences.rows() && y.elements() == x.elements());
   const std::int64_t first = sequences.continues() ? *sequences.first().data<std::int64_t>() : 0;
   cpu::with_type_of(y, [&]<typename T>(T) {
     for (std::int64_t b = 0; b < sequences.count(); ++b)

@@ -165,7 +165,6 @@ void attend(const float* q, const Ring<T>& k, const Ring<T>& v, std::int64_t beg
 /// y = x wᵀ, x and y in fp32.
 void multiply(const Device& device, const Tensor& x, const Tensor& w, const Tensor& y) {
   const std::int64_t rows = x.size(0), in = x.size(1), out = w.size(0);
-  MTP_ASSERT(w.size(1) == in && y.size(0) == rows && y.size(1) == out);
   cpu::with_type_of(w, [&]<typename T>(T) {
     for_parts(device, out, in, [&](std::int64_t begin, std::int64_t end) {
       multiply(rows_of<float>(x), rows, rows_of<T>(w).from(begin), end - begin, in, y.f32() + begin, out);
@@ -188,7 +187,6 @@ void gate(Device& device, const Tensor& x, const Tensor& w, const Tensor& factor
 }  // namespace
 
 void rowwise_linear(Device& device, const RowwiseInput& x, const std::vector<Tensor>& w, const std::vector<Tensor>& y) {
-  MTP_ASSERT(w.size() == y.size());
   const Tensor in = prepared(device, x);
   for (std::size_t i = 0; i < w.size(); ++i) linear(device, in, w[i], y[i]);
 }
@@ -206,7 +204,6 @@ void rowwise_gate(Device& device, const RowwiseInput& x, const Tensor& gate, con
 
 void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, std::int64_t none, const Tensor& choices) {
   const std::int64_t rows = x.size(0), vocabulary = w.size(0);
-  MTP_ASSERT(w.size(1) == x.size(1) && choices.elements() == rows && choices.dtype() == DType::i64);
   const Tensor logits = device.empty({rows, vocabulary});
   multiply(device, cpu::as_fp32(device, x), w, logits);
   cpu::parallel_for(device, rows, [&](std::int64_t row) {
@@ -231,7 +228,6 @@ void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const 
 
 void put_in_ring(Device& device, const Tensor& first, const Tensor& rows, const Tensor& ring) {
   const std::int64_t n = ring.size(0), width = ring.size(1) * ring.size(2), position = *first.data<std::int64_t>();
-  MTP_ASSERT(rows.size(1) * rows.size(2) == width);
   for (std::int64_t i = std::max<std::int64_t>(0, rows.size(0) - n); i < rows.size(0);) {
     const std::int64_t row = (position + i) % n, count = std::min(n - row, rows.size(0) - i);
     device.copy(rows.slice(i * width, {count, width}), ring.slice(row * width, {count, width}));
@@ -241,8 +237,6 @@ void put_in_ring(Device& device, const Tensor& first, const Tensor& rows, const 
 
 void rowwise_attention(Device& device, const AttentionMask& mask, const Tensor& first, const Tensor& q, const Tensor& k,
                        const Tensor& v, const Tensor& out) {
-  MTP_ASSERT(mask.kind == AttentionMask::Kind::causal && q.shape() == out.shape() && k.shape() == v.shape());
-  MTP_ASSERT(q.size(2) == k.size(2) && q.size(1) % k.size(1) == 0);
   const std::int64_t rows = q.size(0), heads = q.size(1), width = q.size(2), per_group = heads / k.size(1);
   const std::int64_t position = *first.data<std::int64_t>(), seen = mask.end(position, 0) - mask.begin(position, 0);
   MTP_ASSERT(seen > 0 && seen <= k.size(0));

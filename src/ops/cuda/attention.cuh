@@ -102,13 +102,10 @@ struct AttentionShape {
   __host__ __device__ std::int64_t heads_per_group() const { return heads / kv_heads; }
 };
 
-inline AttentionShape shape_of(const Sequences& sequences, const Tensor& q, const Tensor& k, const Tensor& v,
-                               const Tensor& lse) {
-  MTP_ASSERT(q.shape().size() == 3 && k.shape().size() == 3 && v.shape() == k.shape() && k.size(2) == q.size(2));
-  MTP_ASSERT(q.size(0) == sequences.rows() && k.size(0) == sequences.rows() && q.size(2) <= widest_head);
+inline AttentionShape shape_of(const Tensor& q, const Tensor& k) {
   // Kernels count rows of heads, and the elements of 64 rows, in 32 bits.
   MTP_ASSERT(q.size(0) * q.size(1) < std::int64_t{1} << 31 && q.size(1) * q.size(2) < std::int64_t{1} << 26);
-  MTP_ASSERT(q.size(1) % k.size(1) == 0 && lse.elements() == q.size(0) * q.size(1));
+  MTP_ASSERT(q.size(2) <= widest_head);
   return {q.size(0), q.size(1), k.size(1), q.size(2)};
 }
 

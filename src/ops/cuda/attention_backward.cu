@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(attention_threads, 1) keys_kernel(BackwardArgu
 void plain_attention_backward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& dout,
                               const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mean, const Tensor& lse,
                               const Tensor& dq, const Tensor& dk, const Tensor& dv) {
-  const AttentionShape shape = shape_of(sequences, q, k, v, lse);
+  const AttentionShape shape = shape_of(q, k);
   BackwardArguments arguments{mask,        {},        shape,      Elements(dout), Elements(q),  Elements(k),
                               Elements(v), lse.f32(), mean.f32(), Elements(dq),   Elements(dk), Elements(dv)};
   for_each_table(sequences, [&](const SequenceTable& table) {

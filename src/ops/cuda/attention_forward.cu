@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(attention_threads, 1)
 
 void plain_attention_forward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
                              const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse) {
-  const AttentionShape shape = shape_of(sequences, q, k, v, lse);
+  const AttentionShape shape = shape_of(q, k);
   for_each_table(sequences, [&](const SequenceTable& table) {
     const dim3 grid(blocks(most_tiles(table, block_rows)), blocks(shape.heads), blocks(table.count));
     mtp::launch(device.context(), forward_kernel, grid, attention_threads, 2 * Tile::bytes(shape.width), mask, table,

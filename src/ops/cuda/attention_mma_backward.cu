@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(Blocking<width, 2>::threads, Blocking<width, 2
 void mma_attention_backward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& dout,
                             const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mean, const Tensor& lse,
                             const Tensor& dq, const Tensor& dk, const Tensor& dv) {
-  const AttentionShape shape = shape_of(sequences, q, k, v, lse);
+  const AttentionShape shape = shape_of(q, k);
   const bool with_keys = !dk.empty();
   BackwardArguments arguments{mask,
                               {},

@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(Blocking<width, 1>::threads, Blocking<width, 1
 
 void mma_attention_forward(Device& device, const AttentionMask& mask, const Sequences& sequences, const Tensor& q,
                            const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse) {
-  const AttentionShape shape = shape_of(sequences, q, k, v, lse);
+  const AttentionShape shape = shape_of(q, k);
   ForwardArguments arguments{mask, {}, shape, bf16_of(q), bf16_of(k), bf16_of(v), bf16_of(out), lse.f32()};
   for_each_table(sequences, [&](const SequenceTable& table) {
     arguments.sequences = table;

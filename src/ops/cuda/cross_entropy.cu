@@ -71,8 +71,6 @@ __global__ void choice_kernel(std::int64_t vocabulary, const float* z, const std
 template <typename Run>
 void project(Device& device, const CrossEntropy& ce, const Tensor& x, const Tensor& w, const Tensor& chosen,
              const Tensor& loss, const Tensor& dx, const Tensor& dw, const Run& run) {
-  MTP_ASSERT(x.size(1) == w.size(1) && chosen.elements() == x.size(0));
-  MTP_ASSERT(dx.empty() || dx.elements() == x.elements());
   const std::int64_t vocabulary = w.size(0);
   const Tensor losses = device.zeros({x.size(0)}, DType::f64);
   if (!dx.empty()) device.set_zero(dx);
@@ -110,7 +108,6 @@ void projected_cross_entropy(Device& device, const CrossEntropy& ce, const Tenso
 void projected_distillation(Device& device, const CrossEntropy& ce, const Tensor& x, const Tensor& w,
                             const Teacher& teacher, const Tensor& teacher_rows, const Tensor& loss, const Tensor& dx,
                             const Tensor& dw) {
-  MTP_ASSERT(teacher.w.size(0) == w.size(0));
   project(device, ce, x, w, teacher_rows, loss, dx, dw, [&](const ChunkOfLogits& chunk, const Tensor& rows) {
     const Tensor logits = teacher_logits(device, teacher, teacher_rows, rows);
     launch(device, distillation_loss_kernel, blocks(rows.elements()), row_threads, chunk, SoftCap{teacher.soft_cap},

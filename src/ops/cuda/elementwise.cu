@@ -45,7 +45,6 @@ __global__ void map_kernel(std::int64_t elements, Function function, Elements a,
 template <typename Function>
 void map(Device& device, const Function& function, const Tensor& a, const Tensor& b, const Tensor& y) {
   const std::int64_t elements = y.elements();
-  MTP_ASSERT(a.elements() == elements && (b.empty() || b.elements() == elements));
   with_pack(is_packed({elements}, {&a, &b, &y}), [&](auto n) {
     launch(device, map_kernel<n(), Function>, blocks(ceil_div(elements, threads * n())), threads, elements, function,
            Elements(a), Elements(b), Elements(y));
@@ -96,8 +95,6 @@ template <bool add>
 void move_columns(Device& device, std::int64_t width, const Tensor& from, std::int64_t from_begin, const Tensor& to,
                   std::int64_t to_begin) {
   const std::int64_t rows = to.size(0);
-  MTP_ASSERT(from.size(0) == rows && from_begin >= 0 && to_begin >= 0);
-  MTP_ASSERT(from_begin + width <= from.size(1) && to_begin + width <= to.size(1));
   with_pack(is_packed({width, from.size(1), from_begin, to.size(1), to_begin}, {&from, &to}), [&](auto n) {
     launch(device, columns_kernel<n(), add>, blocks(ceil_div(rows * width, threads * n())), threads, rows, width,
            Columns{Elements(from), from_begin, from.size(1)}, Columns{Elements(to), to_begin, to.size(1)});
@@ -119,7 +116,6 @@ void scale(Device& device, const Tensor& x, float factor, const Tensor& y) { map
 void accumulate(Device& device, const Tensor& x, const Tensor& y) { add(device, y, x, y); }
 
 void concat_columns(Device& device, const Tensor& a, const Tensor& b, const Tensor& y) {
-  MTP_ASSERT(y.size(1) == a.size(1) + b.size(1));
   move_columns<false>(device, a.size(1), a, 0, y, 0);
   move_columns<false>(device, b.size(1), b, 0, y, a.size(1));
 }
@@ -144,9 +140,6 @@ void gated_gelu_forward(Device& device, const Tensor& gate, const Tensor& up, co
 void gated_gelu_backward(Device& device, const Tensor& dy, const Tensor& gate, const Tensor& up, const Tensor& dgate,
                          const Tensor& dup) {
   const std::int64_t elements = dy.elements();
-  MTP_ASSERT(gate.elements() == elements && up.elements() == elements);
-  MTP_ASSERT(dgate.empty() || dgate.elements() == elements);
-  MTP_ASSERT(dup.empty() || dup.elements() == elements);
   with_pack(is_packed({elements}, {&dy, &gate, &up, &dgate, &dup}), [&](auto n) {
     launch(device, gated_gelu_backward_kernel<n()>, blocks(ceil_div(elements, threads * n())), threads, elements,
            Elements(dy), Elements(gate), Elements(up), Elements(dgate), Elements(dup));

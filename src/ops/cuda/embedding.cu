@@ -62,7 +62,6 @@ __global__ void shift_kernel(SequenceTable sequences, std::int64_t by, std::int6
 void shift(Device& device, const Sequences& sequences, std::int64_t by, const Tensor& x, const Tensor& fill,
            const Tensor& y) {
   const std::int64_t width = x.size(1);
-  MTP_ASSERT(x.size(0) == sequences.rows() && y.elements() == x.elements());
   for_each_table(sequences, [&](const SequenceTable& table) {
     with_pack(is_packed({width}, {&x, &fill, &y}), [&](auto n) {
       launch(device, shift_kernel<n()>, blocks(table.end_row() - table.first_row()), threads, table, by, width,
@@ -75,7 +74,6 @@ void shift(Device& device, const Sequences& sequences, std::int64_t by, const Te
 
 void lookup_forward(Device& device, const Tensor& table, const Tensor& ids, float factor, const Tensor& y) {
   const std::int64_t width = table.size(1), rows = ids.elements();
-  MTP_ASSERT(y.size(0) == rows && y.size(1) == width);
   with_pack(is_packed({width}, {&table, &y}), [&](auto n) {
     launch(device, lookup_kernel<n()>, blocks(rows), threads, table.size(0), width, Elements(table),
            ids.data<std::int64_t>(), factor, Elements(y));
@@ -85,20 +83,17 @@ void lookup_forward(Device& device, const Tensor& table, const Tensor& ids, floa
 void lookup_backward(Device& device, const Tensor& dy, const Tensor& ids, float factor, std::int64_t skip,
                      const Tensor& dtable) {
   const std::int64_t width = dtable.size(1), rows = ids.elements();
-  MTP_ASSERT(dy.size(0) == rows && dy.size(1) == width);
   launch(device, lookup_backward_kernel, dim3(blocks(rows), blocks(ceil_div(width, threads))), threads, rows,
          dtable.size(0), width, Elements(dy), ids.data<std::int64_t>(), factor, skip, dtable.f32());
 }
 
 void shift_rows_forward(Device& device, const Sequences& sequences, std::int64_t by, const Tensor& x,
                         const Tensor& fill, const Tensor& y) {
-  MTP_ASSERT(by >= 0 && fill.elements() == x.size(1));
   shift(device, sequences, by, x, fill, y);
 }
 
 void shift_rows_backward(Device& device, const Sequences& sequences, std::int64_t by, const Tensor& dy,
                          const Tensor& dx) {
-  MTP_ASSERT(by >= 0);
   shift(device, sequences, -by, dy, {}, dx);
 }
 

@@ -54,7 +54,6 @@ void for_each_chunk(Device& device, const Rows& rows, std::int64_t vocabulary, c
 template <typename Run>
 void choose(Device& device, const Tensor& x, const Tensor& w, const Tensor& labels, const Tensor& choices,
             const Run& run) {
-  MTP_ASSERT(x.size(1) == w.size(1) && labels.elements() == x.size(0) && choices.elements() == x.size(0));
   device.copy(device.from_host(Rows(static_cast<std::size_t>(x.size(0)), no_label)), choices);
   for_each_chunk(device, chosen_rows(device, labels), w.size(0),
                  [&](const Tensor& rows) { run(gather_rows(device, x, rows), rows); });

@@ -192,8 +192,6 @@ class MaskedScores {
   MaskedScores(Device& device, const MaskedHead& head, const Tensor& x, const Tensor& w, const Tensor& logits)
       : device_(device), x_(x), w_(w) {
     const std::int64_t n = x.size(0), centroids = head.centroids.size(0), tokens = w.size(0) / centroids;
-    MTP_ASSERT(w.size(0) % centroids == 0 && head.ordering.elements() == w.size(0) && x.size(1) == w.size(1));
-    MTP_ASSERT(head.top_k > 0 && head.top_k <= centroids);
     chosen_ = device.empty({n, head.top_k}, DType::i32);
     scores_ = device.empty({n, head.top_k * tokens});
     selection_ = {centroids,    head.top_k, tokens, head.ordering.data<std::int64_t>(), chosen_.data<std::int32_t>(),
@@ -244,10 +242,9 @@ class MaskedScores {
 /// `run(scores, unselected, losses)` queues the kernels that compute the losses [T] of the rows with `chosen` ≥ 0 and
 /// replace all scores by their gradients.
 template <typename Run>
-void score_sequences(Device& device, const CrossEntropy& ce, const MaskedHead& head, const Sequences& sequences,
-                     const Tensor& x, const Tensor& w, const Tensor& chosen, const Tensor& loss, const Tensor& dx,
-                     const Tensor& dw, const Run& run) {
-  MTP_ASSERT(x.size(0) == sequences.rows() && chosen.elements() == x.size(0) && ce.soft_cap == 0);
+void score_sequences(Device& device, const MaskedHead& head, const Sequences& sequences, const Tensor& x,
+                     const Tensor& w, const Tensor& chosen, const Tensor& loss, const Tensor& dx, const Tensor& dw,
+                     const Run& run) {
   const MaskedScores scores(device, head, x, w);
   const Tensor unselected = scores.unselected(sequences), losses = device.zeros({x.size(0)}, DType::f64);
   run(scores.selection(), unselected.f32(), losses.data<double>());
@@ -261,7 +258,7 @@ void score_sequences(Device& device, const CrossEntropy& ce, const MaskedHead& h
 void masked_cross_entropy(Device& device, const CrossEntropy& ce, const MaskedHead& head, const Sequences& sequences,
                           const Tensor& x, const Tensor& w, const Tensor& labels, const Tensor& loss, const Tensor& dx,
                           const Tensor& dw) {
-  score_sequences(device, ce, head, sequences, x, w, labels, loss, dx, dw,
+  score_sequences(device, head, sequences, x, w, labels, loss, dx, dw,
                   [&](const Selection& selection, const float* unselected, double* losses) {
                     launch(device, label_loss_kernel, blocks(x.size(0)), row_threads, selection, ce.gradient_scale,
                            labels.data<std::int64_t>(), unselected, losses);
@@ -271,8 +268,7 @@ void masked_cross_entropy(Device& device, const CrossEntropy& ce, const MaskedHe
 void masked_distillation(Device& device, const CrossEntropy& ce, const MaskedHead& head, const Sequences& sequences,
                          const Tensor& x, const Tensor& w, const Teacher& teacher, const Tensor& teacher_rows,
                          const Tensor& loss, const Tensor& dx, const Tensor& dw) {
-  MTP_ASSERT(teacher.w.size(0) == w.size(0));
-  score_sequences(device, ce, head, sequences, x, w, teacher_rows, loss, dx, dw,
+  score_sequences(device, head, sequences, x, w, teacher_rows, loss, dx, dw,
                   [&](const Selection& selection, const float* unselected, double* losses) {
                     launch(device, set_zero_without_kernel, blocks(x.size(0)), row_threads, selection,
                            teacher_rows.data<std::int64_t>());
@@ -296,7 +292,6 @@ void masked_choice(Device& device, const MaskedHead& head, const Tensor& x, cons
 
 void rowwise_masked_choice(Device& device, const MaskedHead& head, const Tensor& x, const Tensor& w,
                            const Tensor& choices) {
-  MTP_ASSERT(choices.elements() == x.size(0));
   const Tensor logits = device.empty({x.size(0), head.centroids.size(0)});
   ops::rowwise_linear(device, x, {head.centroids}, {logits});
   const MaskedScores scores(device, head, x, w, logits);

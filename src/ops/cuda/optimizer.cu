@@ -162,7 +162,6 @@ void with_constant(bool value, const Body& body) {
 
 /// Moments on the device.
 void update(Device& device, const AdamWCoefficients& c, const AdamWShard& shard) {
-  check_shard(shard);
   with_constant(takes_fours(shard), [&](auto fours) {
     with_constant(shard.moment1.dtype() == DType::bf16, [&](auto bf16) {
       with_constant(!shard.rounded_weight.empty(), [&](auto rounds_weight) {
@@ -215,7 +214,6 @@ void adamw(Device& device, const AdamW& adamw, std::span<const AdamWShard> shard
 }
 
 void sum_of_squares(Device& device, const Tensor& gradient, std::int64_t block, const Tensor& sums) {
-  MTP_ASSERT(gradient.elements() == sums.elements() * block && sums.dtype() == DType::f64);
   launch(device, sum_of_squares_kernel, blocks(sums.elements()), threads, block, gradient.f32(), sums.data<double>());
 }
 

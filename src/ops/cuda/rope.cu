@@ -30,8 +30,6 @@ __global__ void rotate_kernel(SequenceTable sequences, std::int64_t heads, std::
 void rotate(Device& device, const Rope& rope, const Sequences& sequences, float sign, const Tensor& x,
             const Tensor& y) {
   const std::int64_t heads = x.size(1), half = x.size(2) / 2;
-  MTP_ASSERT(half == static_cast<std::int64_t>(rope.inverse_frequencies.size()));
-  MTP_ASSERT(x.size(0) == sequences.rows() && y.elements() == x.elements());
   const std::int64_t* const first = sequences.continues() ? sequences.first().data<std::int64_t>() : nullptr;
   const Frequencies frequencies(rope);
   for_each_table(sequences, [&](const SequenceTable& table) {

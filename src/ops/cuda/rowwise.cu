@@ -256,7 +256,6 @@ void with_most_heads(std::int64_t per_group, const Body& body) {
 
 void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, std::int64_t none, const Tensor& choices) {
   const std::int64_t rows = x.size(0), vocabulary = w.size(0), slices = ceil_div(vocabulary, tokens_of_slice);
-  MTP_ASSERT(w.size(1) == x.size(1) && choices.elements() == rows && choices.dtype() == DType::i64);
   const Tensor logits = device.empty({rows, vocabulary}), of_slices = device.empty({rows, slices}, DType::i64);
   rowwise_linear(device, x, {w}, {logits});
   launch(device, slice_choice_kernel, dim3(blocks(slices), blocks(rows)), threads, vocabulary, logits.f32(),
@@ -267,14 +266,11 @@ void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, std::int64
 
 void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const Tensor& first,
                    const std::vector<Heads>& heads) {
-  MTP_ASSERT(!heads.empty() && heads.size() <= most_heads_tensors);
   const std::int64_t rows = heads[0].x.size(0), width = heads[0].x.size(2);
-  MTP_ASSERT(width == 2 * static_cast<std::int64_t>(rope.inverse_frequencies.size()));
   AllHeads all = {};
   bool packed = true;
   for (std::size_t i = 0; i < heads.size(); ++i) {
     const Heads& each = heads[i];
-    MTP_ASSERT(each.x.size(0) == rows && each.x.size(2) == width && each.y.size(1) == each.x.size(1));
     all.of[i] = {.x = Elements(each.x),
                  .weight = Elements(each.weight),
                  .y = Elements(each.y),
@@ -293,7 +289,6 @@ void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const 
 
 void put_in_ring(Device& device, const Tensor& first, const Tensor& rows, const Tensor& ring) {
   const std::int64_t width = ring.size(1) * ring.size(2), kept = std::min(rows.size(0), ring.size(0));
-  MTP_ASSERT(rows.size(1) * rows.size(2) == width && rows.dtype() == ring.dtype());
   with_pack(is_packed({width}, {&rows, &ring}), [&](auto n) {
     launch(device, put_kernel<n()>, blocks(kept), threads, rows.size(0) - kept, width, ring.size(0),
            first.data<std::int64_t>(), Elements(rows), Elements(ring));
@@ -302,8 +297,7 @@ void put_in_ring(Device& device, const Tensor& first, const Tensor& rows, const 
 
 void rowwise_attention(Device& device, const AttentionMask& mask, const Tensor& first, const Tensor& q, const Tensor& k,
                        const Tensor& v, const Tensor& out) {
-  MTP_ASSERT(mask.kind == AttentionMask::Kind::causal && q.shape() == out.shape() && k.shape() == v.shape());
-  MTP_ASSERT(q.size(2) == k.size(2) && q.size(1) % k.size(1) == 0 && q.size(2) <= widest_head);
+  MTP_ASSERT(q.size(2) <= widest_head);
   const std::int64_t rows = q.size(0), heads = q.size(1), width = q.size(2), per_group = heads / k.size(1);
   // So many keys are seen at most, and one span more where they begin within one.
   const std::int64_t keys = mask.window > 0 ? std::min(mask.window, k.size(0)) : k.size(0);

@@ -328,7 +328,7 @@ bool run(Device& device, const RowwiseInput& x, Work work, const std::vector<Ten
     if (!is_packed({}, {&tensor})) return false;
   if (!is_packed({}, {&x.x, &x.residual, &x.branch, &x.branch_weight, &x.weight})) return false;
   for (std::size_t i = 0; i < w.size(); ++i) {
-    MTP_ASSERT(w[i].size(1) == width && w[i].dtype() == x.x.dtype());
+    MTP_ASSERT(w[i].dtype() == x.x.dtype());
     work.w[i] = w[i].data<void>();
     work.outputs_of[i] = w[i].size(0);
     work.outputs += w[i].size(0);
@@ -376,12 +376,8 @@ void linear_of_any_width(Device& device, const Tensor& x, const Tensor& w, const
 }  // namespace
 
 void rowwise_linear(Device& device, const RowwiseInput& x, const std::vector<Tensor>& w, const std::vector<Tensor>& y) {
-  MTP_ASSERT(w.size() == y.size() && w.size() <= most_matrices);
   Work work{.kind = Kind::linear};
-  for (std::size_t i = 0; i < w.size(); ++i) {
-    MTP_ASSERT(y[i].size(0) == x.x.size(0) && y[i].size(1) == w[i].size(0));
-    work.y[i] = Elements(y[i]);
-  }
+  for (std::size_t i = 0; i < w.size(); ++i) work.y[i] = Elements(y[i]);
   if (run(device, x, work, w)) return;
   const Tensor in = prepared(device, x);
   for (std::size_t i = 0; i < w.size(); ++i) linear_of_any_width(device, in, w[i], y[i]);
@@ -389,7 +385,6 @@ void rowwise_linear(Device& device, const RowwiseInput& x, const std::vector<Ten
 
 void rowwise_gated_linear(Device& device, const RowwiseInput& x, const Tensor& gate, const Tensor& up,
                           const Tensor& y) {
-  MTP_ASSERT(gate.shape() == up.shape() && y.size(0) == x.x.size(0) && y.size(1) == gate.size(0));
   Work work{.kind = Kind::gated};
   work.y[0] = Elements(y);
   if (run(device, x, work, {gate, up})) return;
@@ -399,7 +394,6 @@ void rowwise_gated_linear(Device& device, const RowwiseInput& x, const Tensor& g
 }
 
 void rowwise_gate(Device& device, const RowwiseInput& x, const Tensor& gate, const Tensor& factors, const Tensor& y) {
-  MTP_ASSERT(factors.elements() == y.elements() && y.size(0) == x.x.size(0) && y.size(1) == gate.size(0));
   Work work{.kind = Kind::gate};
   work.y[0] = Elements(y);
   work.factors = Elements(factors);
