@@ -38,6 +38,7 @@ void Optimizer::update(std::int64_t step, double lr, double gradient_norm) {
   std::vector<ops::AdamWShard> shards;
   for (const Unit& unit : units_) shards.push_back(shard(unit, step));
   ops::adamw(device_, adamw, shards);
+  for (const Unit& unit : units_) unit.unit->clear_gradient_sum();
 }
 
 ops::AdamWShard Optimizer::shard(const Unit& of, std::int64_t step) const {

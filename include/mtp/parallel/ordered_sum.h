@@ -30,6 +30,8 @@ class OrderedSum {
   void add_group(Device& device, const Tensor& sum, std::int64_t index);
   /// The sum, once leaf count - 1 has been added.
   const Tensor& total() const { return total_; }
+  /// Gives the memory back.
+  void clear() { total_ = group_ = Tensor(); }
 
  private:
   void end_group(Device& device, std::int64_t index, std::int64_t count);

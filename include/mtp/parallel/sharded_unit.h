@@ -104,6 +104,8 @@ class ShardedUnit final : public ParameterGroup {
   const Tensor& moment2() const { return moment2_; }
   /// This rank's shard of the step's summed gradient.
   const Tensor& gradient_sum() const { return sum_.total(); }
+  /// After the update: the next step's forward needs its memory.
+  void clear_gradient_sum() { sum_.clear(); }
 
   /// A part of a member that a rank's shard holds.
   struct Piece {

@@ -17,7 +17,8 @@ class Optimizer {
   /// number of ranks, added in one order.
   double gradient_norm() const;
 
-  /// One update with learning rate `lr` of 0-based `step`; scales the gradients down to `max_grad_norm`.
+  /// One update with learning rate `lr` of 0-based `step`; scales the gradients down to `max_grad_norm`. Their sums are
+  /// gone afterwards.
   void update(std::int64_t step, double lr, double gradient_norm);
 
  private:
