@@ -75,6 +75,12 @@ def train(build: Path, fixture: Path, way: Way, folder: Path) -> None:
     run(command)
 
 
+def is_frozen(name: str, state: dict[str, bytes]) -> bool:
+    """Checkpoints of version 2 hold frozen parameters too."""
+    kind, _, tensor = name.partition("/")
+    return kind == "parameters" and f"exp_avg/{tensor}" not in state
+
+
 def result_of(folder: Path) -> dict[str, object]:
     found: dict[str, object] = {
         f"{kind}.jsonl": comparable_lines(folder / f"{kind}.jsonl") for kind in ("metrics", "validation")
@@ -82,18 +88,25 @@ def result_of(folder: Path) -> dict[str, object]:
     gradients = folder.with_suffix(".gradients")
     if gradients.exists():
         found["the first step's gradients"] = gradients.read_bytes()
-    return found | tensors(folder / "checkpoints" / "latest")
+    state = tensors(folder / "checkpoints" / "latest")
+    return found | {name: value for name, value in state.items() if not is_frozen(name, state)}
 
 
 def differences(old: dict[str, object], new: dict[str, object]) -> list[str]:
     return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
 
 
+def exported(build: Path, folder: Path) -> dict[str, object]:
+    """The weights, wherever a checkpoint keeps them."""
+    run([build / "bin" / "mtp-export-hf", "--from", folder, "--out", folder / "hf"])
+    return {str(path.relative_to(folder)): path.read_bytes() for path in (folder / "hf").rglob("*.safetensors")}
+
+
 def compare_way(builds: list[Path], fixture: Path, way: Way, folder: Path) -> list[str]:
     results = []
     for name, build in zip(("old", "new"), builds):
         train(build, fixture, way, folder / name)
-        results.append(result_of(folder / name))
+        results.append(result_of(folder / name) | exported(build, folder / name))
     return differences(*results)
 
 

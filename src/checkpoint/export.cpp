@@ -55,7 +55,7 @@ class StoredModel {
         state_(state),
         source_(state.directory() / "source" / model_),
         tensors_(read_source_tensors(source_)),
-        carried_(hf::TensorFiles::open_file(source_ / "carried.safetensors")) {}
+        untrained_(open_untrained(source_)) {}
 
   /// The model's source directory, without its weights.
   const fs::path& source() const { return source_; }
@@ -72,15 +72,19 @@ class StoredModel {
 
   /// Bytes of a tensor in the element type that it is to have.
   std::vector<std::byte> read(const hf::TensorEntry& tensor, const Piece& piece) const {
-    const std::int64_t elements = piece.rows * row_elements(tensor);
-    if (carried_.has(tensor.name)) {
+    const bool is_untrained = untrained_.has(tensor.name);
+    if (is_untrained && untrained_.info(tensor.name).dtype == tensor.dtype) {
       const std::size_t row_bytes = row_elements(tensor) * hf::size_of(tensor.dtype);
       std::vector<std::byte> bytes(piece.rows * row_bytes);
-      carried_.copy_bytes(tensor.name, piece.first_row * row_bytes, bytes);
+      untrained_.copy_bytes(tensor.name, piece.first_row * row_bytes, bytes);
       return bytes;
     }
-    std::vector<float> values(elements);
-    state_.read("parameters/" + model_ + "." + tensor.name, piece.first_row * row_elements(tensor), values);
+    const std::int64_t begin = piece.first_row * row_elements(tensor);
+    std::vector<float> values(piece.rows * row_elements(tensor));
+    if (is_untrained)
+      untrained_.read(tensor.name, begin, values);
+    else
+      state_.read("parameters/" + model_ + "." + tensor.name, begin, values);
     return hf::convert(values, tensor.dtype);
   }
 
@@ -89,7 +93,7 @@ class StoredModel {
   const State& state_;
   fs::path source_;
   std::vector<SourceTensor> tensors_;
-  hf::TensorFiles carried_;
+  hf::TensorFiles untrained_;
 };
 
 /// Engines before 2026-09 ask a base for keys' and values' parameters even of layers that share them.

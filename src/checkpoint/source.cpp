@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <string>
+#include <vector>
 
 #include "mtp/core/error.h"
 #include "mtp/core/json.h"
@@ -15,6 +17,17 @@ namespace {
 
 /// Of this program, not of the model.
 constexpr const char* table_name = "tensors.json";
+constexpr const char* untrained_name = "carried.safetensors";
+
+void append(const hf::TensorFiles& files, const hf::TensorEntry& tensor, hf::SafetensorsWriter& writer) {
+  constexpr std::uint64_t most = std::uint64_t{1} << 24;  // bytes in memory
+  const std::uint64_t bytes = files.bytes(tensor.name).size();
+  for (std::uint64_t begin = 0; begin < bytes; begin += most) {
+    std::vector<std::byte> some(std::min(most, bytes - begin));
+    files.copy_bytes(tensor.name, begin, some);
+    writer.append(some);
+  }
+}
 
 void store_model(const std::string& model, const fs::path& directory, const hf::TensorFiles& files,
                  const model::TensorTable& table, const fs::path& to) {
@@ -25,17 +38,17 @@ void store_model(const std::string& model, const fs::path& directory, const hf::
   }
 
   Json tensors = Json::array();
-  std::vector<hf::TensorEntry> carried;
+  std::vector<hf::TensorEntry> untrained;
   for (const model::TensorInfo& tensor : table.tensors()) {
     if (!tensor.name.starts_with(model + ".")) continue;
     const std::string name = tensor.name.substr(model.size() + 1);
-    const bool is_carried = tensor.role == model::Role::carried;
-    tensors.push_back({{"name", name}, {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"carried", is_carried}});
-    if (is_carried) carried.push_back({name, tensor.dtype, tensor.shape});
+    const bool is_parameter = tensor.role != model::Role::carried;
+    tensors.push_back({{"name", name}, {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"carried", !is_parameter}});
+    if (tensor.role != model::Role::trained) untrained.push_back({name, tensor.dtype, tensor.shape});
   }
   write_json(to / table_name, tensors);
-  hf::SafetensorsWriter writer(to / "carried.safetensors", carried);
-  for (const hf::TensorEntry& tensor : carried) writer.append(files.bytes(tensor.name));
+  hf::SafetensorsWriter writer(to / untrained_name, untrained);
+  for (const hf::TensorEntry& tensor : untrained) append(files, tensor, writer);
   writer.finish();
 }
 
@@ -57,14 +70,20 @@ constexpr std::array needed_files = {"config.json",
                                      "video_preprocessor_config.json"};
 constexpr const char* more_templates = "additional_chat_templates";  // where Hugging Face keeps those with a name
 
+/// What was trained is known, without its values.
 hf::TensorFiles open_tensors(const fs::path& model_source) {
+  const hf::TensorFiles untrained = open_untrained(model_source);
   std::vector<hf::TensorEntry> without_values;
   for (const SourceTensor& tensor : read_source_tensors(model_source))
-    if (!tensor.carried) without_values.push_back(tensor.entry);
-  return hf::TensorFiles::open_file(model_source / "carried.safetensors", without_values);
+    if (!untrained.has(tensor.entry.name)) without_values.push_back(tensor.entry);
+  return hf::TensorFiles::open_file(model_source / untrained_name, without_values);
 }
 
 }  // namespace
+
+hf::TensorFiles open_untrained(const fs::path& model_source) {
+  return hf::TensorFiles::open_file(model_source / untrained_name);
+}
 
 std::vector<fs::path> side_files(const fs::path& directory) {
   std::vector<fs::path> files;

@@ -24,9 +24,9 @@ hdf5::File open_state(const fs::path& checkpoint, const Manifest& manifest) {
   if (!file.has_attribute("format") || file.attribute<std::string>("format") != state_format)
     throw DamageError("{}: is no checkpoint of this program", path.string());
   const auto version = file.attribute<std::int64_t>("version");
-  if (version != state_version)
-    throw Error("{}: has version {}, this program reads version {}; use the program that wrote it", path.string(),
-                version, state_version);
+  if (version < oldest_state_version || version > state_version)
+    throw Error("{}: has version {}, this program reads versions {} to {}; use the program that wrote it",
+                path.string(), version, oldest_state_version, state_version);
   const auto group_size = file.attribute<std::int64_t>("group_size");
   if (group_size != parallel::group_size)
     throw Error("{}: micro-batches were added in groups of {}, this program adds {}; it would not go on alike",

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "mtp/ops/elementwise.h"
+
 namespace mtp::model {
 
 namespace {
@@ -24,17 +26,24 @@ std::vector<Group> groups_of(const TensorTable& table) {
   return groups;
 }
 
-parallel::UnitLayout layout_of(const Group& group) {
+/// The type of the source's tensors, if they have one that is computed with.
+DType source_dtype(const Group& group) {
+  const bool is_bf16 = std::ranges::all_of(group.tensors, [](const TensorInfo* t) { return t->dtype == "BF16"; });
+  return is_bf16 ? DType::bf16 : DType::f32;
+}
+
+parallel::UnitLayout layout_of(const Group& group, std::optional<DType> frozen) {
   std::vector<parallel::UnitLayout::Member> members;
   for (const TensorInfo* tensor : group.tensors) members.push_back({tensor->name, tensor->shape});
-  return {group.name, group.tensors.front()->role == Role::trained, std::move(members)};
+  const bool trained = group.tensors.front()->role == Role::trained;
+  return {group.name, trained, std::move(members), trained ? DType::f32 : frozen.value_or(source_dtype(group))};
 }
 
 }  // namespace
 
-Parameters::Parameters(const TensorTable& table, parallel::Sharding& sharding) {
+Parameters::Parameters(const TensorTable& table, parallel::Sharding& sharding, std::optional<DType> frozen) {
   for (const Group& group : groups_of(table)) {
-    units_.push_back(std::make_unique<parallel::ShardedUnit>(layout_of(group), sharding));
+    units_.push_back(std::make_unique<parallel::ShardedUnit>(layout_of(group, frozen), sharding));
     for (std::size_t i = 0; i < group.tensors.size(); ++i) group.tensors[i]->parameter.bind(*units_.back(), i);
   }
 }
@@ -46,18 +55,21 @@ parallel::ShardedUnit& Parameters::unit_of(const Parameter& parameter) const {
 }
 
 void Parameters::load(const Pair& pair, Device& device) {
-  for (const auto& unit : units_)
-    for (const parallel::ShardedUnit::Piece& piece : unit->pieces()) {
-      const auto [files, name] = pair.source_of(unit->layout().members()[piece.member].name);
-      parallel::fill(device, unit->master(), piece,
-                     [&, files = files, name = name](auto begin, auto values) { files->read(name, begin, values); });
-    }
+  for (const auto& unit : units_) load(pair, device, *unit);
+}
+
+void Parameters::load(const Pair& pair, Device& device, const parallel::ShardedUnit& unit) {
+  for (const parallel::ShardedUnit::Piece& piece : unit.pieces()) {
+    const auto [files, name] = pair.source_of(unit.layout().members()[piece.member].name);
+    parallel::fill(device, unit.master(), piece,
+                   [&, files = files, name = name](auto begin, auto values) { files->read(name, begin, values); });
+  }
 }
 
 void Parameters::share_embedding_with_base(const Pair& pair, Device& device) {
   const Parameter &base = pair.base.embedding(), &drafter = pair.drafter.embedding();
   MTP_ASSERT(base.shape() == drafter.shape());
-  device.copy(unit_of(base).master(), unit_of(drafter).master());
+  ops::convert(device, unit_of(base).master(), unit_of(drafter).master());
 }
 
 }  // namespace mtp::model

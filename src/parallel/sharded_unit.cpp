@@ -26,8 +26,9 @@ std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multi
 
 }  // namespace
 
-UnitLayout::UnitLayout(std::string name, bool trained, std::vector<Member> members)
-    : name_(std::move(name)), trained_(trained), members_(std::move(members)) {
+UnitLayout::UnitLayout(std::string name, bool trained, std::vector<Member> members, DType dtype)
+    : name_(std::move(name)), trained_(trained), dtype_(dtype), members_(std::move(members)) {
+  MTP_ASSERT(!trained || dtype == DType::f32);
   const std::int64_t unit_of_block = is_table() ? members_[0].shape[1] : 1;
   block_ = round_up(smallest_block, unit_of_block);
   std::int64_t end = 0;
@@ -40,8 +41,7 @@ UnitLayout::UnitLayout(std::string name, bool trained, std::vector<Member> membe
 
 ShardedUnit::ShardedUnit(UnitLayout layout, Sharding& sharding) : layout_(std::move(layout)), sharding_(sharding) {
   const Shape shape{layout_.shard_elements(sharding_.communicator.size())};
-  MTP_ASSERT(!trained() || sharding_.master_dtype == DType::f32);
-  master_ = sharding_.device.zeros(shape, sharding_.master_dtype);
+  master_ = sharding_.device.zeros(shape, layout_.dtype());
   if (!trained()) return;
   const auto moments = [&] {
     return sharding_.moments_on_host ? sharding_.device.zeros_on_host(shape, sharding_.moment_dtype)
@@ -62,7 +62,7 @@ void ShardedUnit::acquire() {
   if (users_++ > 0) return;
   sharding_.device.profile().begin_part(layout_.name());
   if (values_.empty()) start_gather();
-  gather_.finish();
+  finish_gather();
   sharding_.overlap.acquired(*this);
 }
 
@@ -79,12 +79,12 @@ void ShardedUnit::prefetch() {
 
 void ShardedUnit::drop_unused() {
   if (users_ > 0) return;
-  gather_.finish();
+  finish_gather();
   values_ = Tensor();
 }
 
 void ShardedUnit::start_gather() {
-  const Tensor& shard = in_compute_dtype();
+  const Tensor shard = in_compute_dtype();
   const std::int64_t ranks = sharding_.communicator.size();
   if (ranks == 1) {
     values_ = shard;
@@ -92,6 +92,12 @@ void ShardedUnit::start_gather() {
   }
   values_ = sharding_.device.empty({shard.elements() * ranks}, shard.dtype());
   gather_ = sharding_.communicator.transport().gather(shard, values_, layout_.block(), layout_.name());
+  gathered_shard_ = shard;
+}
+
+void ShardedUnit::finish_gather() {
+  gather_.finish();
+  gathered_shard_ = Tensor();
 }
 
 Tensor ShardedUnit::value(std::size_t index) const {
@@ -300,13 +306,13 @@ std::vector<ShardedUnit::Piece> ShardedUnit::pieces(int rank) const {
   return pieces;
 }
 
-const Tensor& ShardedUnit::in_compute_dtype() {
+Tensor ShardedUnit::in_compute_dtype() {
   if (master_.dtype() == sharding_.compute_dtype) return master_;
-  if (rounded_.empty()) {
-    rounded_ = sharding_.device.empty(master_.shape(), sharding_.compute_dtype);
-    ops::convert(sharding_.device, master_, rounded_);
-  }
-  return rounded_;
+  if (!rounded_.empty()) return rounded_;
+  const Tensor converted = sharding_.device.empty(master_.shape(), sharding_.compute_dtype);
+  ops::convert(sharding_.device, master_, converted);
+  if (trained()) rounded_ = converted;
+  return converted;
 }
 
 Tensor ShardedUnit::gather(const Tensor& shard) const {

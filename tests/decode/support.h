@@ -43,9 +43,9 @@ class LoadedPair {
   LoadedPair(const hf::Preset& preset, std::uint64_t seed, const Place& place)
       : device(device_of(place)),
         sharding{
-            .device = device, .communicator = communicator_, .compute_dtype = place.dtype, .master_dtype = place.dtype},
+            .device = device, .communicator = communicator_, .compute_dtype = place.dtype},
         pair(make(preset, seed)),
-        parameters(frozen(pair).table, sharding) {
+        parameters(frozen(pair).table, sharding, place.dtype) {
     parameters.load(pair, device);
   }
 

@@ -6,6 +6,7 @@
 
 #include "mtp/checkpoint/state.h"
 #include "mtp/core/settings.h"
+#include "mtp/model/parameters.h"
 #include "mtp/parallel/communicator.h"
 #include "mtp/parallel/sharded_unit.h"
 
@@ -13,11 +14,11 @@ namespace mtp::checkpoint {
 
 // A checkpoint is a folder RUN/checkpoints/step_00000010 with
 //
-//   state.h5        attributes: format "mtp-checkpoint", version 2, step (optimizer steps done), epoch and
+//   state.h5        attributes: format "mtp-checkpoint", version 3, step (optimizer steps done), epoch and
 //                   position of the next sample, lr of the next step, random, settings, fingerprints, group_size,
 //                   ranks, device, revision
-//                   virtual datasets parameters/NAME, exp_avg/NAME, exp_avg_sq/NAME: fp32, each tensor whole,
-//                   under "base.…" and "drafter.…" Hugging Face names; moments of trained tensors only
+//                   virtual datasets parameters/NAME, exp_avg/NAME, exp_avg_sq/NAME of what is trained: fp32, each
+//                   tensor whole, under "base.…" and "drafter.…" Hugging Face names
 //   rank_0000.h5 …  of every rank that wrote it, its part of each tensor, under the same names
 //   source/         what of the source pair is not trained: see source.h
 //   checksums.json  of all of it: see Manifest
@@ -41,9 +42,9 @@ std::vector<std::filesystem::path> candidates(const std::filesystem::path& run_o
 /// Opens a checkpoint on every rank and verifies all of it but the tensors. Collective. Throws DamagedCheckpoint.
 State open(const std::filesystem::path& checkpoint, const parallel::Communicator& communicator);
 
-/// Reads this rank's shards of all parameters and moments, on any number of ranks, which verify every tensor together.
-/// Collective. Throws DamagedCheckpoint.
-void restore(const State& state, const parallel::Units& units, Device& device,
+/// Reads this rank's shards of all parameters and moments, on any number of ranks, which verify every tensor together;
+/// frozen parameters where the state has them (version 2), `pair` has all others. Collective. Throws DamagedCheckpoint.
+void restore(const State& state, model::Parameters& parameters, const model::Pair& pair, Device& device,
              const parallel::Communicator& communicator);
 
 /// Verifies every tensor without keeping it. Collective. Throws DamagedCheckpoint.

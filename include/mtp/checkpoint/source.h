@@ -10,7 +10,8 @@
 namespace mtp::checkpoint {
 
 // What a checkpoint keeps of the source pair, in source/{base,drafter}: the files of a Hugging Face directory beside
-// its weights, its tensors' names and types (tensors.json), and the carried tensors (carried.safetensors).
+// its weights, its tensors' names and types (tensors.json), and those that are not trained, byte for byte
+// (carried.safetensors). All checkpoints of a run share these files.
 
 /// Keeps that in RUN/source, and returns what a checkpoint's manifest says of it. Done once a run; checkpoints share
 /// the files.
@@ -25,8 +26,11 @@ std::vector<std::filesystem::path> side_files(const std::filesystem::path& direc
 /// A tensor that was in the source.
 struct SourceTensor {
   hf::TensorEntry entry;  // under its name in the model's own file
-  bool carried = false;
+  bool carried = false;   // no parameter of the program: never converted
 };
+
+/// The tensors of a model that a run does not train.
+hf::TensorFiles open_untrained(const std::filesystem::path& model_source);
 
 /// The tensors of tensors.json, in the order of their names.
 std::vector<SourceTensor> read_source_tensors(const std::filesystem::path& model_source);

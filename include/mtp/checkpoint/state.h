@@ -32,6 +32,7 @@ class State {
   std::int64_t number(const std::string& attribute) const { return file_.attribute<std::int64_t>(attribute); }
   std::string text(const std::string& attribute) const { return file_.attribute<std::string>(attribute); }
 
+  bool has(const std::string& name) const { return manifest_.tensors.contains(name); }
   Shape shape(const std::string& name) const { return file_.dataset(name).shape(); }
 
   /// Elements begin … of a tensor, whoever's file holds them. Reads and verifies the blocks of `checksum_block`

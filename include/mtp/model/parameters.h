@@ -1,6 +1,6 @@
 #pragma once
 
-#include <string>
+#include <optional>
 #include <vector>
 
 #include "mtp/model/pair.h"
@@ -12,8 +12,9 @@ namespace mtp::model {
 /// models compute with them.
 class Parameters {
  public:
-  /// Weights are zero until they are loaded. The sharding must outlive it.
-  Parameters(const TensorTable& table, parallel::Sharding& sharding);
+  /// Weights are zero until they are loaded. Trained ones are kept in fp32, frozen ones in their source's type, or in
+  /// `frozen` if it is given. The sharding must outlive it.
+  Parameters(const TensorTable& table, parallel::Sharding& sharding, std::optional<DType> frozen = std::nullopt);
 
   const parallel::Units& units() const { return units_; }
   /// The unit that holds a parameter of the pair.
@@ -21,6 +22,8 @@ class Parameters {
 
   /// Reads this rank's shards from the source pair.
   void load(const Pair& pair, Device& device);
+  /// Those of one unit.
+  void load(const Pair& pair, Device& device, const parallel::ShardedUnit& unit);
   /// Copies the base's token table into the drafter's (`drafter.share_embedding_with_base`); their shapes
   /// must be the same.
   void share_embedding_with_base(const Pair& pair, Device& device);

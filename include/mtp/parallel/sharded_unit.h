@@ -24,10 +24,12 @@ class UnitLayout {
     std::int64_t elements() const { return num_elements(shape); }
   };
 
-  UnitLayout(std::string name, bool trained, std::vector<Member> members);
+  /// `dtype`: of the weights that ranks keep; only frozen ones may have another one than fp32.
+  UnitLayout(std::string name, bool trained, std::vector<Member> members, DType dtype = DType::f32);
 
   const std::string& name() const { return name_; }
   bool trained() const { return trained_; }
+  DType dtype() const { return dtype_; }
   const std::vector<Member>& members() const { return members_; }
   /// One matrix and nothing else: its rows can be looked up.
   bool is_table() const { return members_.size() == 1 && members_[0].shape.size() == 2; }
@@ -42,6 +44,7 @@ class UnitLayout {
  private:
   std::string name_;
   bool trained_;
+  DType dtype_;
   std::vector<Member> members_;
   std::int64_t block_ = 0, blocks_ = 0;
 };
@@ -54,7 +57,6 @@ struct Sharding {
   std::int64_t micro_batches = 1;      // of a step, over all ranks
   std::int64_t first_micro_batch = 0;  // of the `communicator.size()` consecutive ones that the ranks work on now
   DType compute_dtype = DType::f32;    // of gathered values and rows
-  DType master_dtype = DType::f32;     // of the weights that ranks own; only frozen ones may have another type
   DType moment_dtype = DType::f32;     // of AdamW's moments
   bool moments_on_host = false;        // where they lie: Device::zeros_on_host
   Overlap overlap = {};
@@ -94,11 +96,12 @@ class ShardedUnit final : public ParameterGroup {
   void prefetch();
   void drop_unused();
 
-  /// This rank's shard of the master weights; zero where the flat buffer is padding. Once the unit has been acquired,
-  /// whoever changes it changes `rounded` too.
+  /// This rank's shard of the weights, in the layout's type; zero where the flat buffer is padding. Once the unit has
+  /// been acquired, whoever changes it changes `rounded` too.
   const Tensor& master() const { return master_; }
-  /// The master in the type that is computed with, which is what gathers: empty before the first `acquire`, or where
-  /// the master itself has that type.
+  /// Of a trained unit, the master in the type that is computed with, which is what gathers: empty before the first
+  /// `acquire`, or where the master itself has that type. A frozen one is converted whenever it is gathered, so that it
+  /// is kept once.
   const Tensor& rounded() const { return rounded_; }
   const Tensor& moment1() const { return moment1_; }
   const Tensor& moment2() const { return moment2_; }
@@ -142,8 +145,9 @@ class ShardedUnit final : public ParameterGroup {
     std::int64_t place = 0;   // of this rank among them
   };
 
-  const Tensor& in_compute_dtype();
+  Tensor in_compute_dtype();
   void start_gather();
+  void finish_gather();
   /// One owner of each shard.
   Division owners() const;
   /// The ranks of this rank's group, if the groups add up their gradients first; else the owners.
@@ -169,9 +173,10 @@ class ShardedUnit final : public ParameterGroup {
   Sharding& sharding_;
   Tensor master_, rounded_, moment1_, moment2_;
   int users_ = 0;
-  Tensor values_;     // gathered, while in use or soon in use
-  Transfer gather_;   // of values_
-  Tensor gradients_;  // of this rank's micro-batch, until reduced
+  Tensor values_;          // gathered, while in use or soon in use
+  Transfer gather_;        // of values_
+  Tensor gathered_shard_;  // what gather_ reads
+  Tensor gradients_;       // of this rank's micro-batch, until reduced
   std::optional<TokenGradients> token_gradients_;
   OrderedSum sum_;
 };
