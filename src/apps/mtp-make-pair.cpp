@@ -1,4 +1,4 @@
-// mtp-make-pair --preset NAME --out DIR [--seed N]: writes a randomly initialised base and drafter.
+// mtp-make-pair --preset NAME --out DIR [--seed N] [--dtype bf16]: writes a randomly initialised base and drafter.
 
 #include <algorithm>
 #include <boost/program_options.hpp>
@@ -33,14 +33,18 @@ int make_pair(int argc, char** argv) {
   std::string preset;
   std::filesystem::path out;
   std::int64_t seed = 0;
+  std::string dtype = "fp32";
   po::options_description options("mtp-make-pair: writes DIR/base and DIR/drafter as Hugging Face directories");
   options.add_options()("preset", po::value(&preset)->required(),
                         ("the pair's shape, one of" + list_presets()).c_str());
   options.add_options()("out", po::value(&out)->required(), "the directory to write; must not exist");
   options.add_options()("seed", po::value(&seed)->default_value(seed), "of the random weights, at least 0");
+  options.add_options()("dtype", po::value(&dtype)->default_value(dtype), "of the weights: fp32 or bf16");
   if (!mtp::apps::parse(argc, argv, options)) return 0;
   if (seed < 0) throw mtp::UsageError("option --seed: {} is below 0", seed);
-  mtp::model::make_pair(find_preset(preset), static_cast<std::uint64_t>(seed), out);
+  if (dtype != "fp32" && dtype != "bf16") throw mtp::UsageError("option --dtype: {} is neither fp32 nor bf16", dtype);
+  mtp::model::make_pair(find_preset(preset), static_cast<std::uint64_t>(seed), out,
+                        dtype == "bf16" ? mtp::ComputeType::bf16 : mtp::ComputeType::fp32);
   std::cout << out.string() << "\n";
   return 0;
 }

@@ -8,6 +8,7 @@
 
 #include "mtp/core/error.h"
 #include "mtp/core/random.h"
+#include "mtp/hf/model_files.h"
 #include "mtp/model/pair.h"
 #include "mtp/tensor/thread_pool.h"
 
@@ -17,9 +18,13 @@ namespace fs = std::filesystem;
 
 namespace {
 
-template <typename T>
-void append(const std::vector<T>& values, hf::SafetensorsWriter& writer) {
+void append(const std::vector<std::int64_t>& values, hf::SafetensorsWriter& writer) {
   writer.append(std::as_bytes(std::span(values)));
+}
+
+/// As the bytes of the element type that the record has.
+void append(std::span<const float> values, const TensorRecord& tensor, hf::SafetensorsWriter& writer) {
+  writer.append(hf::convert(values, tensor.dtype));
 }
 
 /// deviation · the random numbers first, first + 1, … in fp32.
@@ -33,17 +38,18 @@ void draw(const Random& random, std::uint64_t first, float deviation, std::span<
   }
 }
 
-void append_matrix(std::int64_t elements, float deviation, const Random& random, const ThreadPool& threads,
+void append_matrix(const TensorRecord& tensor, const Random& random, const ThreadPool& threads,
                    hf::SafetensorsWriter& writer) {
+  const std::int64_t elements = num_elements(tensor.shape);
   constexpr std::int64_t piece = std::int64_t{1} << 22, part = std::int64_t{1} << 16;  // in memory, and of a task
   for (std::int64_t begin = 0; begin < elements; begin += piece) {
     std::vector<float> values(std::min(piece, elements - begin));
     threads.run((std::ssize(values) + part - 1) / part, [&](std::int64_t i) {
       const std::span<float> all(values);
       const std::int64_t from = i * part;
-      draw(random, begin + from, deviation, all.subspan(from, std::min(part, std::ssize(values) - from)));
+      draw(random, begin + from, tensor.start.value, all.subspan(from, std::min(part, std::ssize(values) - from)));
     });
-    append(values, writer);
+    append(values, tensor, writer);
   }
 }
 
@@ -59,9 +65,9 @@ void write_weights(const fs::path& directory, const std::vector<TensorRecord>& t
     if (kind == Start::Kind::permutation)
       append(permutation(random, elements), writer);
     else if (kind == Start::Kind::constant)
-      append(std::vector<float>(elements, value), writer);
+      append(std::vector<float>(elements, value), tensors[i], writer);
     else
-      append_matrix(elements, value, random, threads, writer);
+      append_matrix(tensors[i], random, threads, writer);
   }
   writer.finish();
 }
@@ -84,25 +90,36 @@ void write_configs(const fs::path& directory, const Json& config, const Json& ge
   write_json(directory / "generation_config.json", special);
 }
 
+Json with_dtype(Json config, ComputeType dtype) {
+  hf::set_dtype(config, dtype == ComputeType::bf16 ? "bfloat16" : "float32");
+  return config;
+}
+
+std::vector<TensorRecord> with_dtype(std::vector<TensorRecord> tensors, ComputeType dtype) {
+  for (TensorRecord& tensor : tensors)
+    if (tensor.dtype == "F32" && dtype == ComputeType::bf16) tensor.dtype = "BF16";
+  return tensors;
+}
+
 }  // namespace
 
-void make_pair(const hf::Preset& preset, std::uint64_t seed, const fs::path& out) {
+void make_pair(const hf::Preset& preset, std::uint64_t seed, const fs::path& out, ComputeType dtype) {
   const fs::path target = out.has_filename() ? out : out.parent_path();  // "pair/" is "pair"
   if (fs::exists(target)) throw Error("{}: already exists; choose another --out or remove it", target.string());
   fs::path partial = target;
   partial += ".partial";
   fs::remove_all(partial);
-  write_configs(partial / "base", preset.base, Json::object());
+  write_configs(partial / "base", with_dtype(preset.base, dtype), Json::object());
   // Without a number of drafts, Hugging Face cannot decode with a drafter.
-  write_configs(partial / "drafter", preset.drafter,
+  write_configs(partial / "drafter", with_dtype(preset.drafter, dtype),
                 {{"num_assistant_tokens", 4}, {"num_assistant_tokens_schedule", "constant"}});
   const hf::BaseConfig base_config = hf::read_base_config(partial / "base");
   const hf::DrafterConfig drafter_config = hf::read_drafter_config(partial / "drafter");
   hf::check_fit(base_config, drafter_config);
-  const std::vector<TensorRecord> base = tensors_of(base_config);
+  const std::vector<TensorRecord> base = with_dtype(tensors_of(base_config), dtype);
   const auto used = static_cast<std::uint64_t>(std::ranges::count(base, true, &TensorRecord::is_used));
   write_weights(partial / "base", base, seed, 0);
-  write_weights(partial / "drafter", tensors_of(drafter_config), seed, used);
+  write_weights(partial / "drafter", with_dtype(tensors_of(drafter_config), dtype), seed, used);
   fs::rename(partial, target);
 }
 
