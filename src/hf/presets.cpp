@@ -76,15 +76,16 @@ constexpr const char* e2b_changes = R"({
 })";
 constexpr const char* dense_31b_changes = R"({
   "name": "31b",
-  "summary": "Gemma 4 31B's text decoder, 30.7 billion parameters, and its drafter, 427.6 million: 125 GB",
+  "summary": "Gemma 4 31B's text decoder, 30.7 billion parameters, and its drafter, 469.5 million: 125 GB",
   "base": {
     "hidden_size": 5376, "intermediate_size": 21504,
     "num_attention_heads": 32, "num_key_value_heads": 16, "num_global_key_value_heads": 4, "attention_k_eq_v": true,
-    "layers": {"repeats": 10, "sharing": 0}, "sliding_window": 1024, "hidden_size_per_layer_input": 0
+    "layers": {"repeats": 10, "sharing": 0}, "sliding_window": 1024, "max_position_embeddings": 262144,
+    "hidden_size_per_layer_input": 0
   },
   "drafter": {
     "hidden_size": 1024, "intermediate_size": 8192,
-    "num_attention_heads": 16, "num_key_value_heads": 16, "num_global_key_value_heads": 4, "attention_k_eq_v": true,
+    "num_attention_heads": 32, "num_key_value_heads": 16, "num_global_key_value_heads": 4, "attention_k_eq_v": true,
     "sliding_window": 1024
   },
   "centroids": null
@@ -144,7 +145,9 @@ Json model(const char* architecture, const char* type, const Json& shape) {
 Preset preset(const Json& shape) {
   Preset preset{shape["name"], shape["summary"], model("Gemma4ForCausalLM", "gemma4", shape["base"]),
                 model("Gemma4AssistantForCausalLM", "gemma4_assistant", shape["drafter"])};
-  preset.drafter["text_config"].update({{"hidden_size_per_layer_input", 0}, {"vocab_size_per_layer_input", 0}});
+  Json& text = preset.drafter["text_config"];
+  text.update({{"hidden_size_per_layer_input", 0}, {"vocab_size_per_layer_input", 0}});
+  text["num_kv_shared_layers"] = text["num_hidden_layers"];
   preset.drafter["backbone_hidden_size"] = shape["base"]["hidden_size"];
   preset.drafter["use_ordered_embeddings"] = shape.contains("centroids");
   if (shape.contains("centroids")) preset.drafter.update(shape["centroids"]);

@@ -64,7 +64,7 @@ E4B = Pair(
 )
 DENSE_31B = Pair(
     Model(262144, 5376, 21504, 32, 256, 16, 1024, repeats=10, full_kv_heads=4),
-    Model(262144, 1024, 8192, 16, 256, 16, 1024, repeats=1, sliding=3, sharing=4, full_kv_heads=4),
+    Model(262144, 1024, 8192, 32, 256, 16, 1024, repeats=1, sliding=3, sharing=4, full_kv_heads=4),
 )
 PAIR_17M = Pair(
     Model(8192, 256, 1024, 4, 64, 2, 128, repeats=2, sharing=5, per_layer=32),
