@@ -28,7 +28,7 @@ struct Run {
   std::int64_t decode_forwards() const { return target_forwards() - prompts(); }
 };
 
-/// "aggregate" and "prompts" as design.md §7 has them; `with_drafter`: also what was drafted.
+/// "aggregate" and "prompts" as docs/files.md describes them; `with_drafter`: also what was drafted.
 Json to_json(const Run& run, bool with_drafter);
 
 /// What the screen shows. Either may be null. `bytes_per_forward`: of the base's parameters.

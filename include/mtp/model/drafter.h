@@ -11,8 +11,8 @@
 
 namespace mtp::model {
 
-/// How the rounds see the text: masks, rotary embeddings, and how far a round runs ahead of its row. See design.md §4
-/// and docs/alignment.md.
+/// How the rounds see the text: masks, rotary embeddings, and how far a round runs ahead of its row. See
+/// docs/alignment.md.
 struct RoundAlignment {
   AttentionTypes types;
   std::int64_t first_lead;
@@ -22,7 +22,8 @@ struct RoundAlignment {
 };
 
 /// The multi-token-prediction drafter: a few decoder layers without keys and values of their own.
-/// Source: Gemma4AssistantForCausalLM, Hugging Face modeling_gemma4_assistant.py; masks and positions: design.md §4.
+/// Source: Gemma4AssistantForCausalLM, Hugging Face modeling_gemma4_assistant.py; masks and positions:
+/// docs/alignment.md.
 class Drafter {
  public:
   /// Declares its tensors. `rounds`: of training; with one, nothing uses what leads to the next.
