@@ -4,6 +4,7 @@
     scripts/prepare_data.py chats.jsonl more.parquet --tokenizer gemma-4-E4B-it --out train.h5
     scripts/prepare_data.py chats/:0.7 OWNER/NAME:0.3 --seed 42 --tokenizer gemma-4-E4B-it --out train.h5
     scripts/prepare_data.py --preset tulu-magicoder --tokenizer gemma-4-E4B-it --out train.h5
+    scripts/prepare_data.py --preset medpix --tokenizer gemma-4-E4B-it --out train.h5
     scripts/prepare_data.py --source pydoc --train-tokenizer DIR --max-length 192 --out train.h5
 
 and what goes with decoding (prompt_files.py):
@@ -44,10 +45,12 @@ from mtp_tools.data.chat_tokenizer import ChatTokenizer, Rendered, Sample
 from mtp_tools.data.conversation import Conversation, LeftOut, Refused
 from mtp_tools.data.conversation_sources import PRESETS, Source, Stream
 from mtp_tools.data.data_file import CannotWrite, DataFile, attributes_of, data_files, end_at_once
+from mtp_tools.data.images import ImagePatches
 from mtp_tools.data.records import ColumnMap
 from mtp_tools.data.workers import Stopped, end_by, in_order, stop_on_signals
 
-BATCH = 128  # conversations tokenised at once
+BATCH = 128  # conversations tokenised at once,
+IMAGES = 4  # or images read
 PROGRESS_SECONDS = 5.0
 NAMED = 10  # of those that are left out
 
@@ -66,6 +69,16 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Item:
+    """A text to tokenise, and what becomes of it."""
+
+    text: Rendered
+    images: list[ImagePatches]
+    is_for_validation: bool
+    where: str
+
+
+@dataclass(frozen=True)
 class Encoder:
     chat: ChatTokenizer
     max_length: int
@@ -75,45 +88,46 @@ class Encoder:
 
     def encode(self, batch: list[Conversation | LeftOut]) -> Encoded:
         encoded = Encoded()
-        rendered = list(self._rendered(batch, encoded))
-        samples = self.chat.encode([text for text, _, _ in rendered]) if rendered else []
-        for sample, (_, for_validation, where) in zip(samples, rendered):
-            sample, reason = self._fitted(sample, encoded.notes)
-            if reason:
-                encoded.left_out.append(LeftOut(where, reason))
-            else:
-                (encoded.validation if for_validation else encoded.training).append(sample)
-        return encoded
-
-    def _rendered(self, batch: list[Conversation | LeftOut], encoded: Encoded) -> Iterator[tuple[Rendered, bool, str]]:
-        """Texts, whether they are for validation, and where they are from."""
-        for item in batch:
-            if isinstance(item, LeftOut):
-                encoded.left_out.append(item)
-                continue
+        items = list(self._items(batch, encoded))
+        samples = self.chat.encode([item.text for item in items]) if items else []
+        for sample, item in zip(samples, items):
             try:
-                rendering = self.chat.render(item)
-                for_validation = self._is_for_validation(rendering.whole)
+                sample = self._fitted(self.chat.with_images(sample, item.images), encoded.notes)
+                (encoded.validation if item.is_for_validation else encoded.training).append(sample)
             except Refused as refused:
                 encoded.left_out.append(LeftOut.of(item.where, refused))
+        return encoded
+
+    def _items(self, batch: list[Conversation | LeftOut], encoded: Encoded) -> Iterator[Item]:
+        for conversation in batch:
+            if isinstance(conversation, LeftOut):
+                encoded.left_out.append(conversation)
+                continue
+            try:
+                rendering = self.chat.render(conversation)
+                for_validation = self._is_for_validation(rendering.whole)
+                images = self.chat.read_images(conversation, encoded.notes)
+            except Refused as refused:
+                encoded.left_out.append(LeftOut.of(conversation.where, refused))
                 continue
             encoded.notes.update(rendering.notes)
-            yield from ((text, for_validation, item.where) for text in rendering.samples)
+            for text in rendering.samples:
+                yield Item(text, images[: text.images], for_validation, conversation.where)
 
-    def _fitted(self, sample: Sample, notes: Counter[str]) -> tuple[Sample, str | None]:
-        """Cut to the greatest length if need be, and why it is left out, if it is."""
+    def _fitted(self, sample: Sample, notes: Counter[str]) -> Sample:
+        """Cut to the greatest length if need be. Raises Refused."""
         if len(sample.tokens) < 2:
-            return sample, "empty"
+            raise Refused("empty")
         if not sample.is_target[1:].any():
-            return sample, "without a target"
+            raise Refused("without a target")
         if self.max_length and len(sample.tokens) > self.max_length:
             if not self.cuts:
-                return sample, f"longer than {self.max_length} tokens"
-            sample = Sample(sample.tokens[: self.max_length], sample.is_target[: self.max_length])
+                raise Refused(f"longer than {self.max_length} tokens")
+            sample = self.chat.cut(sample, self.max_length)
             if not sample.is_target[1:].any():
-                return sample, f"without a target in its first {self.max_length} tokens"
+                raise Refused(f"without a target in its first {self.max_length} tokens")
             notes[f"cut to {self.max_length} tokens"] += 1
-        return sample, None
+        return sample
 
     def _is_for_validation(self, text: str) -> bool:
         """From the text itself, so that equal conversations never end up on both sides."""
@@ -183,7 +197,7 @@ def prepare(args: argparse.Namespace, conversations: Stream) -> None:
     progress, report = Progress(args.progress_seconds), Report(args.strict)
     paths = [path for path in (args.out, args.validation_out) if path]
     with data_files(paths, attributes_of(chat)) as files:
-        for encoded in in_order(encoder.encode, conversations, BATCH, args.processes):
+        for encoded in in_order(encoder.encode, conversations, weight, args.processes):
             for file, samples in zip(files, (encoded.training, encoded.validation)):
                 file.add(samples)
             report.add(encoded)
@@ -196,6 +210,11 @@ def prepare(args: argparse.Namespace, conversations: Stream) -> None:
     for file in files:
         print(file)
     report.show()
+
+
+def weight(item: Conversation | LeftOut) -> float:
+    """Of a batch."""
+    return 1 / BATCH + (len(item.images) / IMAGES if isinstance(item, Conversation) else 0)
 
 
 def nothing_left(file: DataFile, report: Report) -> str:
@@ -284,12 +303,14 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         type=column_map,
         metavar="COLUMN=ROLE,…",
         help="which columns hold a conversation, such as question=user,answer=assistant; roles: messages, system, user,"
-        " assistant, tools",
+        " assistant, tools, image",
     )
     parser.add_argument(
         "--source", choices=["files", "pydoc"], default="files", help="pydoc: Python's own documentation instead"
     )
-    parser.add_argument("--preset", choices=PRESETS, help="a published mix: its sources, weights, --max-turns, --seed")
+    parser.add_argument(
+        "--preset", choices=PRESETS, help="a published set: its sources, weights, --max-turns, --limit, --seed"
+    )
     parser.add_argument(
         "--max-turns",
         type=int,
@@ -315,6 +336,8 @@ def choose_sources(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         args.sources = preset.at(args.sources) if args.sources else preset.sources
     if args.max_turns is None:
         args.max_turns = preset.max_turns if preset else 0
+    if args.limit is None and preset:
+        args.limit = preset.limit
     if args.seed is None:
         args.seed = preset.seed if preset else 0
 

@@ -346,8 +346,8 @@ class Refusals(TestCase):
             ([user("Hi"), {"role": "assistant"}], None, "a message of the assistant has no text"),
             ([user("Hi"), {"role": "assistant", "content": [{"type": "text", "value": "Hello"}]}], None,
              'a part of its content is not {"type": "text", "text": …}'),
-            ([{"role": "user", "content": [{"type": "image", "path": "a.png"}]}, answer("A cat.")], None,
-             "a part of its content is of type image"),
+            ([{"role": "user", "content": [{"type": "video", "path": "a.mp4"}]}, answer("A cat.")], None,
+             "a part of its content is of type video"),
         ):  # fmt: skip
             with self.subTest(reason):
                 self.assertEqual(self.refused(None, messages, tools), reason)

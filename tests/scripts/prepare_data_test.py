@@ -23,6 +23,7 @@ import h5py
 import pyarrow
 import pyarrow.ipc
 import pyarrow.parquet
+from PIL import Image
 from tokenizers import Tokenizer
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -413,8 +414,8 @@ class LeftOutRecords(FileCase):
             "a message of the assistant has no text",
         b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": {"a": 1}}]}':
             "its content is no text",
-        b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [{"type": "image"}]}]}':
-            "a part of its content is of type image",
+        b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [{"type": "video"}]}]}':
+            "a part of its content is of type video",
         b'{"prompt": "' + b"x" * 400 + b'", "completion": "y"}': "longer than 200 tokens",
     }  # fmt: skip
 
@@ -435,6 +436,17 @@ class LeftOutRecords(FileCase):
         self.assertEqual(len(said), 11)
         self.assertRegex(said[0], f"^{source}:1: not JSON: ")
         self.assertEqual(said[10], f"and {20 * len(self.BAD) - 10} more")
+
+    def test_are_none_where_images_cannot_be_read_at_all(self):
+        """This environment has no PyTorch: that is no fault of a record."""
+        model = make_tokenizer(self.dir / "m")
+        config = {"vision_config": {}, "image_token_id": 310, "boi_token_id": 311, "eoi_token_id": 312}
+        (model / "config.json").write_text(json.dumps({"text_config": {"vocab_size": 320}} | config))
+        Image.new("RGB", (2, 2)).save(self.dir / "a.png")
+        source = self.write_records("a.jsonl", [{"question": "What?", "answer": "That.", "image": "a.png"}])
+        result = self.prepare(source, "--tokenizer", model, "--out", self.dir / "o.h5")
+        self.assertEqual(result.returncode, 1)
+        self.assertRegex(result.stderr, "^images need PyTorch and torchvision, .*\n$")
 
     def test_are_the_end_with_strict(self):
         source = self.dir / "a.jsonl"

@@ -27,6 +27,7 @@ from mtp_tools.data.conversation import Conversation, Message, Refused
 
 MARK = "\ue0fe\ue0ff"  # private use: no text of the world has it, no template knows it
 GENERATION_MARK = re.compile(r"{%-?\s*generation\s*-?%}")
+IMAGE = {"type": "image"}  # where a message shows one
 REASONING = ("reasoning_content", "reasoning", "thinking")
 # Gemma's models think between these; its templates take such thoughts out of earlier turns' texts.
 THOUGHT = re.compile(r"<\|channel>.*?<channel\|>", re.DOTALL)
@@ -39,6 +40,7 @@ Span = tuple[int, int]  # characters begin … end - 1
 class Rendered:
     text: str
     spans: list[Span]  # what the model generates
+    images: int = 0  # that the text shows, the first ones of the conversation's
 
 
 @dataclass
@@ -76,9 +78,11 @@ class ChatTemplate:
         """Raises Refused."""
         return Renderer(self, self._prepared_all(conversation)).rendering()
 
-    def prompt(self, conversation: Conversation) -> str:
+    def prompt(self, conversation: Conversation) -> Rendered:
         """What an engine is given to answer a conversation."""
-        return Renderer(self, self._prepared_all(conversation)).text(len(conversation.messages), is_prompt=True)
+        conversation = self._prepared_all(conversation)
+        text = Renderer(self, conversation).text(len(conversation.messages), is_prompt=True)
+        return Rendered(text, [], images_in(conversation.messages))
 
     def _prepared_all(self, conversation: Conversation) -> Conversation:
         return replace(conversation, messages=[self._prepared(message) for message in conversation.messages])
@@ -116,8 +120,10 @@ class ChatTemplate:
     def _content_of(self, message: Message) -> object:
         content, role = message.get("content"), message["role"]
         if isinstance(content, list):
-            parts = [text_of_part(part) for part in content]
-            return content if self.takes_parts else "\n".join(parts)
+            texts = [text_of_part(part) for part in content if part != IMAGE]
+            if not self.takes_parts and len(texts) < len(content):
+                raise Refused("the chat template takes no images")
+            return content if self.takes_parts else "\n".join(texts)
         if isinstance(content, str) or (isinstance(content, dict) and role == "tool"):
             return content
         if content is not None:
@@ -191,7 +197,7 @@ class Renderer:
         if self.template.has_generation_marks:
             _, spans = self.template.raw(self.conversation, marks=True)
             spans = [(begin, begin + len(self._trimmed(whole[begin:end]))) for begin, end in spans]
-            rendering.samples = [Rendered(whole, spans)]
+            rendering.samples = [Rendered(whole, spans, images_in(self.messages))]
         else:
             rendering.samples = list(self._samples(whole))
         self._check_completeness("\n".join([whole, *(sample.text for sample in rendering.samples)]), rendering.notes)
@@ -206,7 +212,7 @@ class Renderer:
             else:
                 together += spans
         if together or not alone:
-            yield Rendered(whole, together)
+            yield Rendered(whole, together, images_in(self.messages))
         yield from alone
 
     def _generations(self) -> Iterator[Generation]:
@@ -245,7 +251,8 @@ class Renderer:
             raise Refused("the chat template shows responses of tools where they cannot be told from the answer")
         shift = len(generation.prompt) - len(header)
         text = generation.prompt + text[len(header) : spans[-1][1]]
-        return Rendered(text, [(begin + shift, end + shift) for begin, end in spans])
+        spans = [(begin + shift, end + shift) for begin, end in spans]
+        return Rendered(text, spans, images_in(self.messages[: generation.end]))
 
     def _spans_in(self, whole: str, generation: Generation) -> list[Span] | None:
         """Where the whole conversation's text has the generation behind its prompt; None where it has not."""
@@ -347,7 +354,11 @@ def without_reasoning(message: Message) -> Message:
 def texts_of(content: object) -> list[str]:
     if isinstance(content, str):
         return [content]
-    return [part["text"] for part in content] if isinstance(content, list) else []  # a tool's object
+    return [part["text"] for part in content if part != IMAGE] if isinstance(content, list) else []  # a tool's object
+
+
+def images_in(messages: list[Message]) -> int:
+    return sum(message["content"].count(IMAGE) for message in messages if isinstance(message["content"], list))
 
 
 def pieces_of(content: object, may_think: bool) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy as np
 from mtp_tools.data.chat_template import ChatTemplate, Rendered, Rendering
 from transformers import AutoTokenizer
 
-from mtp_tools.data.conversation import Conversation
+from mtp_tools.data.conversation import Conversation, Refused
+from mtp_tools.data.images import ImagePatches, ImageReader
 from mtp_tools.data.model_directory import fingerprint_of, sizes_of
 
 
@@ -18,15 +20,17 @@ from mtp_tools.data.model_directory import fingerprint_of, sizes_of
 class Sample:
     tokens: np.ndarray  # int32 [n]
     is_target: np.ndarray  # uint8 [n]
+    images: list[ImagePatches] = field(default_factory=list)  # in the order in which their tokens stand
 
 
 class ChatTokenizer:
-    """A Hugging Face directory's tokenizer, chat template and sizes. `template_arguments` go to the template with every
-    conversation, unless the record has its own."""
+    """A Hugging Face directory's tokenizer, chat template, image processor and sizes. `template_arguments` go to the
+    template with every conversation, unless the record has its own."""
 
     def __init__(self, directory: Path, template_arguments: dict[str, object] | None = None):
         sizes = sizes_of(directory)
-        self.vocab_size, self.pad_token_id = sizes.vocab_size, sizes.pad_token_id
+        self.vocab_size, self.pad_token_id, self.vision = sizes.vocab_size, sizes.pad_token_id, sizes.vision
+        self.reader = ImageReader(directory, sizes.vision) if sizes.vision else None
         self.fingerprint = fingerprint_of(directory)
         self.directory = directory
         try:
@@ -57,10 +61,51 @@ class ChatTokenizer:
             for ids, offsets, r in zip(encoded["input_ids"], encoded["offset_mapping"], rendered)
         ]
 
-    def encode_prompt(self, text: str) -> Sample:
-        """A question of the user and the header that asks the model to answer; no token of it is a target."""
-        prompt = self.template.prompt(Conversation([{"role": "user", "content": text}]))
-        return self.encode([Rendered(prompt, [])])[0]
+    def read_images(self, conversation: Conversation, notes: Counter[str]) -> list[ImagePatches]:
+        """Raises Refused."""
+        if conversation.images and self.reader is None:
+            raise Refused("shows images, and the model takes none")
+        return [self.reader.read(source, notes) for source in conversation.images]
+
+    def with_images(self, sample: Sample, images: list[ImagePatches]) -> Sample:
+        """The sample with the images that it shows, each one's token replaced by as many as the model computes of it,
+        between those of begin and end. Raises Refused where there are more or fewer of these tokens."""
+        if self.vision is None:
+            return sample
+        places = np.flatnonzero(sample.tokens == self.vision.image_token_id)
+        if len(places) > len(images):
+            raise Refused("its text asks for more images than there are")
+        if len(places) < len(images):
+            raise Refused("the chat template drops images")
+        tokens, is_target = np.split(sample.tokens, places), np.split(sample.is_target, places)
+        for i, image in enumerate(images, 1):
+            shown = self._tokens_of(image)
+            tokens[i] = np.concatenate([shown, tokens[i][1:]])
+            is_target[i] = np.concatenate([np.zeros(len(shown), np.uint8), is_target[i][1:]])
+        return Sample(np.concatenate(tokens), np.concatenate(is_target), images)
+
+    def cut(self, sample: Sample, length: int) -> Sample:
+        """Its first tokens, with the images that these show. Raises Refused where the cut goes through an image."""
+        tokens, is_target = sample.tokens[:length], sample.is_target[:length]
+        if not sample.images:
+            return Sample(tokens, is_target)
+        # The last token is only asked for, so it is none of an image's.
+        shown = int((tokens[:-1] == self.vision.image_token_id).sum())
+        ends = np.cumsum([0, *map(self._count, sample.images)])
+        if shown not in ends or tokens[-1] == self.vision.image_token_id:
+            raise Refused(f"an image lies across the end of its first {length} tokens")
+        return Sample(tokens, is_target, sample.images[: int(np.searchsorted(ends, shown))])
+
+    def _count(self, image: ImagePatches) -> int:
+        return len(image.patches) // self.vision.patches_per_token
+
+    def _tokens_of(self, image: ImagePatches) -> np.ndarray:
+        soft = [self.vision.image_token_id] * self._count(image)
+        return np.array([self.vision.begin_token_id, *soft, self.vision.end_token_id], np.int32)
+
+    def encode_prompt(self, conversation: Conversation) -> Sample:
+        """A conversation and the header that asks the model to answer; no token of it is a target."""
+        return self.encode([self.template.prompt(conversation)])[0]
 
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 Message = dict[str, object]
+ImageSource = Path | bytes  # of a file, or a file's content
 
 
 class Refused(Exception):
@@ -23,6 +25,7 @@ class Conversation:
     tools: list[dict[str, object]] | None = None  # declarations of functions, as the template takes them
     template_arguments: dict[str, object] = field(default_factory=dict)  # the record's own, such as enable_thinking
     where: str = ""  # FILE:LINE or FILE: row N, for reports
+    images: list[ImageSource] = field(default_factory=list)  # one for each part {"type": "image"} of the messages
 
 
 @dataclass(frozen=True)

@@ -54,12 +54,16 @@ class Source:
 @dataclass(frozen=True)
 class Preset:
     sources: tuple[Source, ...]
-    max_turns: int
     seed: int
+    max_turns: int = 0
+    limit: int | None = None
 
     def at(self, places: list[Source]) -> tuple[Source, ...]:
         """The same mix of other places, such as local copies."""
-        return tuple(replace(other, weight=source.weight) for source, other in zip(self.sources, places, strict=True))
+        return tuple(
+            replace(other, weight=source.weight, split=other.split or source.split)
+            for source, other in zip(self.sources, places, strict=True)
+        )
 
 
 PRESETS = {
@@ -70,7 +74,9 @@ PRESETS = {
         ),
         max_turns=16,
         seed=42,
-    )
+    ),
+    "medpix": Preset(sources=(Source("mmoukouba/MedPix-VQA", split="train"),), limit=1000, seed=42),
+    "medpix-validation": Preset(sources=(Source("mmoukouba/MedPix-VQA", split="validation"),), limit=500, seed=42),
 }
 
 
@@ -133,7 +139,7 @@ def read(source: Source, column_map: ColumnMap | None = None) -> Stream:
                 continue
             where, record = item
             try:
-                yield conversation_of(where, record, column_map)
+                yield conversation_of(where, record, column_map, path.parent)
             except Refused as refused:
                 yield LeftOut.of(where, refused)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import sys
@@ -14,13 +15,17 @@ import h5py
 import numpy as np
 
 from mtp_tools.data.chat_tokenizer import ChatTokenizer, Sample
+from mtp_tools.data.images import ImagePatches
 
 CHUNK = 1 << 16  # elements in a chunk
+OF_IMAGES = ("image_token_id", "patches_per_image_token")  # attributes that files with images have
 ERRNO = re.compile(r"errno = (\d+)")
 
 
 def attributes_of(chat: ChatTokenizer) -> dict[str, object]:
-    return {
+    vision = chat.vision
+    of_images = zip(OF_IMAGES, (vision.image_token_id, vision.patches_per_token)) if vision else ()
+    return dict(of_images) | {
         "format": "mtp-data",
         "version": 1,
         "vocab_size": chat.vocab_size,
@@ -36,7 +41,7 @@ class CannotWrite(Exception):
 
 class DataFile:
     """The data file of docs/files.md, grown sample by sample, under a name of its own until it is complete. A file of
-    prompts has no targets."""
+    prompts has no targets; one of text alone nothing of images."""
 
     def __init__(self, path: Path, attributes: dict[str, object], has_targets: bool = True):
         self.path = path
@@ -47,12 +52,13 @@ class DataFile:
         with told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = created(self.partial)
-            self.file.attrs.update(attributes)
+            self.file.attrs.update({name: attributes[name] for name in attributes if name not in OF_IMAGES})
             self._create("tokens", np.int32, [])
             self._create("offsets", np.int64, [0])
             if has_targets:
                 self._create("loss_mask", np.uint8, [])
-        self.samples = self.tokens = self.targets = 0
+        self.of_images = {name: attributes[name] for name in OF_IMAGES if name in attributes}
+        self.samples = self.tokens = self.targets = self.images = self.patches = 0
 
     def add(self, samples: list[Sample]) -> None:
         if not samples:
@@ -63,12 +69,36 @@ class DataFile:
             self._append("tokens", np.concatenate([s.tokens for s in samples]))
             if self.has_targets:
                 self._append("loss_mask", np.concatenate([s.is_target for s in samples]))
+            self._add_images([sample.images for sample in samples])
         self.samples += len(samples)
         self.tokens = int(ends[-1])
         self.targets += sum(int(s.is_target[1:].sum()) for s in samples)
 
-    def _create(self, name: str, dtype: type, first: list[int]) -> None:
-        self.file.create_dataset(name, data=np.array(first, dtype), maxshape=(None,), chunks=(CHUNK,))
+    def _add_images(self, of_samples: list[list[ImagePatches]]) -> None:
+        images = [image for of_sample in of_samples for image in of_sample]
+        if images and not self.images:
+            self._begin_images(images[0])
+        if not images and not self.images:
+            return
+        self._append("sample_images", self.images + np.cumsum([len(of_sample) for of_sample in of_samples]))
+        for image in images:
+            self._append("patches", image.patches)
+            self._append("image_sizes", np.array([[image.width, image.height]], np.int32))
+            self.images, self.patches = self.images + 1, self.patches + len(image.patches)
+            self._append("image_offsets", np.array([self.patches]))
+
+    def _begin_images(self, first: ImagePatches) -> None:
+        """With the file's first image: the samples before it have none."""
+        self.file.attrs.update(self.of_images)
+        self._create("sample_images", np.int64, [0] * (self.samples + 1))
+        self._create("image_offsets", np.int64, [0])
+        self._create("image_sizes", np.int32, [], 2)
+        self._create("patches", np.uint8, [], first.patches.shape[1])
+
+    def _create(self, name: str, dtype: type, first: list[int], *row: int) -> None:
+        """`row`: the shape of an element, if it is more than a number."""
+        data, chunk = np.array(first, dtype).reshape(-1, *row), max(1, CHUNK // math.prod(row))
+        self.file.create_dataset(name, data=data, maxshape=(None, *row), chunks=(chunk, *row))
 
     def _append(self, name: str, values: np.ndarray) -> None:
         dataset = self.file[name]
@@ -84,9 +114,10 @@ class DataFile:
                 os.fsync(file.fileno())
 
     def __str__(self) -> str:
+        images = f"; {self.images} images of {self.patches} patches" if self.images else ""
         if self.has_targets:
-            return f"{self.path}: {self.samples} samples, {self.tokens} tokens, {self.targets} of them targets"
-        return f"{self.path}: {self.samples} prompts, {self.tokens} tokens"
+            return f"{self.path}: {self.samples} samples, {self.tokens} tokens, {self.targets} of them targets{images}"
+        return f"{self.path}: {self.samples} prompts, {self.tokens} tokens{images}"
 
 
 @contextmanager

@@ -36,9 +36,20 @@ def read_json(path: Path) -> dict:
 
 
 @dataclass(frozen=True)
+class VisionSizes:
+    image_token_id: int
+    begin_token_id: int  # that stands before an image's tokens
+    end_token_id: int
+    patch_side: int  # pixels
+    patches_per_token: int
+    positions: int  # patches that an image may be wide or high
+
+
+@dataclass(frozen=True)
 class ModelSizes:
     vocab_size: int
     pad_token_id: int
+    vision: VisionSizes | None  # of a model that sees
 
 
 def sizes_of(directory: Path) -> ModelSizes:
@@ -51,7 +62,22 @@ def sizes_of(directory: Path) -> ModelSizes:
     pad = text.get("pad_token_id", 0)
     if not isinstance(pad, int) or not 0 <= pad < vocab_size:
         raise SystemExit(f"{path}: pad_token_id is {json.dumps(pad)}, a token's id is needed (Gemma's is 0)")
-    return ModelSizes(vocab_size, pad)
+    vision = config.get("vision_config")
+    return ModelSizes(vocab_size, pad, vision_sizes_of(path, config) if vision is not None else None)
+
+
+def vision_sizes_of(path: Path, config: dict) -> VisionSizes:
+    """What is missing has Hugging Face's defaults."""
+    vision, is_unified = config["vision_config"], config.get("model_type") == "gemma4_unified"
+    try:
+        side, pooling = vision.get("patch_size", 16), vision.get("pooling_kernel_size", 3)
+        positions = vision.get("mm_posemb_size", 1120) if is_unified else vision.get("position_embedding_size", 10240)
+        names = {"image_token_id": 258880, "boi_token_id": 255999, "eoi_token_id": 258882}
+        tokens = [config.get(name, default) for name, default in names.items()]
+        side, per_token = (side * pooling, 1) if is_unified else (side, pooling**2)
+    except (AttributeError, TypeError):
+        raise SystemExit(f"{path}: its vision_config is damaged; get it again from where the model is") from None
+    return VisionSizes(*tokens, side, per_token, positions)
 
 
 def fingerprint_of(directory: Path) -> str:

@@ -6,7 +6,8 @@ data file. A part of prepare_data.py's command line:
     scripts/prepare_data.py --decode decoded.json --tokenizer DIR
     scripts/prepare_data.py --continuations decoded.json --prompts prompts.h5 --out data.h5
 
-The first file has one JSON object a line, with the user's question under `prompt`. `--questions-of` takes the samples
+The first file has one JSON object a line, with the user's question under `prompt` and what it is about, if it is about
+images, under `image` or `images`. `--questions-of` takes the samples
 of a data file up to their first target instead. The last one makes samples of the prompts and what the base made of
 them, with the base's own tokens as targets: to validate on what is decoded.
 """
@@ -18,15 +19,19 @@ import itertools
 import json
 import os
 import textwrap
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from mtp_tools.data import image_sources
 from mtp_tools.data.chat_tokenizer import ChatTokenizer, Sample
-from mtp_tools.data.conversation import Refused
+from mtp_tools.data.conversation import Conversation, Refused
 from mtp_tools.data.data_file import attributes_of, data_files
+from mtp_tools.data.images import ImagePatches
 
 OPTIONS = ("--prompts", "--questions-of", "--decode", "--continuations")
 COLUMN = 58  # characters of a text beside the other
@@ -46,36 +51,48 @@ def read_text(path: Path) -> str:
         raise SystemExit(f"{path}: is not UTF-8; convert it (iconv -f latin1 -t utf-8)") from None
 
 
-def read_prompts(path: Path) -> Iterator[str]:
+def read_prompts(path: Path) -> Iterator[Conversation]:
     for number, line in enumerate(read_text(path).splitlines(), start=1):
+        where = f"{path}:{number}"
         try:
-            prompt = json.loads(line)["prompt"]
-        except (ValueError, KeyError, TypeError):
-            raise SystemExit(f"{path}:{number}: no JSON object with a prompt") from None
+            record = json.loads(line)
+            prompt, beside = record["prompt"], image_sources.beside(record)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise SystemExit(f"{where}: no JSON object with a prompt") from None
         if not isinstance(prompt, str) or not prompt.strip():
-            raise SystemExit(f"{path}:{number}: the prompt is no text")
-        yield prompt
+            raise SystemExit(f"{where}: the prompt is no text")
+        question = [{"role": "user", "content": image_sources.question(prompt, beside)}]
+        try:
+            messages, images = image_sources.taken_out(question, beside, path.parent)
+        except Refused as refused:
+            raise SystemExit(f"{where}: a prompt is refused: {refused}") from None
+        yield Conversation(messages, where=where, images=images)
 
 
 def write_prompts(source: Path, tokenizer: Path, out: Path) -> None:
     chat = ChatTokenizer(tokenizer)
+    write(out, attributes_of(chat), (encoded(prompt, chat) for prompt in read_prompts(source)), has_targets=False)
+
+
+def encoded(prompt: Conversation, chat: ChatTokenizer) -> Sample:
     try:
-        samples = [chat.encode_prompt(prompt) for prompt in read_prompts(source)]
+        return chat.with_images(chat.encode_prompt(prompt), chat.read_images(prompt, Counter()))
     except Refused as refused:
-        raise SystemExit(f"{source}: a prompt is {refused}") from None
-    write(out, attributes_of(chat), samples, has_targets=False)
+        raise SystemExit(f"{prompt.where}: a prompt is refused: {refused}") from None
 
 
-def write(out: Path, attributes: dict[str, object], samples: list[Sample], has_targets: bool) -> None:
+def write(out: Path, attributes: dict[str, object], samples: Iterable[Sample], has_targets: bool) -> None:
     with data_files([out], attributes, has_targets) as (file,):
-        file.add(samples)
-        if not samples:
+        for sample in samples:
+            file.add([sample])
+        if not file.samples:
             raise SystemExit(f"{out}: no sample is left to write")
     print(file)
 
 
-def read_data(path: Path, kind: str, *names: str) -> tuple[dict[str, object], list[np.ndarray]]:
-    """Attributes, and the named datasets of every sample or prompt."""
+@contextmanager
+def opened_data(path: Path, kind: str, *names: str) -> Iterator[h5py.File]:
+    """A data file, or one of prompts, with these datasets."""
     try:
         opened = h5py.File(path)
     except OSError as error:
@@ -85,14 +102,36 @@ def read_data(path: Path, kind: str, *names: str) -> tuple[dict[str, object], li
     with opened as file:
         if not {"offsets", *names} <= set(file) or file.attrs.get("format") != "mtp-data":
             raise SystemExit(f"{path}: is no {kind}")
-        return dict(file.attrs), [np.split(file[name][:], file["offsets"][1:-1]) for name in names]
+        yield file
+
+
+def images_of(file: h5py.File, i: int, tokens: np.ndarray) -> list[ImagePatches]:
+    """Those of the sample's images that these first tokens of it show."""
+    if "sample_images" not in file:
+        return []
+    images, missing = [], int((tokens == file.attrs["image_token_id"]).sum())
+    for image in range(*file["sample_images"][i : i + 2]):
+        begin, end = file["image_offsets"][image : image + 2]
+        missing -= int(end - begin) // int(file.attrs["patches_per_image_token"])
+        if missing < 0:
+            break
+        images.append(ImagePatches(file["patches"][begin:end], *map(int, file["image_sizes"][image])))
+    return images
 
 
 def write_questions(data: Path, limit: int | None, out: Path) -> None:
-    attributes, (tokens, is_target) = read_data(data, "data file", "tokens", "loss_mask")
-    firsts = [int(mask.argmax()) for mask in is_target]  # 0 where the text has no target, or begins with one
-    questions = [Sample(ids[:first], mask[:first]) for ids, mask, first in zip(tokens, is_target, firsts) if first]
-    write(out, attributes, questions[:limit], has_targets=False)
+    with opened_data(data, "data file", "tokens", "loss_mask") as file:
+        write(out, dict(file.attrs), itertools.islice(questions_of(file), limit), has_targets=False)
+
+
+def questions_of(file: h5py.File) -> Iterator[Sample]:
+    """Each sample up to its first target; none of a sample that has none, or begins with one."""
+    for i, (begin, end) in enumerate(itertools.pairwise(file["offsets"][:])):
+        is_target = file["loss_mask"][begin:end]
+        first = int(is_target.argmax())
+        if first:
+            tokens = file["tokens"][begin : begin + first]
+            yield Sample(tokens, is_target[:first], images_of(file, i, tokens))
 
 
 # ---------------------------------------------------------------- tokens → text
@@ -138,16 +177,17 @@ def show_decoded(path: Path, tokenizer: Path) -> None:
 
 def write_continuations(decoded: Path, prompts: Path, out: Path) -> None:
     records = next(iter(read_decoded(decoded).values()))
-    attributes, (asked,) = read_data(prompts, "file of prompts", "tokens")
-    samples = []
-    for record in records:
-        index, ids = record["index"], np.array(record["output_ids"], np.int32)
-        if index >= len(asked) or len(asked[index]) != record["prompt_tokens"]:
-            raise SystemExit(f"{decoded}: prompt {index} is not the one in {prompts}")
-        prompt = asked[index]
-        is_target = np.concatenate([np.zeros(len(prompt), np.uint8), np.ones(len(ids), np.uint8)])
-        samples.append(Sample(np.concatenate([prompt, ids]), is_target))
-    write(out, attributes, samples, has_targets=True)
+    with opened_data(prompts, "file of prompts", "tokens") as file:
+        write(out, dict(file.attrs), (continuation(file, record, decoded) for record in records), has_targets=True)
+
+
+def continuation(file: h5py.File, record: dict, decoded: Path) -> Sample:
+    index, ids, offsets = record["index"], np.array(record["output_ids"], np.int32), file["offsets"]
+    if index + 1 >= len(offsets) or offsets[index + 1] - offsets[index] != record["prompt_tokens"]:
+        raise SystemExit(f"{decoded}: prompt {index} is not the one in {file.filename}")
+    prompt = file["tokens"][offsets[index] : offsets[index + 1]]
+    is_target = np.concatenate([np.zeros(len(prompt), np.uint8), np.ones(len(ids), np.uint8)])
+    return Sample(np.concatenate([prompt, ids]), is_target, images_of(file, index, prompt))
 
 
 # ---------------------------------------------------------------- command line

@@ -25,6 +25,7 @@ Record = dict[str, object]
 Place = str  # FILE:LINE or FILE: row N
 
 ROWS = 128  # of a columnar file in memory at once
+ROWS_WITH_IMAGES = 4
 BUFFER = 1 << 16  # bytes read at once of each of its columns
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -144,7 +145,8 @@ def read_parquet(path: Path, choose: Choose) -> Iterator[tuple[Place, Record]]:
     # Column chunks are streamed too: by default whole row groups are read ahead.
     file = pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
     columns = choose(file.schema_arrow.names)
-    yield from rows_of(path, file.iter_batches(batch_size=ROWS, columns=columns, use_threads=False))
+    rows = rows_at_once(file.schema_arrow, columns)
+    yield from rows_of(path, file.iter_batches(batch_size=rows, columns=columns, use_threads=False))
 
 
 def read_arrow(path: Path, choose: Choose) -> Iterator[tuple[Place, Record]]:
@@ -157,8 +159,18 @@ def read_arrow(path: Path, choose: Choose) -> Iterator[tuple[Place, Record]]:
             reader = pyarrow.ipc.open_file(memory)
             batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
         columns = choose(reader.schema.names)
-        pieces = (b.select(columns).slice(i, ROWS) for b in batches for i in range(0, len(b), ROWS))
+        rows = rows_at_once(reader.schema, columns)
+        pieces = (b.select(columns).slice(i, rows) for b in batches for i in range(0, len(b), rows))
         yield from rows_of(path, pieces)
+
+
+def rows_at_once(schema: pyarrow.Schema, columns: list[str]) -> int:
+    return ROWS_WITH_IMAGES if any(holds_bytes(schema.field(name).type) for name in columns) else ROWS
+
+
+def holds_bytes(kind: pyarrow.DataType) -> bool:
+    inner = (kind.field(i).type for i in range(kind.num_fields))
+    return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind) or any(map(holds_bytes, inner))
 
 
 def rows_of(path: Path, batches: Iterator[pyarrow.RecordBatch]) -> Iterator[tuple[Place, Record]]:

@@ -6,6 +6,7 @@ Gemma's. As with Gemma's, a "▁" in a text decodes to a space; every other text
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 # Their ids are their places in this list; the first three are what Gemma's configurations take for granted.
 SPECIAL_TOKENS = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>"]
 END_OF_TURN = "<turn|>"
+# Of a model that sees, by their names in its config.json and in its tokenizer's.
+IMAGE_TOKENS = {"image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>"}
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 # What merges do not go across: words with the space before them, digits, runs of signs, spaces and line ends.
 PIECES = r"▁?\p{L}+|\p{N}|▁?[^▁\s\p{L}\p{N}]+|▁+(?=▁)|▁|\s+"
@@ -23,7 +26,15 @@ CHAT_TEMPLATE = """\
 {{- bos_token -}}
 {%- for message in messages -%}
     {%- set role = 'model' if message.role == 'assistant' else message.role -%}
-    {{- '<|turn>' + role + '\\n' + message.content | trim + '<turn|>\\n' -}}
+    {{- '<|turn>' + role + '\\n' -}}
+    {%- if message.content is string -%}
+        {{- message.content | trim -}}
+    {%- else -%}
+        {%- for part in message.content -%}
+            {{- '<|image|>' if part.type == 'image' else part.text | trim -}}
+        {%- endfor -%}
+    {%- endif -%}
+    {{- '<turn|>\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
     {{- '<|turn>model\\n' -}}
@@ -38,21 +49,25 @@ def train_into(directory: Path, texts: Iterable[str]) -> None:
     """
     config = json.loads((directory / "config.json").read_text())
     size = config.get("text_config", config)["vocab_size"]
-    learned = size - len(SPECIAL_TOKENS) - len(BYTES)
+    seen = IMAGE_TOKENS if "vision_config" in config else {}
+    of_images = {config[f"{name}_id"]: token for name, token in seen.items()}
+    learned = size - len(SPECIAL_TOKENS) - len(BYTES) - len(of_images)
     if learned < 2:
         raise SystemExit(f"{directory}: a vocabulary of {size} is too small for the special tokens and every byte")
-    tokenizer = Tokenizer(with_bytes(learn(texts, learned)))
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
+    tokenizer = Tokenizer(with_bytes(learn(texts, learned), of_images, size))
+    special = [*SPECIAL_TOKENS, *of_images.values()]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")  # Gemma's own: no space is left to split
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    missing = size - tokenizer.get_vocab_size()
-    tokenizer.add_tokens([AddedToken(f"<unused{i}>", normalized=False) for i in range(missing)])
+    unused = [token for token in tokenizer.get_vocab() if token.startswith("<unused")]
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in unused])
 
     (directory / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     names = {f"{name}_token": f"<{name}>" for name in ("pad", "eos", "bos", "unk")}
-    turns = {"extra_special_tokens": {"sot_token": "<|turn>", "eot_token": END_OF_TURN}}  # control tokens in llama.cpp
-    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names, **turns})
+    extra = {"sot_token": "<|turn>", "eot_token": END_OF_TURN}  # control tokens in llama.cpp
+    extra = {"extra_special_tokens": extra | seen}
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names, **extra})
     (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     set_end_tokens(directory / "generation_config.json", ["<eos>", END_OF_TURN])
 
@@ -67,9 +82,12 @@ def learn(texts: Iterable[str], size: int) -> Tokenizer:
     return tokenizer
 
 
-def with_bytes(learned: Tokenizer) -> models.BPE:
-    """The same model with the special tokens and the bytes before what was learned."""
-    vocabulary = [*SPECIAL_TOKENS, *BYTES, *sorted(learned.get_vocab(), key=learned.token_to_id)]
+def with_bytes(learned: Tokenizer, placed: dict[int, str], size: int) -> models.BPE:
+    """The same model with the special tokens and the bytes before what was learned, the `placed` ones at their ids, and
+    as many unused ones behind it as the vocabulary has room for."""
+    used = [*SPECIAL_TOKENS, *BYTES, *sorted(learned.get_vocab(), key=learned.token_to_id)]
+    rest = itertools.chain(used, (f"<unused{i}>" for i in itertools.count()))
+    vocabulary = [placed[i] if i in placed else next(rest) for i in range(size)]
     merges = json.loads(learned.to_str())["model"]["merges"]
     return models.BPE(
         vocab={token: i for i, token in enumerate(vocabulary)}, merges=[tuple(merge) for merge in merges],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
 import os
 import signal
 from collections import deque
@@ -62,14 +61,16 @@ def do_work(batch: list) -> object:
     return _work(batch)
 
 
-def in_order(work: Callable[[list[Item]], Result], items: Iterable[Item], size: int, processes: int) -> Iterator[Result]:
-    """work(batch) for batches of `size` items. Only a few batches per process are on their way at a time: what is
+def in_order(
+    work: Callable[[list[Item]], Result], items: Iterable[Item], weight: Callable[[Item], float], processes: int
+) -> Iterator[Result]:
+    """work(batch) for batches of items that weigh 1 together, or more by less than the last one. Only a few batches per process are on their way at a time: what is
     read, but not yet used, does not grow with the data."""
     # Forked workers have the tokenizer that is loaded already.
     pool = ProcessPoolExecutor(processes, get_context("fork"), start_worker, (work, os.getpid()))
     under_way: deque[Future[Result]] = deque()
     try:
-        for batch in batches(items, size):
+        for batch in batches(items, weight):
             under_way.append(pool.submit(do_work, batch))
             if len(under_way) > 2 * processes:
                 yield under_way.popleft().result()
@@ -86,7 +87,13 @@ def in_order(work: Callable[[list[Item]], Result], items: Iterable[Item], size: 
         pool.shutdown()
 
 
-def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
+def batches(items: Iterable[Item], weight: Callable[[Item], float]) -> Iterator[list[Item]]:
+    batch, together = [], 0.0
+    for item in items:
+        batch.append(item)
+        together += weight(item)
+        if together >= 1:
+            yield batch
+            batch, together = [], 0.0
+    if batch:
         yield batch
