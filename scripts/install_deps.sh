@@ -9,7 +9,7 @@ set -euo pipefail
 packages=(
   cmake g++ git ninja-build ccache python3 python3-venv
   libopenmpi-dev openmpi-bin
-  libbenchmark-dev libboost-dev libboost-program-options-dev libdnnl-dev libfmt-dev libhdf5-dev libspdlog-dev libssl-dev libtbb-dev
+  libbenchmark-dev libboost-dev libboost-program-options-dev libdnnl-dev libfmt-dev libhdf5-dev libpng-dev libspdlog-dev libssl-dev libtbb-dev
   libxxhash-dev nlohmann-json3-dev
 )
 case "${1:-}" in

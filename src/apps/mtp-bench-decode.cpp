@@ -165,8 +165,7 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
   Device device = apps::device_of(settings, communicator);
   const DType dtype = compute_dtype_of(*line, device);
   // Nothing is trained: the weights are there once.
-  parallel::Sharding sharding{
-      .device = device, .communicator = communicator, .compute_dtype = dtype};
+  parallel::Sharding sharding{.device = device, .communicator = communicator, .compute_dtype = dtype};
   model::Parameters parameters(pair.table, sharding, dtype);
   parameters.load(pair, device);
   const decode::Decoder decoder(device, pair, parameters, options);

@@ -1,23 +1,19 @@
 // mtp-inspect PATH: says what a checkpoint, run, Hugging Face directory or data file holds, and verifies it.
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <filesystem>
 #include <map>
 #include <optional>
-#include <regex>
 #include <string>
 #include <vector>
 
 #include "inspect_checkpoint.h"
+#include "inspect_data.h"
 #include "mtp/checkpoint/directory.h"
 #include "mtp/core/error.h"
-#include "mtp/data/data_file.h"
 #include "mtp/hf/config.h"
 #include "mtp/hf/safetensors.h"
-#include "mtp/hf/vocabulary.h"
 #include "mtp/model/pair.h"
 #include "print_line.h"
 #include "program.h"
@@ -95,56 +91,8 @@ void inspect_model(const fs::path& directory) {
   print_tensors(files);
 }
 
-void print_lengths(const data::DataFile& file) {
-  std::vector<std::int64_t> lengths;
-  for (std::int64_t i = 0; i < file.samples(); ++i) lengths.push_back(file.length(i));
-  std::ranges::sort(lengths);
-  const auto reaches = [&](std::size_t percent) { return lengths[(lengths.size() - 1) * percent / 100]; };
-  print_line("lengths", "{} shortest, {} median, {} at 90 %, {} at 99 %, {} longest", reaches(0), reaches(50),
-             reaches(90), reaches(99), reaches(100));
-}
-
-void inspect_data(const fs::path& path) {
-  const data::DataFile file(path);
-  const data::Summary summary = file.check_all();
-  print_line("kind", "data file");
-  print_line("vocabulary", "{} tokens, pad {}", file.vocab_size(), file.pad_token_id());
-  print_line("tokenizer", "{}", file.tokenizer().value_or("not recorded"));
-  print_line("samples", "{}", summary.samples);
-  print_line("tokens", "{}", summary.tokens);
-  print_line("targets", "{}", summary.targets);
-  print_line("mean length", "{:.1f}", summary.mean_length);
-  print_lengths(file);
-}
-
-/// As text, or as ids where there is no vocabulary.
-std::string shown(const std::vector<std::int64_t>& ids, const hf::Vocabulary* vocabulary) {
-  if (vocabulary == nullptr) return fmt::format("{}", fmt::join(ids, " "));
-  return std::regex_replace(vocabulary->text(ids), std::regex("\n"), "⏎\n");
-}
-
-/// Its runs of targets are in ⟦ ⟧, and each line break is shown.
-void print_sample(const fs::path& path, std::int64_t number, const fs::path& tokenizer) {
-  const data::DataFile file(path);
-  if (number < 0 || number >= file.samples())
-    throw UsageError("option --sample: {} has the samples 0 to {}, not {}", path.string(), file.samples() - 1, number);
-  std::optional<hf::Vocabulary> vocabulary;
-  if (!tokenizer.empty()) {
-    file.check_tokenizer(tokenizer);
-    vocabulary.emplace(tokenizer);
-  }
-  const data::Sample sample = file.sample(number);
-  for (std::size_t begin = 0, end = 0; begin < sample.tokens.size(); begin = end) {
-    while (end < sample.tokens.size() && sample.is_target[end] == sample.is_target[begin]) ++end;
-    const std::vector<std::int64_t> ids(sample.tokens.begin() + begin, sample.tokens.begin() + end);
-    const std::string text = shown(ids, vocabulary ? &*vocabulary : nullptr);
-    std::cout << (sample.is_target[begin] != 0 ? "⟦" + text + "⟧" : text) << (vocabulary ? "" : " ");
-  }
-  std::cout << "\n";
-}
-
 int inspect(int argc, char** argv) {
-  fs::path path, tokenizer;
+  fs::path path, tokenizer, images;
   bool tensors = false;
   std::optional<std::int64_t> sample;
   po::options_description options(
@@ -152,14 +100,16 @@ int inspect(int argc, char** argv) {
       "ends with 1 where it is damaged");
   options.add_options()("path", po::value(&path)->required(), "the directory or file, with or without --path");
   options.add_options()("tensors", po::bool_switch(&tensors), "list the tensors of a checkpoint");
-  options.add_options()("sample", po::value<std::int64_t>()->notifier([&](std::int64_t number) { sample = number; }),
-                        "show this sample of a data file, counted from 0, its targets in ⟦ ⟧");
+  options.add_options()(
+      "sample", po::value<std::int64_t>()->notifier([&](std::int64_t number) { sample = number; }),
+      "show this sample of a data file, counted from 0, its targets in ⟦ ⟧, and write its images as PNG");
   options.add_options()("tokenizer", po::value(&tokenizer), "Hugging Face directory, to show text in place of ids");
+  options.add_options()("images", po::value(&images)->default_value("."), "folder that --sample writes images to");
   po::positional_options_description positional;
   positional.add("path", 1);
   if (!apps::parse(argc, argv, options, positional)) return 0;
   if (!fs::exists(path)) throw Error("{}: does not exist", path.string());
-  if (sample) return print_sample(path, *sample, tokenizer), 0;
+  if (sample) return apps::print_sample(path, *sample, tokenizer, images), 0;
   if (fs::exists(path / "config.json"))
     inspect_model(path);
   else if (checkpoint::is_checkpoint(path))
@@ -167,7 +117,7 @@ int inspect(int argc, char** argv) {
   else if (fs::is_directory(path / "checkpoints"))
     apps::inspect_run(path);
   else if (fs::is_regular_file(path))
-    inspect_data(path);
+    apps::inspect_data(path);
   else
     throw Error(
         "{}: is neither a checkpoint, nor a run (no checkpoints in it), nor a Hugging Face directory (no config.json), "

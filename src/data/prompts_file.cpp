@@ -5,16 +5,29 @@
 namespace mtp::data {
 
 PromptsFile::PromptsFile(const std::filesystem::path& path)
-    : lists_(path, {.item = "prompt", .use = "decoded", .shortest = 1}) {
+    : lists_(path, {.item = "prompt", .use = "decoded", .shortest = 1}), images_(ImageSets::of(lists_)) {
   if (lists_.file().exists("loss_mask"))
     throw Error("{} is a data file for training, it has a loss_mask; scripts/prepare_data.py --prompts makes prompts",
                 path.string());
 }
 
 std::vector<std::int64_t> PromptsFile::prompt(std::int64_t i, std::span<const std::int64_t> refused) const {
+  const std::vector<std::int32_t> read = tokens(i, refused);
+  return {read.begin(), read.end()};
+}
+
+Images PromptsFile::images(std::int64_t i) const {
+  Images images;
+  if (!images_) return images;
+  const std::vector<std::int32_t> inputs = tokens(i, {});
+  images_->append(i, images_->shown(i, inputs, std::nullopt, false), inputs, 0, images);
+  return images;
+}
+
+std::vector<std::int32_t> PromptsFile::tokens(std::int64_t i, std::span<const std::int64_t> refused) const {
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(lists_.length(i)));
   lists_.read(i, tokens, refused);
-  return {tokens.begin(), tokens.end()};
+  return tokens;
 }
 
 }  // namespace mtp::data

@@ -16,8 +16,8 @@ hdf5::File open_checked(const std::filesystem::path& path, const TokenLists::Kin
     throw Error("{} is not a data file: its attribute format must be mtp-data", where);
   if (const auto version = file.attribute<std::int64_t>("version"); version != 1)
     throw Error("{} is a data file of version {}, this program reads version 1", where, version);
-  for (const char* name : {"patches", "patch_positions", "image_offsets", "sample_images"})
-    if (file.exists(name)) throw Error("{} has images (dataset {}), which cannot be {} yet", where, name, kind.use);
+  for (const char* name : {"audio_features", "audio_offsets", "sample_audios"})
+    if (file.exists(name)) throw Error("{} has audio (dataset {}), which cannot be {} yet", where, name, kind.use);
   return file;
 }
 

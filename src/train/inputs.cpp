@@ -121,6 +121,8 @@ void Inputs::check_fit(int ranks) const {
 void Inputs::check_data(const data::DataFile& file) const {
   const std::string name = file.path().string();
   const hf::TextConfig& base = pair_.base_config.text;
+  if (file.images())
+    throw Error("{}: has images, which are not trained on yet; prepare conversations without them", name);
   file.check_base(pair_.base_directory, base.vocab_size);
   if (file.pad_token_id() != base.pad_token_id)
     throw Error("{}: pad_token_id is {}, the base's is {}; prepare it with the base's tokenizer", name,
@@ -156,7 +158,7 @@ void Inputs::compare_fingerprints(const std::optional<Resumption>& from) {
 std::int64_t Inputs::check_samples(const data::DataFile& file) const {
   std::int64_t with_labels = 0;
   for (std::int64_t i = rank_; i < file.samples(); i += ranks_)
-    with_labels += data::make_micro_batch(file, {&i, 1}, reading().batch).label_tokens() > 0;
+    with_labels += file.sample(i, settings_.data.max_length, pair_.base_config.special_ids).labels() > 0;
   return with_labels;
 }
 

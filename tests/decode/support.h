@@ -42,8 +42,7 @@ class LoadedPair {
   explicit LoadedPair(const hf::Preset& preset, std::uint64_t seed = 0) : LoadedPair(preset, seed, Place()) {}
   LoadedPair(const hf::Preset& preset, std::uint64_t seed, const Place& place)
       : device(device_of(place)),
-        sharding{
-            .device = device, .communicator = communicator_, .compute_dtype = place.dtype},
+        sharding{.device = device, .communicator = communicator_, .compute_dtype = place.dtype},
         pair(make(preset, seed)),
         parameters(frozen(pair).table, sharding, place.dtype) {
     parameters.load(pair, device);

@@ -26,13 +26,44 @@ void write_dataset(hdf5::File& file, const char* name, std::size_t elements, Fuz
   file.create_dataset<T>(name, shape).write(0, std::span<const T>(values));
 }
 
-/// Returns where they end.
-std::size_t write_sorted_offsets(hdf5::File& file, FuzzedDataProvider& bytes) {
+std::vector<std::int64_t> write_sorted_offsets(hdf5::File& file, FuzzedDataProvider& bytes) {
   std::vector<std::int64_t> offsets{0};
   for (int i = bytes.ConsumeIntegralInRange(1, 5); i > 0; --i)
     offsets.push_back(offsets.back() + bytes.ConsumeIntegralInRange<std::int64_t>(1, 6));
   file.create_dataset<std::int64_t>("offsets", {std::ssize(offsets)}).write(0, std::span<const std::int64_t>(offsets));
-  return static_cast<std::size_t>(offsets.back());
+  return offsets;
+}
+
+/// A few small images of the samples, most of whose numbers belong together.
+void write_images(hdf5::File& file, std::size_t samples, FuzzedDataProvider& bytes) {
+  for (const char* name : {"image_token_id", "patches_per_image_token"})
+    file.set_attribute(name,
+                       bytes.ConsumeIntegralInRange(0, 15) ? std::int64_t{1} : bytes.ConsumeIntegral<std::int64_t>());
+  std::vector<std::int32_t> sizes;
+  std::vector<std::int64_t> offsets{0}, of_samples{0};
+  for (std::size_t i = 0; i < samples; ++i) {
+    for (int images = bytes.ConsumeIntegralInRange(0, 2); images > 0; --images) {
+      const auto width = bytes.ConsumeIntegralInRange(1, 3), height = bytes.ConsumeIntegralInRange(1, 2);
+      sizes.insert(sizes.end(), {width, height});
+      offsets.push_back(offsets.back() + width * height);
+    }
+    of_samples.push_back(std::ssize(offsets) - 1);
+  }
+  if (bytes.ConsumeBool()) {
+    std::vector<std::int64_t>& broken = bytes.ConsumeBool() ? offsets : of_samples;
+    broken[bytes.ConsumeIntegralInRange<std::size_t>(0, broken.size() - 1)] = bytes.ConsumeIntegral<std::int64_t>();
+  }
+  if (!sizes.empty() && bytes.ConsumeBool())
+    sizes[bytes.ConsumeIntegralInRange<std::size_t>(0, sizes.size() - 1)] = bytes.ConsumeIntegral<std::int32_t>();
+  const auto patches = bytes.ConsumeIntegralInRange(0, 15) ? (std::ssize(offsets) > 1 ? offsets.back() : 0) : 3;
+  if (patches < 0 || patches > 64) return;
+  const std::vector<std::uint8_t> pixels(patches * 3);
+  file.create_dataset<std::uint8_t>("patches", {patches, 3}).write(0, std::span(pixels));
+  file.create_dataset<std::int32_t>("image_sizes", {std::ssize(sizes) / 2, 2})
+      .write(0, std::span(std::as_const(sizes)));
+  file.create_dataset<std::int64_t>("image_offsets", {std::ssize(offsets)}).write(0, std::span(std::as_const(offsets)));
+  file.create_dataset<std::int64_t>("sample_images", {std::ssize(of_samples)})
+      .write(0, std::span(std::as_const(of_samples)));
 }
 
 void write_data(const std::filesystem::path& path, FuzzedDataProvider& bytes) {
@@ -44,16 +75,20 @@ void write_data(const std::filesystem::path& path, FuzzedDataProvider& bytes) {
     file.set_attribute(
         name, is_small ? bytes.ConsumeIntegralInRange<std::int64_t>(0, 9) : bytes.ConsumeIntegral<std::int64_t>());
   }
-  std::size_t tokens = 12;
-  if (bytes.ConsumeBool())
-    tokens = write_sorted_offsets(file, bytes);
-  else
+  std::size_t tokens = 12, samples = 1;
+  if (bytes.ConsumeBool()) {
+    const auto offsets = write_sorted_offsets(file, bytes);
+    tokens = static_cast<std::size_t>(offsets.back());
+    samples = offsets.size() - 1;
+  } else {
     write_dataset<std::int64_t>(file, "offsets", 2, bytes);
+  }
   if (bytes.ConsumeIntegralInRange(0, 15) == 0)
     write_dataset<std::int64_t>(file, "tokens", tokens, bytes);
   else
     write_dataset<std::int32_t>(file, "tokens", tokens, bytes);
   write_dataset<std::uint8_t>(file, "loss_mask", tokens, bytes);
+  if (bytes.ConsumeBool()) write_images(file, samples, bytes);
   file.close();
 }
 

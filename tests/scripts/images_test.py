@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """scripts/prepare_data.py with images: that patches and tokens are Hugging Face's own, and what is left out.
 
-.venv-hf/bin/python tests/scripts/images_test.py
+.venv-hf/bin/python tests/scripts/images_test.py build/release/bin
 """
 
 import base64
@@ -9,6 +9,7 @@ import io
 import json
 import shutil
 import struct
+import subprocess
 import sys
 import unittest
 from collections.abc import Iterator
@@ -260,6 +261,23 @@ class Files(ImageCase):
                 self.assertEqual(file["sample_images"][:].tolist(), [0, 1])
 
 
+    def test_are_what_mtp_inspect_shows(self):
+        path = self.picture("rocket.jpg")
+        with self.prepared(self.write_records("a.jsonl", [about({"path": path.name})])) as file:
+            (width, height), patches = file["image_sizes"][0], file["patches"][:]
+        inspect = [PROGRAMS / "mtp-inspect", self.out]
+        said = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout
+        self.assertRegex(said, f"images +1 of {len(patches)} patches, 9 patches a token, {patches.size} bytes\n")
+        inspect += ["--sample", "0", "--tokenizer", self.model, "--images", self.dir]
+        said = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout
+        png = self.dir / "o_0_0.png"
+        place = f"⟨{len(patches) // 9} tokens of {png}, {width * 16} × {height * 16} pixels⟩"
+        self.assertIn(f"<|turn>user⏎\n<|image>{place}<image|>What is it?<turn|>", said)
+        with Image.open(png) as image:
+            pixels = np.asarray(image).reshape(height, 16, width, 16, 3)
+        np.testing.assert_array_equal(pixels.transpose(0, 2, 1, 3, 4).reshape(len(patches), -1), patches)
+
+
 class LeftOut(ImageCase):
     def test_are_counted_and_named(self):
         whole = self.picture("hubble_deep_field.jpg").read_bytes()
@@ -321,4 +339,5 @@ class MedPix(ImageCase):
 
 
 if __name__ == "__main__":
+    PROGRAMS = Path(sys.argv.pop(1))
     unittest.main()

@@ -16,6 +16,11 @@ struct DataParts {
   std::vector<std::int32_t> tokens;
   std::vector<std::uint8_t> loss_mask;
   std::vector<std::int64_t> offsets{0};
+  // Of images, which a file has where `image_offsets` is not empty.
+  std::int64_t image_token_id = 90, patches_per_image_token = 4, patch_bytes = 12;
+  std::vector<std::uint8_t> patches;
+  std::vector<std::int32_t> image_sizes;
+  std::vector<std::int64_t> image_offsets, sample_images;
 
   /// Appends a sample; every token is a target unless a mask says otherwise.
   void add(const std::vector<std::int32_t>& sample, std::vector<std::uint8_t> mask = {}) {
@@ -23,12 +28,38 @@ struct DataParts {
     tokens.insert(tokens.end(), sample.begin(), sample.end());
     loss_mask.insert(loss_mask.end(), mask.begin(), mask.end());
     offsets.push_back(static_cast<std::int64_t>(tokens.size()));
+    if (!sample_images.empty()) sample_images.push_back(std::ssize(image_offsets) - 1);
+  }
+  /// Appends an image of the next sample's, all of whose bytes are `value`.
+  void add_image(std::int32_t width, std::int32_t height, std::uint8_t value) {
+    if (sample_images.empty()) {
+      image_offsets = {0};
+      sample_images.assign(offsets.size(), 0);
+    }
+    image_sizes.insert(image_sizes.end(), {width, height});
+    image_offsets.push_back(image_offsets.back() + width * height);
+    patches.resize(image_offsets.back() * patch_bytes, value);
   }
 };
 
 template <typename T>
 void write_dataset(hdf5::File& file, const std::string& name, const std::vector<T>& values) {
   file.create_dataset<T>(name, {static_cast<std::int64_t>(values.size())}).write(0, std::span(values));
+}
+
+/// Rows of `width` values.
+template <typename T>
+void write_table(hdf5::File& file, const std::string& name, const std::vector<T>& values, std::int64_t width) {
+  file.create_dataset<T>(name, {std::ssize(values) / width, width}).write(0, std::span(values));
+}
+
+inline void write_images(hdf5::File& file, const DataParts& parts) {
+  file.set_attribute("image_token_id", parts.image_token_id);
+  file.set_attribute("patches_per_image_token", parts.patches_per_image_token);
+  write_table(file, "patches", parts.patches, parts.patch_bytes);
+  write_table(file, "image_sizes", parts.image_sizes, 2);
+  write_dataset(file, "image_offsets", parts.image_offsets);
+  write_dataset(file, "sample_images", parts.sample_images);
 }
 
 inline void write_data(const std::filesystem::path& path, const DataParts& parts) {
@@ -40,6 +71,7 @@ inline void write_data(const std::filesystem::path& path, const DataParts& parts
   write_dataset(file, "tokens", parts.tokens);
   write_dataset(file, "loss_mask", parts.loss_mask);
   write_dataset(file, "offsets", parts.offsets);
+  if (!parts.image_offsets.empty()) write_images(file, parts);
   file.close();
 }
 

@@ -21,8 +21,8 @@ enum class Reduction { ordered, fast };
 enum class DeviceChoice { automatic, cpu, cuda };
 enum class TransportChoice { automatic, nccl, staged };
 
-/// Every setting of a run with its default; src/core/settings_table.cpp gives their meaning, as `--help` shows it. Names
-/// in files and on the command line are `section.key`.
+/// Every setting of a run with its default; src/core/settings_table.cpp gives their meaning, as `--help` shows it.
+/// Names in files and on the command line are `section.key`.
 struct Settings {
   struct Model {
     std::filesystem::path base, drafter;

@@ -15,6 +15,7 @@ struct MicroBatch {
   ops::Sequences sequences;
   std::vector<std::int64_t> ids;     // [T]
   std::vector<std::int64_t> labels;  // [T] token t + 1 where it is a target, else ops::no_label
+  Images images;
 
   std::int64_t label_tokens() const;
 };

@@ -7,14 +7,19 @@
 #include <string>
 #include <vector>
 
+#include "mtp/data/image_sets.h"
 #include "mtp/data/token_lists.h"
 
 namespace mtp::data {
 
-/// One sample: n ≥ 2 tokens, and for each 1 where it is a target to learn, else 0.
+/// One sample: n ≥ 2 tokens, and for each 1 where it is a target to learn, else 0; and how many of its images the
+/// tokens show, without the last, which is only asked for.
 struct Sample {
   std::vector<std::int32_t> tokens;
   std::vector<std::uint8_t> is_target;
+  std::int64_t images = 0;
+
+  std::int64_t labels() const;
 };
 
 /// What a whole data file holds.
@@ -24,11 +29,12 @@ struct Summary {
   std::int64_t targets = 0;  // of the uncut samples, without each first token, which is never asked for
   std::int64_t min_length = 0, max_length = 0;
   double mean_length = 0;
+  std::int64_t images = 0, patches = 0, image_bytes = 0;
 };
 
-/// A training set: TokenLists, whose lists are samples of at least 2 tokens, with
+/// A training set: TokenLists, whose lists are samples of at least 2 tokens, with ImageSets or without, and with
 ///
-///   loss_mask   [T] uint8      1: this token is a target
+///   loss_mask   [T] uint8      1: this token is a target; none of an image's is
 ///
 /// Opening checks everything but the tokens and the mask, which are checked when they are read. Lengths are in tokens.
 /// `max_length` cuts samples to so many tokens; 0: uncut.
@@ -41,11 +47,16 @@ class DataFile {
   std::int64_t pad_token_id() const { return lists_.pad_token_id(); }
   const std::optional<std::string>& tokenizer() const { return lists_.tokenizer(); }
   std::int64_t samples() const { return lists_.count(); }
+  const std::optional<ImageSets>& images() const { return images_; }
 
   /// Both as TokenLists has them.
   void check_tokenizer(const std::filesystem::path& directory) const { lists_.check_tokenizer(directory); }
   void check_base(const std::filesystem::path& directory, std::int64_t vocab_size) const {
     lists_.check_base(directory, vocab_size);
+  }
+  /// Throws Error unless the base takes the file's images, if it has any.
+  void check_images(const std::filesystem::path& directory, const std::optional<VisionInput>& base) const {
+    if (images_) images_->check_base(directory, base);
   }
 
   /// Length of sample i.
@@ -56,12 +67,15 @@ class DataFile {
   /// `refused`: tokens that it must not have.
   Sample sample(std::int64_t i, std::int64_t max_length = 0, std::span<const std::int64_t> refused = {}) const;
 
-  /// Reads and checks every sample.
+  /// Reads and checks every sample and every image.
   Summary check_all() const;
 
  private:
+  void find_images(std::int64_t i, Sample& sample) const;
+
   TokenLists lists_;
   hdf5::Dataset loss_mask_;
+  std::optional<ImageSets> images_;
 };
 
 }  // namespace mtp::data

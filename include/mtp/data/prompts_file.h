@@ -2,9 +2,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "mtp/data/image_sets.h"
 #include "mtp/data/token_lists.h"
 
 namespace mtp::data {
@@ -25,9 +27,18 @@ class PromptsFile {
 
   /// `refused`: tokens that it must not have.
   std::vector<std::int64_t> prompt(std::int64_t i, std::span<const std::int64_t> refused = {}) const;
+  /// Those of prompt i; its tokens are rows 0, 1, ….
+  Images images(std::int64_t i) const;
+  /// Throws Error unless the base takes the file's images, if it has any.
+  void check_images(const std::filesystem::path& directory, const std::optional<VisionInput>& base) const {
+    if (images_) images_->check_base(directory, base);
+  }
 
  private:
+  std::vector<std::int32_t> tokens(std::int64_t i, std::span<const std::int64_t> refused) const;
+
   TokenLists lists_;
+  std::optional<ImageSets> images_;
 };
 
 }  // namespace mtp::data

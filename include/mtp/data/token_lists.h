@@ -18,7 +18,7 @@ namespace mtp::data {
 ///   offsets     [N+1] int64    list i has tokens offsets[i] … offsets[i+1] - 1
 ///
 /// Opening checks everything but the tokens, which are checked when they are read. Throws Error in one line that names
-/// the file and the list. Files with images are refused. May be used by several threads.
+/// the file and the list. Files with audio are refused. May be used by several threads.
 class TokenLists {
  public:
   /// What messages call a list, "sample", and what it is for, "trained on"; how many tokens it must have.
@@ -29,6 +29,7 @@ class TokenLists {
   TokenLists(const std::filesystem::path& path, Kind kind);
 
   const std::filesystem::path& path() const { return path_; }
+  const Kind& kind() const { return kind_; }
   const hdf5::File& file() const { return file_; }
   std::int64_t vocab_size() const { return vocab_size_; }
   std::int64_t pad_token_id() const { return pad_token_id_; }
