@@ -81,7 +81,7 @@ class Run {
   void restore() {
     const auto state =
         checkpoint::open(checkpoint::complete_checkpoints(folder_.path()).back().directory, communicator_);
-    checkpoint::restore(state, units_, device_, communicator_);
+    checkpoint::restore(state, units_, {}, device_, communicator_);
   }
   /// Of this rank.
   std::int64_t bytes() const { return checkpoint::Snapshot(units_).bytes(); }

@@ -7,6 +7,7 @@
 #include "mtp/model/joint.h"
 #include "mtp/model/make_pair.h"
 #include "mtp/model/pair.h"
+#include "mtp/model/parameters.h"
 #include "mtp/parallel/communicator.h"
 #include "mtp/train/optimizer.h"
 

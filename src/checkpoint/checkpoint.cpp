@@ -77,18 +77,19 @@ State open(const fs::path& checkpoint, const parallel::Communicator& communicato
   return std::move(*state);
 }
 
-void restore(const State& state, model::Parameters& parameters, const model::Pair& pair, Device& device,
+void restore(const State& state, const parallel::Units& units, const LoadFrozen& load_frozen, Device& device,
              const parallel::Communicator& communicator) {
   agree_on_damage(communicator, [&] {
-    for (const auto& unit : parameters.units()) {
+    for (const auto& unit : units) {
       if (unit->trained()) continue;
       if (state.has("parameters/" + unit->layout().members().front().name))
         restore_shard(state, "parameters/", *unit, unit->master(), device);
       else
-        parameters.load(pair, device, *unit);
+        load_frozen(*unit);
     }
-    for_each_shard(parameters.units(), [&](const std::string& kind, const parallel::ShardedUnit& unit,
-                                           const Tensor& shard) { restore_shard(state, kind, unit, shard, device); });
+    for_each_shard(units, [&](const std::string& kind, const parallel::ShardedUnit& unit, const Tensor& shard) {
+      restore_shard(state, kind, unit, shard, device);
+    });
   });
 }
 

@@ -65,7 +65,10 @@ Trainer::Trainer(Inputs inputs, Device& device, const parallel::Communicator& co
 checkpoint::Manifest Trainer::load(const std::optional<Resumption>& from) {
   const parallel::Patience patience(communicator_);  // reading a pair takes its time, and not the same on all ranks
   if (from)
-    checkpoint::restore(from->state, state_.parameters(), inputs_.pair(), device_, communicator_);
+    checkpoint::restore(
+        from->state, state_.parameters().units(),
+        [&](const parallel::ShardedUnit& unit) { state_.parameters().load(inputs_.pair(), device_, unit); }, device_,
+        communicator_);
   else
     parallel::agree(communicator_, "the loading of the pair", [&] {
       state_.parameters().load(inputs_.pair(), device_);

@@ -1,12 +1,12 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "mtp/checkpoint/state.h"
 #include "mtp/core/settings.h"
-#include "mtp/model/parameters.h"
 #include "mtp/parallel/communicator.h"
 #include "mtp/parallel/sharded_unit.h"
 
@@ -42,9 +42,11 @@ std::vector<std::filesystem::path> candidates(const std::filesystem::path& run_o
 /// Opens a checkpoint on every rank and verifies all of it but the tensors. Collective. Throws DamagedCheckpoint.
 State open(const std::filesystem::path& checkpoint, const parallel::Communicator& communicator);
 
-/// Reads this rank's shards of all parameters and moments, on any number of ranks, which verify every tensor together;
-/// frozen parameters where the state has them (version 2), `pair` has all others. Collective. Throws DamagedCheckpoint.
-void restore(const State& state, model::Parameters& parameters, const model::Pair& pair, Device& device,
+/// Reads this rank's shards of all parameters and moments, on any number of ranks, which verify every tensor together.
+/// Frozen parameters are in the state in version 2 only: else `load_frozen` loads such a unit. Collective. Throws
+/// DamagedCheckpoint.
+using LoadFrozen = std::function<void(const parallel::ShardedUnit& unit)>;
+void restore(const State& state, const parallel::Units& units, const LoadFrozen& load_frozen, Device& device,
              const parallel::Communicator& communicator);
 
 /// Verifies every tensor without keeping it. Collective. Throws DamagedCheckpoint.
