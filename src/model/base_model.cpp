@@ -46,10 +46,6 @@ std::vector<std::int64_t> BaseModel::looked_up(std::span<const std::int64_t> ids
   return rows;
 }
 
-Tokens BaseModel::tokens(Device& device, std::span<const std::int64_t> ids) const {
-  return Tokens::known(device, looked_up(ids), config_.pad_token_id);
-}
-
 Graph::Lookup BaseModel::lookup(Graph& g, const Tokens& tokens) const {
   return g.lookup(embedding_, tokens, sqrt_of(config_.hidden_size));
 }

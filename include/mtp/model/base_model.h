@@ -46,7 +46,9 @@ class BaseModel {
   /// The ids whose rows the base reads: pad in place of image, video and audio tokens.
   std::vector<std::int64_t> looked_up(std::span<const std::int64_t> ids) const;
   /// The tokens of a training forward, with pad after each text's end.
-  Tokens tokens(Device& device, std::span<const std::int64_t> ids) const;
+  Tokens tokens(Device& device, std::span<const std::int64_t> ids) const {
+    return Tokens::known(device, looked_up(ids), config_.pad_token_id);
+  }
 
   /// `tokens`: of `looked_up` ids.
   BaseOutput forward(Graph& g, const Tokens& tokens) const;
