@@ -115,16 +115,21 @@ def same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def expected_tensors(case: Case, run: Path, part: str, dtype: str | None) -> dict[str, torch.Tensor]:
-    """Masters in the element type asked for, or the source's; what is no parameter as it was."""
+    """Masters and frozen parameters in the element type asked for, or the source's; what is no parameter as it was."""
     source = tensors_in(case.source / part)
-    with h5py.File(run / "checkpoints/latest/state.h5") as state:
+    checkpoint = run / "checkpoints/latest"
+    listed = json.loads((checkpoint / "source" / part / "tensors.json").read_text())
+    carried = {tensor["name"] for tensor in listed if tensor["carried"]}
+    with h5py.File(checkpoint / "state.h5") as state:
         masters = {
             name.removeprefix(f"{part}."): torch.from_numpy(values[()])
             for name, values in state["parameters"].items()
             if name.startswith(f"{part}.")
         }
-    expected = {name: values.to(DTYPES[dtype] if dtype else source[name].dtype) for name, values in masters.items()}
-    return expected | {name: t for name, t in source.items() if name not in masters and name != "lm_head.weight"}
+    tied = {"lm_head.weight"}  # to the token table, and not exported
+    parameters = {name: t for name, t in source.items() if name not in carried | tied} | masters
+    expected = {name: t.to(DTYPES[dtype] if dtype else source[name].dtype) for name, t in parameters.items()}
+    return expected | {name: source[name] for name in carried - tied}
 
 
 def unused(directory: Path, names: Iterable[str]) -> set[str]:

@@ -113,11 +113,12 @@ def compare_way(builds: list[Path], fixture: Path, way: Way, folder: Path) -> li
 def compare_resumed(builds: list[Path], fixture: Path, folder: Path) -> list[str]:
     """The old build's run, and what the new one makes of its first checkpoint."""
     train(builds[0], fixture, Way(), folder / "old")
-    whole = result_of(folder / "old")
+    whole = result_of(folder / "old") | exported(builds[0], folder / "old")
     halfway = folder / "old" / "checkpoints" / f"step_{STEPS // 2:06d}"
     checkpoint = halfway if halfway.exists() else sorted((folder / "old" / "checkpoints").glob("step_*"))[0]
     run([builds[1] / "bin" / "mtp-resume", "--from", checkpoint])
-    return differences(whole, result_of(folder / "old"))
+    (folder / "old" / "hf").rename(folder / "hf-of-old")
+    return differences(whole, result_of(folder / "old") | exported(builds[1], folder / "old"))
 
 
 def decoded(build: Path, pair: Path, prompts: Path, dtype: str, out: Path) -> list[object]:

@@ -15,15 +15,16 @@ namespace fs = std::filesystem;
 
 namespace {
 
+constexpr std::uint64_t most_in_memory = std::uint64_t{1} << 24;  // bytes of a tensor that is copied
+
 /// Of this program, not of the model.
 constexpr const char* table_name = "tensors.json";
 constexpr const char* untrained_name = "carried.safetensors";
 
 void append(const hf::TensorFiles& files, const hf::TensorEntry& tensor, hf::SafetensorsWriter& writer) {
-  constexpr std::uint64_t most = std::uint64_t{1} << 24;  // bytes in memory
   const std::uint64_t bytes = files.bytes(tensor.name).size();
-  for (std::uint64_t begin = 0; begin < bytes; begin += most) {
-    std::vector<std::byte> some(std::min(most, bytes - begin));
+  for (std::uint64_t begin = 0; begin < bytes; begin += most_in_memory) {
+    std::vector<std::byte> some(std::min(most_in_memory, bytes - begin));
     files.copy_bytes(tensor.name, begin, some);
     writer.append(some);
   }
@@ -49,6 +50,35 @@ void store_model(const std::string& model, const fs::path& directory, const hf::
   write_json(to / table_name, tensors);
   hf::SafetensorsWriter writer(to / untrained_name, untrained);
   for (const hf::TensorEntry& tensor : untrained) append(files, tensor, writer);
+  writer.finish();
+}
+
+/// A frozen parameter, in its source's type.
+void append(const State& state, const std::string& name, const hf::TensorEntry& tensor, hf::SafetensorsWriter& writer) {
+  constexpr auto most = static_cast<std::int64_t>(most_in_memory / sizeof(float));
+  const std::int64_t elements = num_elements(tensor.shape);
+  for (std::int64_t begin = 0; begin < elements; begin += most) {
+    std::vector<float> values(std::min(most, elements - begin));
+    state.read(name, begin, values);
+    writer.append(hf::convert(values, tensor.dtype));
+  }
+}
+
+/// In version 2, frozen parameters were tensors of the state: moves them to where later checkpoints look for them.
+void add_frozen(const State& state, const std::string& model, const fs::path& to) {
+  const hf::TensorFiles held = open_untrained(to);
+  const auto in_state = [&](const char* kind, const std::string& name) { return state.has(kind + model + "." + name); };
+  std::vector<hf::TensorEntry> untrained;
+  for (const auto& [tensor, unused] : read_source_tensors(to))
+    if (held.has(tensor.name) || (in_state("parameters/", tensor.name) && !in_state("exp_avg/", tensor.name)))
+      untrained.push_back(tensor);
+  if (untrained.size() == held.names().size()) return;
+  hf::SafetensorsWriter writer(to / untrained_name, untrained);
+  for (const hf::TensorEntry& tensor : untrained)
+    if (held.has(tensor.name))
+      append(held, tensor, writer);
+    else
+      append(state, "parameters/" + model + "." + tensor.name, tensor, writer);
   writer.finish();
 }
 
@@ -113,6 +143,11 @@ Manifest share_source(const State& state, const fs::path& run_dir) {
   Manifest manifest;
   for (const auto& [path, file] : state.manifest().files)
     if (path.starts_with("source/")) manifest.files[path] = file;
+  for (const std::string model : {"base", "drafter"}) {
+    const fs::path source = run_dir / "source" / model;
+    add_frozen(state, model, source);
+    manifest.add_file(run_dir, source / untrained_name);
+  }
   return manifest;
 }
 

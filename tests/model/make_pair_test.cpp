@@ -120,7 +120,7 @@ void expect_config(const Json& preset, const Json& released, const Json& text_de
 }
 
 TEST_F(MakePairTest, RealShapesAreThoseOfThePublishedPairs) {
-  const Json released = read_json(mtp::test::source_dir() / "tests/fixtures/released.json");
+  const Json released = read_json(mtp::test::source_dir() / "tests/model/released.json");
   for (const std::string name : {"e2b", "e4b", "31b"}) {
     SCOPED_TRACE(name);
     const Preset& preset = *std::ranges::find(presets(), name, &Preset::name);

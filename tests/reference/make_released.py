@@ -2,7 +2,7 @@
 """Writes what the tests know of the released models: the keys of their configurations that a text decoder or a drafter
 depends on, and the names and shapes of its tensors, as Hugging Face's modules have them.
 
-.venv-hf/bin/python tests/reference/make_released.py CONFIGS [--out tests/fixtures/released.json]
+.venv-hf/bin/python tests/reference/make_released.py CONFIGS [--out tests/model/released.json]
 
 CONFIGS holds gemma-4-…-it.json and gemma-4-…-it-assistant.json, the config.json of google/gemma-4-….
 """
@@ -71,7 +71,7 @@ def facts(config: dict, shapes: Shapes) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", type=Path)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "fixtures/released.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "model/released.json")
     arguments = parser.parse_args()
 
     def read(name: str) -> dict:
