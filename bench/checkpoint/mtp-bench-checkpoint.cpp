@@ -72,8 +72,8 @@ class Run {
     settings.run.dir = folder_.path();
     settings.checkpoint.background = background;
     settings.checkpoint.keep = 1;
-    saver_.emplace(checkpoint::Run{settings, {}, device.name(), communicator.size()}, checkpoint::Manifest(), units_,
-                   device, communicator);
+    saver_.emplace(checkpoint::RunDescription{settings, {}, device.name(), communicator.size()}, checkpoint::Manifest(),
+                   units_, device, communicator);
   }
 
   void save() { saver_->save(++step_, 0, 0, 0, false); }

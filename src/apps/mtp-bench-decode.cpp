@@ -170,9 +170,9 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
   parameters.load(pair, device);
   const decode::Decoder decoder(device, pair, parameters, options);
 
-  decode::Run plain, drafted;
+  decode::DecodeResult plain, drafted;
   for (const auto& prompt : prompts) {
-    for (decode::Run* run : {&plain, &drafted}) {
+    for (decode::DecodeResult* run : {&plain, &drafted}) {
       if (run == &plain ? !line->plain() : !line->drafted()) continue;
       run->prompt_tokens.push_back(static_cast<std::int64_t>(prompt.size()));
       run->completions.push_back(decoder.complete(prompt, run == &drafted));

@@ -15,7 +15,7 @@ namespace mtp::checkpoint {
 
 namespace fs = std::filesystem;
 
-Saver::Saver(Run run, Manifest source, const parallel::Units& units, const Device& device,
+Saver::Saver(RunDescription run, Manifest source, const parallel::Units& units, const Device& device,
              const parallel::Communicator& communicator)
     : state_{.run = std::move(run)},
       device_(device),

@@ -29,8 +29,9 @@ hdf5::File open_state(const fs::path& checkpoint, const Manifest& manifest) {
                 path.string(), version, oldest_state_version, state_version);
   const auto group_size = file.attribute<std::int64_t>("group_size");
   if (group_size != parallel::group_size)
-    throw Error("{}: micro-batches were added in groups of {}, this program adds {}; it would not go on alike",
-                path.string(), group_size, parallel::group_size);
+    throw Error(
+        "{}: micro-batches were added in groups of {}, this program adds {}; it would not continue with the same bits",
+        path.string(), group_size, parallel::group_size);
   return file;
 }
 

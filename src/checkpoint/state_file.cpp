@@ -30,7 +30,7 @@ Json random_state(const RunState& state) {
 }
 
 void write_attributes(hdf5::File& file, const RunState& state) {
-  const Run& run = state.run;
+  const RunDescription& run = state.run;
   file.set_attribute("format", state_format);
   file.set_attribute("version", state_version);
   file.set_attribute("step", state.step);

@@ -82,7 +82,7 @@ Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_dra
     ids.insert(ids.end(), drafts.begin(), drafts.end());
     const Ids choices = steps.verify(positions, pair_.base.looked_up(ids));
     check(choices);
-    const Ids tokens = given(drafts, choices);
+    const Ids tokens = new_tokens(drafts, choices);
     const auto accepted = static_cast<std::int64_t>(tokens.size()) - 1;
     row = accepted;
     positions += accepted + 1;
@@ -129,7 +129,7 @@ Ids Decoder::until_end(Ids drafts) const {
 
 /// The tokens that a forward gives: the drafts that it would have chosen, and its own choice after them. Nothing comes
 /// after an end token, which counts as the forward's own.
-Ids Decoder::given(std::span<const std::int64_t> drafts, std::span<const std::int64_t> choices) const {
+Ids Decoder::new_tokens(std::span<const std::int64_t> drafts, std::span<const std::int64_t> choices) const {
   Ids tokens;
   for (std::size_t i = 0; i < choices.size(); ++i) {
     tokens.push_back(choices[i]);

@@ -12,14 +12,14 @@ namespace {
 double ratio(double part, double of) { return of > 0 ? part / of : 0; }
 
 template <typename Of>
-auto sum(const Run& run, const Of& of) {
+auto sum(const DecodeResult& run, const Of& of) {
   decltype(of(run.completions[0])) total = 0;
   for (const Completion& completion : run.completions) total += of(completion);
   return total;
 }
 
 /// A column of the table, for one way of decoding.
-std::vector<std::string> column(const Run& run, const char* name, std::int64_t bytes_per_forward) {
+std::vector<std::string> column(const DecodeResult& run, const char* name, std::int64_t bytes_per_forward) {
   const double read = static_cast<double>(bytes_per_forward) * static_cast<double>(run.decode_forwards());
   return {name,
           fmt::format("{}", run.prompts()),
@@ -32,7 +32,7 @@ std::vector<std::string> column(const Run& run, const char* name, std::int64_t b
           fmt::format("{:.1f}", ratio(read, run.decode_time()) / 1e9)};
 }
 
-std::string draft_lines(const Run& run) {
+std::string draft_lines(const DecodeResult& run) {
   const auto steps = static_cast<double>(run.decode_forwards());
   std::vector<double> rates;
   for (const std::int64_t accepted : run.accepted_at()) rates.push_back(ratio(static_cast<double>(accepted), steps));
@@ -43,33 +43,35 @@ std::string draft_lines(const Run& run) {
 
 }  // namespace
 
-std::int64_t Run::new_tokens() const {
+std::int64_t DecodeResult::new_tokens() const {
   return sum(*this, [](const Completion& c) { return static_cast<std::int64_t>(c.output_ids.size()); });
 }
-std::int64_t Run::target_forwards() const {
+std::int64_t DecodeResult::target_forwards() const {
   return sum(*this, [](const Completion& c) { return c.target_forwards; });
 }
-std::int64_t Run::accepted() const {
+std::int64_t DecodeResult::accepted() const {
   return sum(*this, [](const Completion& c) { return c.accepted(); });
 }
-std::vector<std::int64_t> Run::accepted_at() const {
+std::vector<std::int64_t> DecodeResult::accepted_at() const {
   std::vector<std::int64_t> total(completions.front().accepted_at.size());
   for (const Completion& c : completions)
     std::transform(total.begin(), total.end(), c.accepted_at.begin(), total.begin(), std::plus<>());
   return total;
 }
-double Run::prefill_time() const {
+double DecodeResult::prefill_time() const {
   return sum(*this, [](const Completion& c) { return c.prefill_time; });
 }
-double Run::decode_time() const {
+double DecodeResult::decode_time() const {
   return sum(*this, [](const Completion& c) { return c.decode_time; });
 }
-double Run::tokens_per_second() const { return ratio(static_cast<double>(new_tokens() - prompts()), decode_time()); }
-double Run::tokens_per_forward() const {
+double DecodeResult::tokens_per_second() const {
+  return ratio(static_cast<double>(new_tokens() - prompts()), decode_time());
+}
+double DecodeResult::tokens_per_forward() const {
   return ratio(static_cast<double>(new_tokens()), static_cast<double>(target_forwards()));
 }
 
-Json to_json(const Run& run, bool with_drafter) {
+Json to_json(const DecodeResult& run, bool with_drafter) {
   Json prompts = Json::array();
   for (std::size_t i = 0; i < run.completions.size(); ++i) {
     const Completion& c = run.completions[i];
@@ -94,7 +96,7 @@ Json to_json(const Run& run, bool with_drafter) {
           {"prompts", std::move(prompts)}};
 }
 
-std::string to_table(const Run* plain, const Run* drafted, std::int64_t bytes_per_forward) {
+std::string to_table(const DecodeResult* plain, const DecodeResult* drafted, std::int64_t bytes_per_forward) {
   constexpr const char* rows[] = {
       "",           "prompts",   "new tokens",           "target forwards",          "tokens a forward",
       "prefill, s", "decode, s", "tokens/s of decoding", "base's weights read, GB/s"};

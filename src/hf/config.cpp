@@ -54,7 +54,7 @@ class Section {
  private:
   template <typename T>
   T value(const char* key) const {
-    if (const std::optional<T> read = exact<T>(json_[key])) return *read;
+    if (const std::optional<T> read = try_get<T>(json_[key])) return *read;
     throw Error("{}: {} has the wrong type: {}", where_, key, brief(json_[key]));
   }
 

@@ -17,7 +17,7 @@ std::vector<std::int64_t> end_tokens(const Json& config, const std::filesystem::
   const Json list = config[key].is_array() ? config[key] : Json::array({config[key]});
   std::vector<std::int64_t> tokens;
   for (const Json& entry : list) {
-    const std::optional<std::int64_t> token = exact<std::int64_t>(entry);
+    const std::optional<std::int64_t> token = try_get<std::int64_t>(entry);
     if (!token) throw Error("{}: {} must be a token or a list of tokens, not {}", path.string(), key, brief(entry));
     tokens.push_back(*token);
   }

@@ -103,11 +103,11 @@ std::pair<Json, std::size_t> read_header(const fs::path& path, std::span<const s
   if (length > longest_header || length > bytes.size() - sizeof(length))
     throw Error("{}: the header claims {} bytes, the file has {}", path.string(), length, bytes.size());
   const char* text = reinterpret_cast<const char*>(bytes.data()) + sizeof(length);
-  // Keys that stand twice would silently win or lose: seen here, before they become one.
+  // Of two equal keys one would silently win: they are found here, before the parser merges them.
   std::set<std::string> keys;
   const auto refuse_duplicates = [&](int depth, Json::parse_event_t event, Json& parsed) {
     if (depth == 1 && event == Json::parse_event_t::key && !keys.insert(parsed.get<std::string>()).second)
-      throw Error("{}: tensor {} stands twice in the header", path.string(), parsed.get<std::string>());
+      throw Error("{}: tensor {} appears twice in the header", path.string(), parsed.get<std::string>());
     return true;
   };
   Json header = parse_json({text, length}, path.string() + ": the header", refuse_duplicates);
@@ -144,7 +144,7 @@ std::vector<T> read_integers(const std::string& where, const Json& json, const c
   if (!json.contains(key) || !json[key].is_array()) throw Error("{}: {} is no array", where, key);
   std::vector<T> values;
   for (const Json& value : json[key]) {
-    const std::optional<T> integer = exact<T>(value);
+    const std::optional<T> integer = try_get<T>(value);
     if (!integer) throw Error("{}: {} has no integer but {}", where, key, brief(value));
     values.push_back(*integer);
   }

@@ -69,7 +69,7 @@ Vocabulary::Vocabulary(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "tokenizer.json";
   const Json file = read_json(path);
   const auto add = [&](const Json& id, std::string bytes) {
-    const std::optional<std::int64_t> index = exact<std::int64_t>(id);
+    const std::optional<std::int64_t> index = try_get<std::int64_t>(id);
     if (!index || *index < 0 || *index >= most_tokens)
       throw Error("{}: a token has no id but {}", path.string(), brief(id));
     if (*index >= std::ssize(bytes_)) bytes_.resize(static_cast<std::size_t>(*index) + 1);

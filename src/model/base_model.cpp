@@ -38,7 +38,7 @@ void BaseModel::read_buffers(const hf::TensorFiles& files) {
   for (DecoderLayer& layer : layers_) layer.read_buffers(files);
 }
 
-/// In the place of an image, a video or a sound stand its own features, not the row of its token.
+/// An image, a video or a sound brings features of its own, which take the place of its tokens' rows.
 std::vector<std::int64_t> BaseModel::looked_up(std::span<const std::int64_t> ids) const {
   std::vector<std::int64_t> rows(ids.begin(), ids.end());
   for (std::int64_t& id : rows)

@@ -63,10 +63,10 @@ ValidationSums Joint::validate(const JointInput& input) {
   ValidationCounter counter(input.sequences, input.labels, base_choices(base, labels));
   run_rounds(g, base, serving_, [&](const Value& hidden_TD, std::int64_t lead) {
     const std::vector<std::int64_t> round_labels = shift_left(input.sequences, input.labels, lead, ops::no_label);
-    const Tensor asked = device_.from_host(round_labels);
-    const Tensor loss = label_loss(g, drafter_.serving_head(), 1, hidden_TD, asked);
+    const Tensor on_device = device_.from_host(round_labels);
+    const Tensor loss = label_loss(g, drafter_.serving_head(), 1, hidden_TD, on_device);
     sums.losses.rounds.push_back(to_host(device_, loss));
-    sums.rounds.push_back(counter.add_round(round_labels, serving_choices(hidden_TD, asked), lead));
+    sums.rounds.push_back(counter.add_round(round_labels, serving_choices(hidden_TD, on_device), lead));
   });
   counter.finish(sums);
   return sums;
@@ -78,12 +78,12 @@ std::vector<std::int64_t> Joint::base_choices(const BaseOutput& base, const Tens
   return device_.ids_to_host(choices);
 }
 
-std::vector<std::int64_t> Joint::serving_choices(const Value& hidden_TD, const Tensor& asked) const {
-  const Tensor choices = device_.empty(asked.shape(), DType::i64), head = drafter_.embedding().value();
+std::vector<std::int64_t> Joint::serving_choices(const Value& hidden_TD, const Tensor& labels) const {
+  const Tensor choices = device_.empty(labels.shape(), DType::i64), head = drafter_.embedding().value();
   if (drafter_.serving_head() == Head::dense)
-    ops::projected_choice(device_, hidden_TD.data, head, asked, choices);
+    ops::projected_choice(device_, hidden_TD.data, head, labels, choices);
   else
-    ops::masked_choice(device_, masked_head(), hidden_TD.data, head, asked, choices);
+    ops::masked_choice(device_, masked_head(), hidden_TD.data, head, labels, choices);
   return device_.ids_to_host(choices);
 }
 
@@ -129,10 +129,10 @@ Tensor Joint::round_loss(Tape& g, const JointInput& input, const Value& hidden_T
   return g.masked_distillation(ce, masked_head(), hidden_TD, head, teacher, rows);
 }
 
-Tensor Joint::label_loss(Tape& g, Head head, float gradient_scale, const Value& hidden_TD, const Tensor& asked) const {
+Tensor Joint::label_loss(Tape& g, Head head, float gradient_scale, const Value& hidden_TD, const Tensor& labels) const {
   const ops::CrossEntropy ce{.gradient_scale = gradient_scale};  // never a soft-cap on the drafter
-  if (head == Head::dense) return g.cross_entropy(ce, hidden_TD, drafter_.embedding(), asked);
-  return g.masked_cross_entropy(ce, masked_head(), hidden_TD, drafter_.embedding(), asked);
+  if (head == Head::dense) return g.cross_entropy(ce, hidden_TD, drafter_.embedding(), labels);
+  return g.masked_cross_entropy(ce, masked_head(), hidden_TD, drafter_.embedding(), labels);
 }
 
 }  // namespace mtp::model

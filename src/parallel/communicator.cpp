@@ -250,7 +250,7 @@ std::vector<int> Communicator::missing_ranks() const {
   return missing;
 }
 
-std::string Communicator::waited_in_vain(const std::vector<int>& missing, const Collective& collective) const {
+std::string Communicator::timeout_message(const std::vector<int>& missing, const Collective& collective) const {
   const std::string who = missing.empty() ? "all ranks answer now, but there was nothing"
                                           : fmt::format("no answer from rank{} {}", missing.size() > 1 ? "s" : "",
                                                         fmt::join(missing, ", "));
@@ -268,7 +268,7 @@ void Communicator::give_up(const Collective& collective, std::string_view reason
   while (std::ranges::count(missing, reporter) > 0) ++reporter;
   if (reporter != rank_) std::this_thread::sleep_for(end_of_job_time);
   const std::string message =
-      reason.empty() ? waited_in_vain(missing, collective)
+      reason.empty() ? timeout_message(missing, collective)
                      : fmt::format("the {} of {} failed: {}{}; see the machines' logs of GPUs and network",
                                    collective.kind, collective.what, reason,
                                    missing.empty() ? "" : fmt::format("; no answer from {}", fmt::join(missing, ", ")));

@@ -66,11 +66,11 @@ void StepMetrics::set_losses(const std::vector<double>& sums, double loss_weight
   }
 }
 
-std::string exact(double value) { return fmt::format("{:.16e}", value); }
+std::string json_text(double value) { return fmt::format("{:.16e}", value); }
 
-std::string exact(const std::vector<double>& values) {
+std::string json_text(const std::vector<double>& values) {
   std::vector<std::string> texts;
-  for (const double value : values) texts.push_back(exact(value));
+  for (const double value : values) texts.push_back(json_text(value));
   return fmt::format("[{}]", fmt::join(texts, ", "));
 }
 
@@ -78,9 +78,9 @@ std::string to_json_line(const StepMetrics& m) {
   return fmt::format(R"({{"step": {}, "epoch": {}, "loss": {}, "loss_base": {}, "loss_drafter": {}, "grad_norm": {}, )"
                      R"("lr": {}, "label_tokens": {}, "tokens": {}, "step_time": {}, "tokens_per_second": {}, )"
                      R"("memory_peak": {}, "ranks": {}}})",
-                     m.step, m.epoch, exact(m.loss), exact(m.loss_base), exact(m.loss_drafter), exact(m.grad_norm),
-                     exact(m.lr), m.label_tokens, m.tokens, exact(m.step_time), exact(m.tokens_per_second()),
-                     m.memory_peak, m.ranks);
+                     m.step, m.epoch, json_text(m.loss), json_text(m.loss_base), json_text(m.loss_drafter),
+                     json_text(m.grad_norm), json_text(m.lr), m.label_tokens, m.tokens, json_text(m.step_time),
+                     json_text(m.tokens_per_second()), m.memory_peak, m.ranks);
 }
 
 MetricsFile::MetricsFile(std::filesystem::path path, std::int64_t last_step) : path_(std::move(path)) {

@@ -22,8 +22,8 @@ double ratio(std::int64_t part, std::int64_t of) {
 std::string to_json_line(const ValidationMetrics& m) {
   return fmt::format(R"({{"step": {}, "loss_base": {}, "loss_drafter": {}, "accuracy_data": {}, "accuracy_base": {}, )"
                      R"("accepted_length": {}, "tokens_per_step": {}}})",
-                     m.step, exact(m.loss_base), exact(m.loss_drafter), exact(m.accuracy_data), exact(m.accuracy_base),
-                     exact(m.accepted_length), exact(m.tokens_per_step));
+                     m.step, json_text(m.loss_base), json_text(m.loss_drafter), json_text(m.accuracy_data),
+                     json_text(m.accuracy_base), json_text(m.accepted_length), json_text(m.tokens_per_step));
 }
 
 std::string to_log_line(const ValidationMetrics& m) {
@@ -88,10 +88,11 @@ ValidationMetrics Validation::reduce(std::int64_t step, const std::vector<model:
   metrics.step = step;
   metrics.loss_base = loss_sums[0] / static_cast<double>(labels);
   for (std::size_t k = 0; k + 1 < loss_sums.size(); ++k) {
-    const std::int64_t asked = total([k](const auto& sums) { return sums.rounds[k].labels; });
+    const std::int64_t round_labels = total([k](const auto& sums) { return sums.rounds[k].labels; });
     metrics.loss_drafter.push_back(loss_sums[k + 1] / static_cast<double>(labels));
-    metrics.accuracy_data.push_back(ratio(total([k](const auto& sums) { return sums.rounds[k].right; }), asked));
-    metrics.accuracy_base.push_back(ratio(total([k](const auto& sums) { return sums.rounds[k].agreed; }), asked));
+    metrics.accuracy_data.push_back(ratio(total([k](const auto& sums) { return sums.rounds[k].right; }), round_labels));
+    metrics.accuracy_base.push_back(
+        ratio(total([k](const auto& sums) { return sums.rounds[k].agreed; }), round_labels));
   }
   const std::int64_t drafts = total([](const auto& sums) { return sums.drafts; });
   metrics.accepted_length = 1 + ratio(total([](const auto& sums) { return sums.accepted; }), drafts);

@@ -174,7 +174,7 @@ TEST_F(SafetensorsTest, AWrongHeaderIsNamed) {
   EXPECT_EQ(refusal_of(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
                        R"("a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
                        1),
-            "model.safetensors: tensor a stands twice in the header");
+            "model.safetensors: tensor a appears twice in the header");
 }
 
 TEST_F(SafetensorsTest, WrongOffsetsAreNamed) {

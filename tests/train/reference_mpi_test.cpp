@@ -66,6 +66,7 @@ class Reference : public testing::TestWithParam<std::tuple<Device::Kind, std::st
   static std::string name(const ParamType& parameters) {
     return (std::get<0>(parameters) == Device::Kind::cpu ? "cpu_" : "cuda_") + std::get<1>(parameters);
   }
+  void TearDown() override { fs::remove_all(work); }
   void SetUp() override {
     if (kind == Device::Kind::cuda && find_cuda_devices().count == 0) GTEST_SKIP() << "skipped: no CUDA device";
   }

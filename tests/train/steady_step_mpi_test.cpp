@@ -7,6 +7,7 @@
 #include "mtp/tensor/cuda_devices.h"
 #include "mtp/train/trainer.h"
 #include "support/source_dir.h"
+#include "support/temp_dir.h"
 #include "support/write_data.h"
 
 namespace mtp::train {
@@ -35,9 +36,8 @@ void write_equal_samples(const fs::path& path) {
 /// How often memory was taken from the system in a run of so many steps, and the bytes held then.
 std::pair<std::int64_t, std::int64_t> taken_in(int steps, Device::Kind kind, const std::string& dtype) {
   const fs::path fixture = mtp::test::source_dir() / "tests" / "fixtures" / "e4b";
-  const fs::path work = fs::temp_directory_path() / fmt::format("mtp-steady-{}-{}", static_cast<int>(kind), dtype);
-  fs::remove_all(work);
-  fs::create_directories(work);
+  const test::TempDir dir;
+  const fs::path& work = dir.path();
   write_equal_samples(work / "data.h5");
   std::vector<std::string> arguments = {"mtp-train", "--config", (fixture / "settings.cfg").string()};
   const auto set = [&](const char* name, const std::string& value) {

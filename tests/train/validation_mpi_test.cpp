@@ -8,6 +8,7 @@
 #include "mtp/core/json.h"
 #include "mtp/train/trainer.h"
 #include "support/source_dir.h"
+#include "support/temp_dir.h"
 
 namespace mtp::train {
 namespace {
@@ -26,8 +27,8 @@ Json first_line(const fs::path& path) {
 
 TEST_P(ValidationReference, LossesAccuraciesAndAcceptedLengthAgree) {
   const fs::path fixture = mtp::test::source_dir() / "tests" / "fixtures" / GetParam();
-  const fs::path run = fs::temp_directory_path() / ("mtp-validation-" + GetParam());
-  fs::remove_all(run);
+  const mtp::test::TempDir dir;
+  const fs::path run = dir.path() / "run";
   std::vector<std::string> arguments = {"mtp-train", "--config", (fixture / "settings.cfg").string()};
   const auto set = [&](const char* name, const fs::path& value) {
     arguments.insert(arguments.end(), {name, value.string()});

@@ -13,7 +13,7 @@ namespace mtp::checkpoint {
 using Fingerprints = std::map<std::string, std::string>;
 
 /// What a run is beside its tensors.
-struct Run {
+struct RunDescription {
   Settings settings;  // resolved: nothing that matters is left to a default
   Fingerprints fingerprints;
   std::string device;  // and its libraries, by parallel::arithmetic_of
@@ -22,7 +22,7 @@ struct Run {
 
 /// Where it is.
 struct RunState {
-  Run run;
+  RunDescription run;
   std::int64_t step = 0;      // optimizer steps done
   std::int64_t epoch = 0;     // of the next item of the stream of samples
   std::int64_t position = 0;  // of that item in its epoch's order

@@ -28,7 +28,7 @@ namespace mtp::checkpoint {
 class Saver {
  public:
   /// `source`: on rank 0, what there is to say of the files in RUN/source. The references must outlive it.
-  Saver(Run run, Manifest source, const parallel::Units& units, const Device& device,
+  Saver(RunDescription run, Manifest source, const parallel::Units& units, const Device& device,
         const parallel::Communicator& communicator);
   /// Gives up what is being written.
   ~Saver() = default;

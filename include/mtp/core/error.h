@@ -38,7 +38,7 @@ class UsageError : public Error {
   }
 };
 
-/// What was read well and is not what it must be: proven, while whatever keeps a file from being read may pass.
+/// Data that could be read and are wrong: certain damage, where a file that cannot be read may be readable later.
 class DamageError : public Error {
  public:
   using Error::Error;

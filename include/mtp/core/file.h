@@ -7,14 +7,14 @@
 
 namespace mtp {
 
-/// Throws Error where a path names something other than a regular file: opening a pipe would wait for ever, reading a
-/// directory fails late. Whether there is anything at all is left to the one who opens it.
+/// Throws Error where a path names something other than a regular file: opening a pipe would block forever, and reading
+/// a directory fails late. A path that names nothing is left to whoever opens it.
 void check_is_file(const std::filesystem::path& path);
 
-/// Whether there is nothing of that name. Throws Error where that cannot be told.
+/// Whether the path names nothing. Throws Error where that cannot be determined.
 bool is_missing(const std::filesystem::path& path);
 
-/// Of the file system that a folder is on. Throws Error where that is unknown.
+/// Free space of the file system that holds a folder. Throws Error where that is unknown.
 std::int64_t free_bytes(const std::filesystem::path& folder);
 
 /// Waits until a file, or a folder's list of names, is on the disk. Throws Error where it could not be written.
@@ -41,7 +41,7 @@ class RandomAccessFile {
   ~RandomAccessFile();
   RandomAccessFile& operator=(RandomAccessFile&&) = delete;
 
-  /// Opens the same file for whoever wants a path.
+  /// A path that opens this file, for libraries that want one.
   const std::filesystem::path& path() const { return path_; }
   /// For what a class that maps the file needs.
   int descriptor() const { return file_; }
@@ -53,7 +53,7 @@ class RandomAccessFile {
   /// Throws DamageError where the file ends before.
   void read(std::int64_t position, std::span<std::byte> bytes) const;
   void write(std::int64_t position, std::span<const std::byte> bytes);
-  /// Lets the disk begin with what was written there, without waiting for it.
+  /// Starts to write that range to the disk, without waiting for it.
   void start_sync(std::int64_t position, std::int64_t bytes);
   void sync();
 

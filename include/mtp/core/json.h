@@ -26,10 +26,10 @@ Json parse_json(std::string_view text, const std::string& what, const Json::pars
 /// A value for a message; an array or object, which may be large, by its kind.
 std::string brief(const Json& json);
 
-/// The value as a T, or none where it is of another type or does not fit: Json's own get() cuts, wraps and turns true
-/// into 1.
+/// The value as a T, or none where it has another type or does not fit. Json's own get() truncates, wraps around and
+/// turns true into 1.
 template <typename T>
-std::optional<T> exact(const Json& json) {
+std::optional<T> try_get(const Json& json) {
   if constexpr (std::is_same_v<T, bool>) {
     if (json.is_boolean()) return json.get<T>();
   } else if constexpr (std::is_integral_v<T>) {

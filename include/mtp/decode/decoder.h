@@ -60,7 +60,8 @@ class Decoder {
   /// The device's part, with room for so many positions of a text.
   Steps& steps(std::int64_t positions) const;
   std::vector<std::int64_t> until_end(std::vector<std::int64_t> drafts) const;
-  std::vector<std::int64_t> given(std::span<const std::int64_t> drafts, std::span<const std::int64_t> choices) const;
+  std::vector<std::int64_t> new_tokens(std::span<const std::int64_t> drafts,
+                                       std::span<const std::int64_t> choices) const;
   bool is_end(std::int64_t token) const;
 
   Device& device_;

@@ -8,8 +8,8 @@
 
 namespace mtp::decode {
 
-/// One way of decoding all prompts.
-struct Run {
+/// What came of all prompts, decoded in one way.
+struct DecodeResult {
   std::vector<std::int64_t> prompt_tokens;  // [prompts]
   std::vector<Completion> completions;      // [prompts]
 
@@ -29,9 +29,9 @@ struct Run {
 };
 
 /// "aggregate" and "prompts" as docs/files.md describes them; `with_drafter`: also what was drafted.
-Json to_json(const Run& run, bool with_drafter);
+Json to_json(const DecodeResult& run, bool with_drafter);
 
 /// What the screen shows. Either may be null. `bytes_per_forward`: of the base's parameters.
-std::string to_table(const Run* plain, const Run* drafted, std::int64_t bytes_per_forward);
+std::string to_table(const DecodeResult* plain, const DecodeResult* drafted, std::int64_t bytes_per_forward);
 
 }  // namespace mtp::decode

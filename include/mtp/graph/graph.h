@@ -14,8 +14,8 @@
 namespace mtp {
 
 /// The calls that a model's forward is written in. `Tape` (graph/tape.h) carries them out over whole sequences and can
-/// go back through them; decoding (src/decode/rowwise_graph.h) carries them out for the next few rows of a text. A
-/// graph is made for the rows of one forward: their sequences and positions are its own affair.
+/// go back through them; decoding (decode/rowwise_graph.h) carries them out for the next few rows of a text. A
+/// graph is made for the rows of one forward: it knows their sequences and positions.
 ///
 /// Calls that stand for several operations (`norm_linear`, `heads`, …) are those that decoding computes in one kernel.
 /// Letters in names: T rows of packed sequences. What is passed by reference (parameters, ropes) belongs to the model,

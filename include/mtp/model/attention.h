@@ -30,7 +30,8 @@ AttentionTypes causal_attention(const hf::TextConfig& config, std::int64_t offse
 /// one's. Source: Gemma4TextAttention, Hugging Face modeling_gemma4.py.
 class Attention {
  public:
-  /// Keys and values of a layer that takes another one's, which released bases have nevertheless.
+  /// Whether to declare the projections that released bases hold for layers that share keys and values: nothing reads
+  /// them.
   enum class UnusedKeyValue { none, declared };
 
   Attention(const Tensors& tensors, const hf::TextConfig& config, int layer, UnusedKeyValue unused);

@@ -12,7 +12,7 @@
 
 namespace mtp::model {
 
-/// What one forward and backward sees: packed sequences, each position's token and the one asked for.
+/// What one forward and backward sees: packed sequences, each position's token and its label.
 struct JointInput {
   const ops::Sequences& sequences;
   std::span<const std::int64_t> ids;     // [T]
@@ -46,11 +46,11 @@ class Joint {
   void run_rounds(Tape& g, const BaseOutput& base, const RoundAlignment& alignment, const RoundUse& use) const;
   Tensor round_loss(Tape& g, const JointInput& input, const Value& hidden_TD, const BaseOutput& base, std::int64_t lead,
                     float gradient_scale) const;
-  /// A round's loss against `asked`, the data's labels of its rows.
-  Tensor label_loss(Tape& g, Head head, float gradient_scale, const Value& hidden_TD, const Tensor& asked) const;
+  /// A round's loss against `labels`, the data's labels of its rows.
+  Tensor label_loss(Tape& g, Head head, float gradient_scale, const Value& hidden_TD, const Tensor& labels) const;
   ops::MaskedHead masked_head() const { return drafter_.masked_head(token_ordering_); }
   std::vector<std::int64_t> base_choices(const BaseOutput& base, const Tensor& labels) const;
-  std::vector<std::int64_t> serving_choices(const Value& hidden_TD, const Tensor& asked) const;
+  std::vector<std::int64_t> serving_choices(const Value& hidden_TD, const Tensor& labels) const;
 
   Device& device_;
   Settings::Drafter settings_;

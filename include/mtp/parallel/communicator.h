@@ -28,8 +28,8 @@ class MpiSession {
   MpiSession& operator=(const MpiSession&) = delete;
 };
 
-/// The ranks of the job. Collective calls must be made by all ranks in the same order; `what` names the things they
-/// move in the error of a rank that waits in vain. MPI's own errors end the job.
+/// The ranks of the job. Collective calls must be made by all ranks in the same order; `what` names what they
+/// move, in the error of a rank that times out. MPI's own errors end the job.
 class Communicator {
  public:
   using Handler = std::function<void(const Error&)>;
@@ -53,7 +53,7 @@ class Communicator {
 
   /// How long a rank waits in a collective for the others.
   void set_timeout(double minutes) { timeout_minutes_ = minutes; }
-  /// Called with the error on the lowest rank that is there when others do not come; without a handler the error is
+  /// Called with the error when ranks do not arrive, on the lowest rank that did; without a handler the error is
   /// thrown. A program should end the job in the handler: MPI still holds the buffers of the collective, and unwinding
   /// could wait for a thread that hangs on the same disk as the missing rank.
   void on_missing_ranks(Handler handler) { missing_ranks_ = std::move(handler); }
@@ -115,7 +115,7 @@ class Communicator {
   /// Calls the roll: this rank tells all others that it is there, which makes those that wait too do the same. Needs
   /// nothing of a rank that does not answer.
   std::vector<int> missing_ranks() const;
-  std::string waited_in_vain(const std::vector<int>& missing, const Collective& collective) const;
+  std::string timeout_message(const std::vector<int>& missing, const Collective& collective) const;
   [[noreturn]] void give_up(const Collective& collective, std::string_view reason) const;
 
   MPI_Comm comm_ = MPI_COMM_NULL;

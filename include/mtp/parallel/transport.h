@@ -54,7 +54,7 @@ class Transport {
                                                const Tensor& received, const std::vector<std::int64_t>& from_each,
                                                std::string_view what) = 0;
 
-  /// Ends what is under way on this rank, for the job ends. Takes seconds at the most.
+  /// Aborts what is in flight on this rank, because the job ends. Takes seconds at most.
   virtual void abandon() {}
 };
 

@@ -36,19 +36,19 @@ struct StepMetrics {
 std::vector<double> sum_losses(const parallel::Communicator& communicator, const std::vector<model::LossSums>& mine,
                                std::int64_t count);
 
-/// As JSON, with 17 digits.
-std::string exact(double value);
-std::string exact(const std::vector<double>& values);
+/// As JSON, with 17 digits: they read back to the same bits.
+std::string json_text(double value);
+std::string json_text(const std::vector<double>& values);
 
 /// As one line of JSON; floats have 17 digits, so that they read back to the same bits.
 std::string to_json_line(const StepMetrics& metrics);
 
-/// metrics.jsonl or validation.jsonl, flushed after each line. A line that a full disk does not take is kept and
-/// written with the next.
+/// metrics.jsonl or validation.jsonl, flushed after each line. A line that does not fit on a full disk is kept
+/// and written with the next.
 class MetricsFile {
  public:
-  /// Keeps the lines of steps up to `last_step`, which a resumed run goes on from, and no other. Throws Error where it
-  /// cannot be written.
+  /// Keeps the lines of steps up to `last_step`, after which a resumed run continues, and drops the rest. Throws Error
+  /// where it cannot be written.
   MetricsFile(std::filesystem::path path, std::int64_t last_step);
   ~MetricsFile();
   MetricsFile(const MetricsFile&) = delete;

@@ -9,8 +9,8 @@
 
 namespace mtp::train {
 
-/// What a run says of itself: metrics.jsonl, validation.jsonl, and the lines on the screen and in log.txt. Rank 0's
-/// speaks; that of other ranks takes the same calls and is silent.
+/// The record of a run: metrics.jsonl, validation.jsonl, and the lines on the screen and in log.txt. Writes on rank 0;
+/// on other ranks the same calls do nothing.
 class RunLog {
  public:
   /// Keeps what the files say of steps up to `first_step`. Throws Error where they cannot be written.
