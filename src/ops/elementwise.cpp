@@ -8,6 +8,8 @@ MTP_BACK_ENDS(convert)
 MTP_BACK_ENDS(add)
 MTP_BACK_ENDS(add_scaled)
 MTP_BACK_ENDS(scale)
+MTP_BACK_ENDS(clamp_forward)
+MTP_BACK_ENDS(clamp_backward)
 MTP_BACK_ENDS(accumulate)
 MTP_BACK_ENDS(concat_columns)
 MTP_BACK_ENDS(split_columns)
@@ -50,6 +52,16 @@ void add_scaled(Device& device, const Tensor& a, const Tensor& b, float factor, 
 void scale(Device& device, const Tensor& x, float factor, const Tensor& y) {
   check(x, {&y});
   MTP_RUN(scale, x, factor, y);
+}
+
+void clamp_forward(Device& device, const Bounds& bounds, const Tensor& x, const Tensor& y) {
+  check(x, {&y});
+  MTP_RUN(clamp_forward, bounds, x, y);
+}
+
+void clamp_backward(Device& device, const Bounds& bounds, const Tensor& dy, const Tensor& x, const Tensor& dx) {
+  check(x, {&dy, &dx});
+  MTP_RUN(clamp_backward, bounds, dy, x, dx);
 }
 
 void accumulate(Device& device, const Tensor& x, const Tensor& y) {

@@ -4,6 +4,7 @@
 
 MTP_BACK_ENDS(lookup_forward)
 MTP_BACK_ENDS(lookup_backward)
+MTP_BACK_ENDS(put_rows)
 MTP_BACK_ENDS(shift_rows_forward)
 MTP_BACK_ENDS(shift_rows_backward)
 
@@ -30,6 +31,11 @@ void lookup_backward(Device& device, const Tensor& dy, const Tensor& ids, float 
                      const Tensor& dtable) {
   check_lookup(dtable, ids, dy);
   MTP_RUN(lookup_backward, dy, ids, factor, skip, dtable);
+}
+
+void put_rows(Device& device, const Tensor& x, const Tensor& rows, const Tensor& y) {
+  check_lookup(y, rows, x);
+  MTP_RUN(put_rows, x, rows, y);
 }
 
 void shift_rows_forward(Device& device, const Sequences& sequences, std::int64_t by, const Tensor& x,

@@ -18,6 +18,8 @@ std::size_t size_of(DType dtype) {
     case DType::bf16:
     case DType::f16:
       return 2;
+    case DType::u8:
+      return 1;
   }
   MTP_ASSERT(false);
   return 0;
@@ -37,6 +39,8 @@ std::string to_string(DType dtype) {
       return "int64";
     case DType::i32:
       return "int32";
+    case DType::u8:
+      return "uint8";
   }
   MTP_ASSERT(false);
   return {};

@@ -19,6 +19,7 @@ struct Case {
   AttentionMask mask;
   std::vector<std::int64_t> lengths;
   std::int64_t heads, kv_heads, width;
+  std::vector<std::int64_t> blocks = {};  // of the mask, if it has any
 
   Sequences sequences() const { return Sequences(lengths); }
   Shape queries() const { return {sequences().rows(), heads, width}; }
@@ -55,8 +56,14 @@ Results run(Device& device, const Case& c, const Inputs& inputs, bool with_keys 
     results.dk = to_write(device, k);
     results.dv = to_write(device, k);
   }
-  attention_forward(device, c.mask, c.sequences(), q, k, v, results.out, results.lse);
-  attention_backward(device, c.mask, c.sequences(), dout, q, k, v, results.out, results.lse, results.dq, results.dk,
+  AttentionMask mask = c.mask;
+  Tensor blocks;
+  if (!c.blocks.empty()) {
+    blocks = device.from_host(c.blocks);
+    mask.blocks = blocks.data<std::int64_t>();
+  }
+  attention_forward(device, mask, c.sequences(), q, k, v, results.out, results.lse);
+  attention_backward(device, mask, c.sequences(), dout, q, k, v, results.out, results.lse, results.dq, results.dk,
                      results.dv);
   return results;
 }
@@ -121,7 +128,10 @@ struct Reference {
                  std::int64_t t, std::int64_t h) {
     const std::int64_t first = sequences.begin(b), length = sequences.length(b), query = (first + t) * c.heads + h;
     const auto key = [&](std::int64_t j) { return (first + j) * c.kv_heads + h / (c.heads / c.kv_heads); };
-    const std::int64_t begin = c.mask.begin(t, length), end = c.mask.end(t, length);
+    AttentionMask mask = c.mask;
+    if (!c.blocks.empty()) mask.blocks = c.blocks.data();
+    mask = mask.from_row(first);
+    const std::int64_t begin = mask.begin(t, length), end = mask.end(t, length);
     std::vector<double> scores;
     double sum = 0;
     for (std::int64_t j = begin; j < end; ++j) {
@@ -185,6 +195,12 @@ std::vector<Case> cases() {
   for (const std::int64_t width : {64, 256}) {
     add("sliding_offset", {Kind::causal, 40, 1}, {150, 65}, 4, 1, width);
     add("everything", {Kind::everything}, {129, 3}, 2, 1, width);
+  }
+  for (const std::int64_t width : {64, 256}) {  // blocks across tiles, longer than the window
+    add("image_blocks", {Kind::causal, 70}, {210, 64}, 2, 1, width);
+    std::vector<std::int64_t> ids(274);
+    for (std::int64_t t = 0; t < 274; ++t) ids[t] = t % 110 < 90;
+    all.back().blocks = blocks_of(all.back().sequences(), ids, std::vector<std::int64_t>{1});
   }
   add("one_key", {Kind::causal, 1}, {70}, 1, 1, 64);
   add("long_window", {Kind::causal, 1000, 1}, {150, 20}, 2, 1, 128);

@@ -28,6 +28,19 @@ TEST(AttentionMask, IntervalsHoldTheVisibleKeys) {
               << "kind " << static_cast<int>(mask.kind) << ", query " << t << ", key " << j << " of " << length;
 }
 
+/// Whether all positions from one to the other are in a block, without any that is not.
+bool is_one_block(const std::vector<std::int64_t>& is_in_block, std::int64_t row, std::int64_t other) {
+  for (std::int64_t at = std::min(row, other); at <= std::max(row, other); ++at)
+    if (is_in_block[at] == 0) return false;
+  return true;
+}
+
+TEST(AttentionMask, BlocksAreTheLongestRunsOfTheirIds) {
+  const std::vector<std::int64_t> ids{7, 9, 7, 8, 5, 7, 6}, of_blocks{7, 9};
+  EXPECT_EQ(blocks_of(Sequences({2, 5}), ids, of_blocks),
+            (std::vector<std::int64_t>{0, 2, 0, 2, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5}));
+}
+
 struct Heads {
   std::int64_t query, key, width;
 };
@@ -41,7 +54,7 @@ void for_each_query(const Sequences& sequences, std::int64_t heads, const Body& 
 }
 
 Array attention_reference(const AttentionMask& mask, const Sequences& sequences, const Heads& heads,
-                          const std::vector<Array>& inputs) {
+                          const std::vector<std::int64_t>& is_in_block, const std::vector<Array>& inputs) {
   const Array &q = inputs[0], &k = inputs[1], &v = inputs[2];
   Array out(q.shape);
   for_each_query(sequences, heads.query, [&](std::int64_t b, std::int64_t t, std::int64_t h) {
@@ -50,7 +63,8 @@ Array attention_reference(const AttentionMask& mask, const Sequences& sequences,
     std::vector<double> weights(length);
     double sum = 0;
     for (std::int64_t j = 0; j < length; ++j) {
-      if (!is_visible(mask, t, j, length)) continue;
+      const bool is_ahead = j > t && !is_in_block.empty() && is_one_block(is_in_block, first + t, first + j);
+      if (!is_ahead && !is_visible(mask, t, j, length)) continue;
       double score = 0;
       for (std::int64_t i = 0; i < heads.width; ++i) score += q(row, i) * k((first + j) * heads.key + group, i);
       sum += weights[j] = std::exp(score);
@@ -62,17 +76,25 @@ Array attention_reference(const AttentionMask& mask, const Sequences& sequences,
   return out;
 }
 
+/// `is_in_block`: 1 for each of the packed rows that is in a block, else 0; empty for a mask without blocks.
 Operation attention(const std::string& name, const AttentionMask& mask, const std::vector<std::int64_t>& lengths,
-                    const Heads& heads, bool with_keys = true) {
+                    const Heads& heads, bool with_keys = true, const std::vector<std::int64_t>& is_in_block = {}) {
   const Sequences sequences(lengths);
   const Shape queries = {sequences.rows(), heads.query, heads.width}, keys = {sequences.rows(), heads.key, heads.width};
   return {.name = name,
           .inputs = {random_array(queries, 1), random_array(keys, 2), random_array(keys, 3)},
           .output_gradient = random_array(queries, 4),
           .reference =
-              [=](const std::vector<Array>& inputs) { return attention_reference(mask, sequences, heads, inputs); },
+              [=](const std::vector<Array>& inputs) {
+                return attention_reference(mask, sequences, heads, is_in_block, inputs);
+              },
           .run =
-              [=](Device& device, const std::vector<Tensor>& inputs, const Tensor& dout) {
+              [=, mask = mask](Device& device, const std::vector<Tensor>& inputs, const Tensor& dout) mutable {
+                Tensor blocks;
+                if (!is_in_block.empty()) {
+                  blocks = device.from_host(blocks_of(sequences, is_in_block, std::vector<std::int64_t>{1}));
+                  mask.blocks = blocks.data<std::int64_t>();
+                }
                 const Tensor &q = inputs[0], &k = inputs[1], &v = inputs[2];
                 const Tensor out = to_write(device, q), lse = to_write(device, {heads.query, sequences.rows()});
                 attention_forward(device, mask, sequences, q, k, v, out, lse);
@@ -82,6 +104,13 @@ Operation attention(const std::string& name, const AttentionMask& mask, const st
                 attention_backward(device, mask, sequences, dout, q, k, v, out, lse, dq, dk, dv);
                 return Result{out, {dq, dk, dv}};
               }};
+}
+
+/// The rows of which the block is that of i mod `period` < `rows`.
+std::vector<std::int64_t> periodic_blocks(std::int64_t count, std::int64_t period, std::int64_t rows) {
+  std::vector<std::int64_t> is_in_block(count);
+  for (std::int64_t row = 0; row < count; ++row) is_in_block[row] = row % period < rows;
+  return is_in_block;
 }
 
 // Lengths that blocks do not divide, several blocks long; windows shorter and longer than a sequence and than a block.
@@ -97,19 +126,26 @@ INSTANTIATE_TEST_SUITE_P(Attention, OperationTest,
                                           attention("sliding_past_blocks", {Kind::causal, 5, 1}, {300}, {2, 1, 16}),
                                           attention("long_window", {Kind::causal, 500, 1}, {150, 20}, {2, 1, 32}),
                                           attention("offset", {Kind::causal, 0, 1}, {80}, {2, 1, 16}),
+                                          attention("image_blocks", {Kind::causal, 40}, {150, 7, 70}, {2, 1, 16}, true,
+                                                    periodic_blocks(227, 50, 30)),
+                                          attention("image_blocks_past_the_window", {Kind::causal, 7}, {140},
+                                                    {4, 2, 16}, true, periodic_blocks(140, 99, 90)),
                                           attention("everything", {Kind::everything}, {140, 3}, {2, 1, 16}),
                                           attention("mirrored", {Kind::mirrored, 30}, {150, 1, 40}, {2, 1, 16}),
                                           attention("mirrored_long_window", {Kind::mirrored, 200}, {70}, {4, 2, 32}),
                                           attention("frozen_keys", {Kind::causal, 30}, {70, 10}, {4, 2, 16}, false)}),
                          operation_name);
 
-Operation stored_attention(const AttentionMask& mask, const std::string& name) {
-  return with_stored_values(attention("", mask, {9}, {4, 2, 6}), name);
+Operation stored_attention(const AttentionMask& mask, const std::string& name,
+                           const std::vector<std::int64_t>& is_in_block = {}) {
+  return with_stored_values(attention("", mask, {9}, {4, 2, 6}, true, is_in_block), name);
 }
 
 INSTANTIATE_TEST_SUITE_P(StoredAttention, OperationTest,
                          on_every_device({stored_attention({Kind::causal}, "attention_causal"),
                                           stored_attention({Kind::causal, 3}, "attention_sliding"),
+                                          stored_attention({Kind::causal, 3}, "attention_sliding_image",
+                                                           {0, 1, 1, 1, 1, 0, 0, 1, 1}),
                                           stored_attention({Kind::causal, 3, 1}, "attention_sliding_offset_1"),
                                           stored_attention({Kind::everything}, "attention_everything"),
                                           stored_attention({Kind::mirrored, 3}, "attention_mirrored")}),

@@ -20,15 +20,23 @@ std::vector<AttentionMask> masks() {
   return all;
 }
 
-/// body(band, mask, length) for every mask and short sequence.
+/// body(band, mask, length) for every mask and short sequence, of causal ones also with blocks.
 template <typename Body>
 void for_each_band(const Body& body) {
-  for (const AttentionMask& mask : masks())
-    for (int length = 1; length <= 14; ++length) {
-      SCOPED_TRACE(testing::Message() << "kind " << static_cast<int>(mask.kind) << ", window " << mask.window
-                                      << ", offset " << mask.offset << ", length " << length);
-      body(Band(mask, length), mask, length);
-    }
+  for (const AttentionMask& of_kind : masks())
+    for (int length = 1; length <= 14; ++length)
+      for (const std::int64_t rows_of_block : {0, 1, 3, 6}) {
+        if (rows_of_block > 0 && (of_kind.kind != Kind::causal || of_kind.offset != 0)) continue;
+        std::vector<std::int64_t> ids(length);
+        for (int t = 0; t < length; ++t) ids[t] = t % 7 < rows_of_block;
+        const std::vector<std::int64_t> blocks = blocks_of(Sequences({length}), ids, std::vector<std::int64_t>{1});
+        AttentionMask mask = of_kind;
+        if (rows_of_block > 0) mask.blocks = blocks.data();
+        SCOPED_TRACE(testing::Message() << "kind " << static_cast<int>(mask.kind) << ", window " << mask.window
+                                        << ", offset " << mask.offset << ", length " << length << ", blocks of "
+                                        << rows_of_block);
+        body(Band(mask, length), mask, length);
+      }
 }
 
 /// body(tile) for every range of rows.

@@ -19,13 +19,19 @@ from torch import nn
 from transformers import Gemma4AssistantForCausalLM
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
-from transformers.models.gemma4.configuration_gemma4 import Gemma4TextConfig
+from transformers.models.gemma4.configuration_gemma4 import Gemma4TextConfig, Gemma4VisionConfig
 from transformers.models.gemma4.modeling_gemma4 import (
+    Gemma4ClippableLinear,
     Gemma4RMSNorm,
     Gemma4TextRotaryEmbedding,
     Gemma4TextScaledWordEmbedding,
+    Gemma4VisionPooler,
+    Gemma4VisionRotaryEmbedding,
+    apply_multidimensional_rope,
     apply_rotary_pos_emb,
+    create_masks_for_vision_model,
     eager_attention_forward,
+    get_block_sequence_ids_for_mask,
 )
 from transformers.models.gemma4_assistant.modeling_gemma4_assistant import Gemma4AssistantMaskedEmbedder
 
@@ -33,6 +39,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "reference"))
 from joint_reference import IGNORE, Recipe, causal_mask, cross_entropy_sum, round_loss_sum, shift_left
 
 CASES = {}
+VISION_ROPE = {"rope_type": "axial", "rope_theta": 100.0}
+LENGTH_SEEN = 9  # of the sequences in attention
+CLIPS = {"input_min": -0.7, "input_max": 0.8, "output_min": -0.9, "output_max": 1.1}
 
 
 def draw(*shape, scale=1.0):
@@ -137,16 +146,19 @@ def attention_masks(length, window):
 
 
 def attention():
-    length, window, heads, kv_heads, width = 9, 3, 4, 2, 6
+    for kind, mask in attention_masks(LENGTH_SEEN, window=3).items():
+        attend(kind, mask)
+
+
+def attend(kind, mask):
+    length, heads, kv_heads, width = LENGTH_SEEN, 4, 2, 6
     module = SimpleNamespace(num_key_value_groups=heads // kv_heads, training=False)
-    for kind, mask in attention_masks(length, window).items():
 
-        def function(q, k, v, mask=mask):
-            q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-            return eager_attention_forward(module, q, k, v, mask, scaling=1.0)[0][0]
+    def function(q, k, v):
+        q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+        return eager_attention_forward(module, q, k, v, mask, scaling=1.0)[0][0]
 
-        inputs = [draw(length, n, width, scale=0.7) for n in (heads, kv_heads, kv_heads)]
-        case(f"attention_{kind}", inputs, function)
+    case(f"attention_{kind}", [draw(length, n, width, scale=0.7) for n in (heads, kv_heads, kv_heads)], function)
 
 
 # ---------------------------------------------------------------- losses
@@ -229,6 +241,48 @@ def optimizer():
     }
 
 
+# ---------------------------------------------------------------- images
+
+
+def sliding_mask_of_images(is_image, window):
+    """Hugging Face's own, of the sliding layers of models that use bidirectional attention for vision."""
+    config = Gemma4TextConfig(sliding_window=window, attn_implementation="eager")
+    x = torch.zeros(1, len(is_image), 1, dtype=torch.float64)
+    blocks = get_block_sequence_ids_for_mask(torch.tensor([is_image]), x.device)
+    return create_masks_for_vision_model(config, x, None, None, None, blocks)["sliding_attention"]
+
+
+def images():
+    """Two images of 6 × 3 and 3 × 6 patches, each by itself as the modules see it, and one after the other here."""
+    config = Gemma4VisionConfig(hidden_size=5, head_dim=8, num_attention_heads=2, rope_parameters=VISION_ROPE)
+    embedding, pooler = Gemma4VisionRotaryEmbedding(config), Gemma4VisionPooler(config)
+    sizes = [(6, 3), (3, 6)]
+    positions = [torch.tensor([(n % w, n // w) for n in range(w * h)])[None] for w, h in sizes]
+    turns = [embedding(torch.zeros(1, dtype=torch.float64), p) for p in positions]
+
+    def of_each(x, function):
+        parts = torch.split(x, [w * h for w, h in sizes])
+        return torch.cat([function(part[None], i)[0] for i, part in enumerate(parts)])
+
+    def rotated(x, i):
+        return apply_multidimensional_rope(x, *turns[i], positions[i])
+
+    def pooled(x, i):
+        visible = torch.zeros(x.shape[:2], dtype=torch.bool)
+        return pooler(x, positions[i], visible, x.shape[1] // 9)[0]
+
+    case("rope_2d", [draw(36, 2, 8)], lambda x: of_each(x, rotated), inverse_frequencies=embedding.inv_freq.tolist())
+    case("pool_patches", [draw(36, 5)], lambda x: of_each(x, pooled))
+    attend("sliding_image", sliding_mask_of_images([0, 1, 1, 1, 1, 0, 0, 1, 1], 3))
+    linear = Gemma4ClippableLinear(Gemma4VisionConfig(use_clipped_linears=True), 5, 7)
+    bounds = {name: torch.tensor(at) for name, at in CLIPS.items()}
+    case(
+        "clipped_linear",
+        [draw(6, 5), draw(7, 5)],
+        lambda x, w: with_parameters(linear, **{"linear.weight": w}, **bounds)(x),
+    )
+
+
 def write(out):
     """One line for every field, so that a change shows what changed."""
     entries = []
@@ -241,6 +295,6 @@ def write(out):
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    for family in (layers, embeddings, rope, attention, losses, optimizer):
+    for family in (layers, embeddings, rope, attention, losses, optimizer, images):
         family()
     write(sys.stdout)

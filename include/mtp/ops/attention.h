@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "mtp/ops/sequences.h"
 #include "mtp/tensor/device.h"
@@ -18,6 +20,16 @@ struct AttentionMask {
   Kind kind = Kind::causal;
   std::int64_t window = 0;  // causal: 0 for none
   std::int64_t offset = 0;  // causal: distance of the query's position from its row
+  /// Causal with offset 0: blocks of rows, such as an image's tokens, that see all of their own block, within the
+  /// window to the past. What `blocks_of` gives, in the device's memory; null for none.
+  const std::int64_t* blocks = nullptr;
+
+  /// The mask of the sequence whose first row is `row` of the packed ones.
+  constexpr AttentionMask from_row(std::int64_t row) const {
+    AttentionMask mask = *this;
+    if (blocks != nullptr) mask.blocks += 2 * row;
+    return mask;
+  }
 
   /// Keys begin(t, S) … end(t, S) - 1 of a sequence of S rows are visible to row t.
   constexpr std::int64_t begin(std::int64_t t, std::int64_t length) const {
@@ -26,11 +38,16 @@ struct AttentionMask {
     return 0;
   }
   constexpr std::int64_t end(std::int64_t t, std::int64_t length) const {
-    if (kind == Kind::causal) return t + 1;
+    if (kind == Kind::causal) return blocks != nullptr ? blocks[2 * t + 1] : t + 1;
     if (kind == Kind::mirrored) return std::min(length, length - 1 - t + window + 1);
     return length;
   }
 };
+
+/// [T, 2]: the first row of the block that each row belongs to, and one past its last, counted in its sequence. Blocks
+/// are the longest runs of rows with one of `ids_of_blocks`; any other row is one by itself.   ids [T]
+std::vector<std::int64_t> blocks_of(const Sequences& sequences, std::span<const std::int64_t> ids,
+                                    std::span<const std::int64_t> ids_of_blocks);
 
 /// out = softmax(q kᵀ) v per sequence and head, with scale 1 (Gemma 4) and grouped heads: query head h uses key/value
 /// head h / (heads / kv_heads). Works in blocks of queries and keys; no S×S matrix is stored.

@@ -19,6 +19,17 @@ void add_scaled(Device& device, const Tensor& a, const Tensor& b, float factor, 
 /// y = factor · x, all of one shape.
 void scale(Device& device, const Tensor& x, float factor, const Tensor& y);
 
+struct Bounds {
+  float least, most;  // infinite for none
+};
+
+/// y = x, or the bound that it is beyond, all of one shape.
+/// Source: Gemma4ClippableLinear, Hugging Face modeling_gemma4.py.
+void clamp_forward(Device& device, const Bounds& bounds, const Tensor& x, const Tensor& y);
+
+/// dx = dy where x is within the bounds or on one, else 0. dx may be the memory of dy.
+void clamp_backward(Device& device, const Bounds& bounds, const Tensor& dy, const Tensor& x, const Tensor& dx);
+
 /// y += x, both of one shape.
 void accumulate(Device& device, const Tensor& x, const Tensor& y);
 

@@ -13,6 +13,10 @@ void lookup_forward(Device& device, const Tensor& table, const Tensor& ids, floa
 void lookup_backward(Device& device, const Tensor& dy, const Tensor& ids, float factor, std::int64_t skip,
                      const Tensor& dtable);
 
+/// y[rows[r]] = x[r]; other rows of y stay. `lookup_forward` of y by these rows is the gradient of x.
+///   x [R, W], rows [R] int64, each of them once, y [T, W]; x and y both fp32 or both bf16
+void put_rows(Device& device, const Tensor& x, const Tensor& rows, const Tensor& y);
+
 /// Row t of each sequence becomes its row t + by; where that is past the end, `fill`.
 ///   x, y [T, W], fill [1, W], all fp32 or all bf16
 void shift_rows_forward(Device& device, const Sequences& sequences, std::int64_t by, const Tensor& x,

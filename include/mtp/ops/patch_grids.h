@@ -29,6 +29,18 @@ class PatchGrids {
   std::int64_t begin(std::int64_t i) const { return begins_[i]; }
   const Size& size(std::int64_t i) const { return sizes_[i]; }
 
+  /// [2, rows()]: x of every patch, then y of every patch.
+  std::vector<std::int64_t> positions() const {
+    std::vector<std::int64_t> x, y;
+    for (const Size& size : sizes_)
+      for (std::int64_t p = 0; p < size.patches(); ++p) {
+        x.push_back(p % size.width);
+        y.push_back(p / size.width);
+      }
+    x.insert(x.end(), y.begin(), y.end());
+    return x;
+  }
+
   /// Each image's patches as a sequence of their own, for operations that look at nothing but neighbours in one.
   Sequences sequences() const {
     std::vector<std::int64_t> lengths;

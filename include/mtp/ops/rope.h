@@ -21,4 +21,11 @@ void rope_forward(Device& device, const Rope& rope, const Sequences& sequences, 
 /// dx = rotate(dy, -angle), the transpose.
 void rope_backward(Device& device, const Rope& rope, const Sequences& sequences, const Tensor& dy, const Tensor& dx);
 
+/// The same in two dimensions: the first half of a head is turned by the row's x, the second by its y, each as pairs
+/// (i, i + d/4) of that half.   rope.inverse_frequencies [d/4], positions [2, T] int64: every row's x, then its y
+/// Source: apply_multidimensional_rope, Hugging Face modeling_gemma4.py.
+void rope_2d_forward(Device& device, const Rope& rope, const Tensor& positions, const Tensor& x, const Tensor& y);
+
+void rope_2d_backward(Device& device, const Rope& rope, const Tensor& positions, const Tensor& dy, const Tensor& dx);
+
 }  // namespace mtp::ops

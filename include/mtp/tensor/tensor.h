@@ -12,7 +12,7 @@
 namespace mtp {
 
 /// Element types that the programs compute with. Files may hold others, which are carried as bytes.
-enum class DType { f32, f64, bf16, f16, i64, i32 };
+enum class DType { f32, f64, bf16, f16, i64, i32, u8 };
 
 std::size_t size_of(DType dtype);
 std::string to_string(DType dtype);

@@ -39,7 +39,7 @@ struct Head {
 
 /// The mask on one sequence.
 struct Visibility {
-  const AttentionMask& mask;
+  AttentionMask mask;
   std::int64_t length;
 
   /// Keys that any of the queries sees: both ends of a row's interval are monotonic in t, so the outer rows bound them.
@@ -197,7 +197,7 @@ void forward(const Device& device, const AttentionMask& mask, const Sequences& s
     cpu::parallel_for(device, heads * blocks, [&](std::int64_t task) {
       const std::int64_t h = task / blocks, begin = task % blocks * query_block;
       const Range queries{begin, std::min(begin + query_block, length)};
-      forward_block({mask, length}, queries, Head(q, first, h), Head(k, first, h / heads_per_group),
+      forward_block({mask.from_row(first), length}, queries, Head(q, first, h), Head(k, first, h / heads_per_group),
                     Head(v, first, h / heads_per_group), Head(out, first, h), lse.f32() + h * sequences.rows() + first);
     });
   }
@@ -221,7 +221,9 @@ void backward(Device& device, const AttentionMask& mask, const Sequences& sequen
                             Head(head_dv, first, h), with_keys};
     const Range rows{0, length};
     for (const Head& gradient : {head.dq, head.dk, head.dv}) gradient.set_zero(rows);
-    for_each_part(rows, query_block, [&](Range queries) { backward_block({mask, length}, queries, head); });
+    for_each_part(rows, query_block, [&](Range queries) {
+      backward_block({mask.from_row(first), length}, queries, head);
+    });
   });
   if (!with_keys) return;
   sum_groups(device, head_dk, dk);

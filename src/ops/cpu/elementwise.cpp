@@ -73,6 +73,30 @@ void scale(Device& device, const Tensor& x, float factor, const Tensor& y) {
   });
 }
 
+void clamp_forward(Device& device, const Bounds& bounds, const Tensor& x, const Tensor& y) {
+  const auto [least, most] = bounds;
+  cpu::with_type_of(y, [&, least = least, most = most]<typename T>(T) {
+    const T* px = cpu::elements_of<T>(x);
+    T* py = cpu::elements_of<T>(y);
+    for_each_element(device, y.elements(), [=](std::int64_t i) {
+      const float value = px[i];
+      py[i] = value < least ? least : value > most ? most : value;
+    });
+  });
+}
+
+void clamp_backward(Device& device, const Bounds& bounds, const Tensor& dy, const Tensor& x, const Tensor& dx) {
+  const auto [least, most] = bounds;
+  cpu::with_type_of(dx, [&, least = least, most = most]<typename T>(T) {
+    const T *d = cpu::elements_of<T>(dy), *px = cpu::elements_of<T>(x);
+    T* out = cpu::elements_of<T>(dx);
+    for_each_element(device, dx.elements(), [=](std::int64_t i) {
+      const float value = px[i], gradient = d[i];
+      out[i] = value >= least && value <= most ? gradient : 0.0f;
+    });
+  });
+}
+
 void accumulate(Device& device, const Tensor& x, const Tensor& y) { add(device, y, x, y); }
 
 void concat_columns(Device& device, const Tensor& a, const Tensor& b, const Tensor& y) {

@@ -67,6 +67,19 @@ void lookup_backward(Device& device, const Tensor& dy, const Tensor& ids, float 
   });
 }
 
+void put_rows(Device& device, const Tensor& x, const Tensor& rows, const Tensor& y) {
+  const std::int64_t width = x.size(1);
+  cpu::with_type_of(y, [&]<typename T>(T) {
+    cpu::parallel_pieces(device, x.size(0), 16, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r) {
+        const std::int64_t row = rows.data<std::int64_t>()[r];
+        MTP_ASSERT(row >= 0 && row < y.size(0));
+        std::copy_n(cpu::elements_of<T>(x) + r * width, width, cpu::elements_of<T>(y) + row * width);
+      }
+    });
+  });
+}
+
 void shift_rows_forward(Device& device, const Sequences& sequences, std::int64_t by, const Tensor& x,
                         const Tensor& fill, const Tensor& y) {
   shift(device, sequences, by, x, fill, y);

@@ -25,7 +25,7 @@ struct SequenceHeads {
   __device__ SequenceHeads(const BackwardArguments& of, int b)
       : arguments(of),
         first(of.sequences.offsets[b]),
-        band(of.mask, static_cast<int>(of.sequences.offsets[b + 1] - first)) {}
+        band(of.mask.from_row(first), static_cast<int>(of.sequences.offsets[b + 1] - first)) {}
   __device__ Head of_query(const Elements& x, std::int64_t h) const {
     return head_of(x, arguments.shape.heads, h, arguments.shape.width, first);
   }

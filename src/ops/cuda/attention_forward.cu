@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(attention_threads, 1)
   __shared__ Pairs probabilities;
   __shared__ float factors[block_rows];  // of each query's sums
   const std::int64_t first = sequences.offsets[blockIdx.z], h = blockIdx.y, group = h / shape.heads_per_group();
-  const Band band(mask, static_cast<int>(sequences.offsets[blockIdx.z + 1] - first));
+  const Band band(mask.from_row(first), static_cast<int>(sequences.offsets[blockIdx.z + 1] - first));
   const int begin = static_cast<int>(blockIdx.x) * block_rows;
   if (begin >= band.length) return;
   const Range queries = Range{0, band.length}.part(begin, block_rows);

@@ -339,6 +339,7 @@ struct TiledSequence {
   __device__ explicit TiledSequence(const SequenceTable& table)
       : first(static_cast<int>(table.offsets[blockIdx.y])),
         length(static_cast<int>(table.offsets[blockIdx.y + 1]) - first) {}
+  __device__ Band band(const AttentionMask& mask) const { return {mask.from_row(first), length}; }
   /// The block's tile; the last tile belongs to the blocks that start first where `is_reversed`. Empty where the
   /// sequence has fewer.
   __device__ Range tile(bool is_reversed) const {
@@ -355,8 +356,9 @@ struct TiledSequence {
 
 /// Makes scores of keys that a query does not see -∞. Rows are queries and columns are keys, or the other way round.
 template <bool rows_are_queries, typename Numbers>
-__device__ void hide_unseen(Numbers& scores, const AttentionMask& mask, int length, Range queries, Range keys) {
-  const Band band(mask, made_anew(length));
+__device__ void hide_unseen(Numbers& scores, const TiledSequence& sequence, const AttentionMask& mask, Range queries,
+                            Range keys) {
+  const Band band(mask.from_row(sequence.first), made_anew(sequence.length));
   if (band.all_see_all(queries, keys)) return;
   const int first_row = made_anew((rows_are_queries ? queries : keys).begin + Numbers::row_of(0));
   const int first_column = made_anew((rows_are_queries ? keys : queries).begin + Numbers::column_of(0));

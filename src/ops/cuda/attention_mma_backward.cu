@@ -28,7 +28,7 @@ __device__ void query_gradients(const BackwardArguments& a, unsigned h) {
   const unsigned group = h / static_cast<unsigned>(a.shape.heads_per_group());
   const Range queries = sequence.tile(true);  // the last queries see the most keys
   if (queries.size() == 0) return;
-  const Range keys = Band(a.mask, sequence.length).keys_of(queries);
+  const Range keys = sequence.band(a.mask).keys_of(queries);
   const HeadRows own = sequence.rows(a.shape.heads, h, width, queries);
 
   Rows dq(a.q, a.dout, own, {a.k, a.v, sequence.rows(a.shape.kv_heads, group, width, keys), 1, nullptr, nullptr, 0, 0});
@@ -42,7 +42,7 @@ __device__ void query_gradients(const BackwardArguments& a, unsigned h) {
   }
   dq.for_each_tile([&](Numbers(&products)[2], int first, const float*) {
     const int key = keys.begin + first;
-    hide_unseen<true>(products[0], a.mask, sequence.length, queries, {key, key + tile_rows});
+    hide_unseen<true>(products[0], sequence, a.mask, queries, {key, key + tile_rows});
     products[0].for_each([&](float& score, int row, int column) {
       const int place = Numbers::row_of(row);
       score = probability(score, numbers[place]) * (products[1].at(row, column) - numbers[tile_rows + place]);
@@ -60,7 +60,7 @@ __device__ void key_gradients(const BackwardArguments& a, unsigned group, std::u
   const auto heads = static_cast<unsigned>(a.shape.heads_per_group()), rows = static_cast<unsigned>(a.shape.rows);
   const Range keys = sequence.tile(false);  // the first keys are seen by the most queries
   if (keys.size() == 0) return;
-  const Range queries = Band(a.mask, sequence.length).queries_of(keys);
+  const Range queries = sequence.band(a.mask).queries_of(keys);
   const HeadRows own = sequence.rows(a.shape.kv_heads, group, width, keys);
 
   const unsigned numbers = group * heads * rows + sequence.first + queries.begin;
@@ -69,7 +69,7 @@ __device__ void key_gradients(const BackwardArguments& a, unsigned group, std::u
       {a.q, a.dout, sequence.rows(a.shape.heads, group * heads, width, queries), heads, a.lse, a.mean, numbers, rows});
   sums.for_each_tile([&](Numbers(&products)[own_operands], int first, const float* of_queries) {
     const int query = queries.begin + first;
-    hide_unseen<false>(products[0], a.mask, sequence.length, {query, query + tile_rows}, keys);
+    hide_unseen<false>(products[0], sequence, a.mask, {query, query + tile_rows}, keys);
     products[0].for_each([&](float& score, int row, int column) {
       const int place = Numbers::column_of(column);
       score = probability(score, of_queries[place]);

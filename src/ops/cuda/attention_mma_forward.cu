@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(Blocking<width, 1>::threads, Blocking<width, 1
   const unsigned h = blockIdx.x, group = h / static_cast<unsigned>(a.shape.heads_per_group());
   const Range queries = sequence.tile(true);  // the last queries see the most keys
   if (queries.size() == 0) return;
-  const Range keys = Band(a.mask, sequence.length).keys_of(queries);
+  const Range keys = sequence.band(a.mask).keys_of(queries);
   const HeadRows own = sequence.rows(a.shape.heads, h, width, queries);
 
   Rows out(a.q, nullptr, own,
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(Blocking<width, 1>::threads, Blocking<width, 1
   RunningSoftmax<Numbers> softmax;
   out.for_each_tile([&](Numbers(&products)[1], int row, const float*) {
     const int key = keys.begin + row;
-    hide_unseen<true>(products[0], a.mask, sequence.length, queries, {key, key + tile_rows});
+    hide_unseen<true>(products[0], sequence, a.mask, queries, {key, key + tile_rows});
     float factor[rows_of_thread];
     softmax.add(products[0], factor, Rows::scratch());
 #pragma unroll

@@ -26,6 +26,16 @@ struct Scale {
   float factor;
   __device__ float operator()(float a, float) const { return a * factor; }
 };
+struct Clamp {
+  Bounds bounds;
+  __device__ float operator()(float a, float) const {
+    return a < bounds.least ? bounds.least : a > bounds.most ? bounds.most : a;
+  }
+};
+struct ClampGradient {
+  Bounds bounds;
+  __device__ float operator()(float dy, float x) const { return x >= bounds.least && x <= bounds.most ? dy : 0.0f; }
+};
 struct GatedGelu {
   __device__ float operator()(float gate, float up) const { return gelu(gate, gelu_tangent(gate)) * up; }
 };
@@ -112,6 +122,14 @@ void add_scaled(Device& device, const Tensor& a, const Tensor& b, float factor, 
 }
 
 void scale(Device& device, const Tensor& x, float factor, const Tensor& y) { map(device, Scale{factor}, x, {}, y); }
+
+void clamp_forward(Device& device, const Bounds& bounds, const Tensor& x, const Tensor& y) {
+  map(device, Clamp{bounds}, x, {}, y);
+}
+
+void clamp_backward(Device& device, const Bounds& bounds, const Tensor& dy, const Tensor& x, const Tensor& dx) {
+  map(device, ClampGradient{bounds}, dy, x, dx);
+}
 
 void accumulate(Device& device, const Tensor& x, const Tensor& y) { add(device, y, x, y); }
 

@@ -22,6 +22,15 @@ __global__ void lookup_kernel(std::int64_t vocabulary, std::int64_t width, Eleme
   }
 }
 
+template <int n>
+__global__ void put_rows_kernel(std::int64_t rows_of_y, std::int64_t width, Elements x, const std::int64_t* rows,
+                                Elements y) {
+  const std::int64_t from = blockIdx.x, to = rows[from];
+  if (to < 0 || to >= rows_of_y) __trap();
+  for (std::int64_t i = threadIdx.x * n; i < width; i += threads * n)
+    y.store<n>(to * width + i, x.load<n>(from * width + i));
+}
+
 /// A block of threads of the first row with an id adds all rows with that id, in their order; a thread owns columns.
 __global__ void lookup_backward_kernel(std::int64_t rows, std::int64_t vocabulary, std::int64_t width, Elements dy,
                                        const std::int64_t* ids, float factor, std::int64_t skip, float* dtable) {
@@ -85,6 +94,14 @@ void lookup_backward(Device& device, const Tensor& dy, const Tensor& ids, float 
   const std::int64_t width = dtable.size(1), rows = ids.elements();
   launch(device, lookup_backward_kernel, dim3(blocks(rows), blocks(ceil_div(width, threads))), threads, rows,
          dtable.size(0), width, Elements(dy), ids.data<std::int64_t>(), factor, skip, dtable.f32());
+}
+
+void put_rows(Device& device, const Tensor& x, const Tensor& rows, const Tensor& y) {
+  const std::int64_t width = x.size(1);
+  with_pack(is_packed({width}, {&x, &y}), [&](auto n) {
+    launch(device, put_rows_kernel<n()>, blocks(x.size(0)), threads, y.size(0), width, Elements(x),
+           rows.data<std::int64_t>(), Elements(y));
+  });
 }
 
 void shift_rows_forward(Device& device, const Sequences& sequences, std::int64_t by, const Tensor& x,
