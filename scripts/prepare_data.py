@@ -41,7 +41,8 @@ from mtp_tools.data import conversation_sources
 from mtp_tools.data import prompt_files
 from mtp_tools.data import pydoc_conversations
 from mtp_tools.data import small_tokenizer
-from mtp_tools.data.chat_tokenizer import ChatTokenizer, Rendered, Sample
+from mtp_tools.data.chat_template import Rendered, texts_of
+from mtp_tools.data.chat_tokenizer import ChatTokenizer, Sample
 from mtp_tools.data.conversation import Conversation, LeftOut, Refused
 from mtp_tools.data.conversation_sources import PRESETS, Source, Stream
 from mtp_tools.data.data_file import CannotWrite, DataFile, attributes_of, data_files, end_at_once
@@ -356,7 +357,8 @@ def run() -> None:
 
     if args.train_tokenizer:
         read = (item for item in conversations() if isinstance(item, Conversation))
-        small_tokenizer.train_into(args.train_tokenizer, (str(m["content"]) for c in read for m in c.messages))
+        texts = (text for c in read for m in c.messages for text in texts_of(m["content"]))
+        small_tokenizer.train_into(args.train_tokenizer, texts)
     prepare(args, conversations())
 
 
