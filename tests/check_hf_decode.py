@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """mtp-bench-decode against Hugging Face, token for token (scripts/dev/check_hf_decode.py): trained and random pairs, with
-and without centroids, at both position offsets, with end tokens; and validation on the base's own texts.
+and without centroids, at both position offsets, with end tokens, with images; and validation on the base's own texts.
 
     .venv-hf/bin/python tests/check_hf_decode.py PROGRAMS [CASE …]
 """
@@ -83,6 +83,9 @@ class Case:
             file.attrs.update({"format": "mtp-data", "version": 1, "vocab_size": VOCAB, "pad_token_id": 0})
             file["tokens"] = np.concatenate(texts).astype(np.int32)
             file["offsets"] = np.cumsum([0, *map(len, texts)]).astype(np.int64)
+        return self.decode_prompts(most, *options)
+
+    def decode_prompts(self, most: int, *options: object) -> Path:
         decoded = self.folder / "decoded.json"
         self.call(
             "mtp-bench-decode", "--base", self.base, "--drafter", self.drafter, "--prompts", self.prompts,
@@ -139,6 +142,17 @@ def check_dense(case: Case) -> None:
     case.expect_agreement(case.decode(1, 32, "--ignore-eos", "true"))
 
 
+def check_images(case: Case) -> None:
+    """Prompts with none, one and two images; blocks of images that see themselves whole."""
+    fixture = TESTS / "fixtures" / "dense_31b_vision"
+    case.base, case.drafter = fixture / "base", fixture / "drafter"
+    with h5py.File(fixture / "data.h5") as data, h5py.File(case.prompts, "w") as prompts:
+        prompts.attrs.update(data.attrs)
+        for name in data.keys() - {"loss_mask"}:
+            data.copy(name, prompts)
+    case.expect_agreement(case.decode_prompts(16, "--ignore-eos", "true"))
+
+
 def check_validation(case: Case, decoded: Path, expected: float) -> None:
     """On the decoded texts, mtp-train's accepted length is that of the loop on Hugging Face's modules, and its tokens a
     step are those that decoding measured."""
@@ -185,5 +199,5 @@ def check_tampering(case: Case) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    cases = {"random": check_random, "centroids": check_centroids, "dense": check_dense}
+    cases = {"random": check_random, "centroids": check_centroids, "dense": check_dense, "images": check_images}
     sys.exit(run_cases(__doc__, cases, Case))

@@ -43,17 +43,52 @@ TIE = 1e-4  # logits that are closer may be ordered either way: the models compu
 class Prompt:
     ids: list[int]
     ways: dict[str, dict]  # "plain" and "drafted": mtp-bench-decode's record
+    images: Images | None = None
+
+    def inputs(self, output: list[int] | None = None) -> dict[str, torch.Tensor]:
+        """What a model's forward takes of the prompt and of the tokens after it."""
+        ids = torch.tensor([self.ids + (output or [])])
+        return {"input_ids": ids} | (self.images.inputs(ids) if self.images else {})
+
+
+@dataclass
+class Images:
+    token_id: int
+    patches: list[torch.Tensor]  # [patches, values] in 0 … 1, of each image
+    widths: list[int]  # in patches
+
+    def inputs(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        most = max(len(patches) for patches in self.patches)
+        pixels = torch.zeros(len(self.patches), most, self.patches[0].shape[1])
+        positions = torch.full((len(self.patches), most, 2), -1)  # -1: padding
+        for i, (patches, width) in enumerate(zip(self.patches, self.widths)):
+            n = torch.arange(len(patches))
+            pixels[i, : len(n)] = patches
+            positions[i, : len(n)] = torch.stack([n % width, n // width], dim=-1)
+        types = (ids == self.token_id).long()
+        return {"pixel_values": pixels, "image_position_ids": positions, "mm_token_type_ids": types}
+
+
+def read_images(file: h5py.File, i: int) -> Images | None:
+    """Of prompt i."""
+    if "sample_images" not in file or file["sample_images"][i] == file["sample_images"][i + 1]:
+        return None
+    own = range(file["sample_images"][i], file["sample_images"][i + 1])
+    places = [slice(file["image_offsets"][image], file["image_offsets"][image + 1]) for image in own]
+    patches = [torch.tensor(file["patches"][place]).float() * (1 / 255) for place in places]
+    return Images(int(file.attrs["image_token_id"]), patches, [int(file["image_sizes"][image, 0]) for image in own])
 
 
 def read_prompts(prompts: Path, decoded: dict) -> list[Prompt]:
     ways = {way: decoded[way]["prompts"] for way in ("plain", "drafted") if way in decoded}
     with h5py.File(prompts) as file:
         tokens, offsets = file["tokens"][:].tolist(), file["offsets"][:].tolist()
-    count = len(offsets) - 1
+        count = len(offsets) - 1
+        images = [read_images(file, i) for i in range(count)]
     if any([record["index"] for record in records] != list(range(count)) for records in ways.values()):
         raise SystemExit(f"{prompts}: has {count} prompts, the decoded ones are others")
     return [
-        Prompt(tokens[offsets[i] : offsets[i + 1]], {way: records[i] for way, records in ways.items()})
+        Prompt(tokens[offsets[i] : offsets[i + 1]], {way: records[i] for way, records in ways.items()}, images[i])
         for i in range(count)
     ]
 
@@ -78,7 +113,7 @@ class Generation:
     forwards: int  # of the base
 
 
-def generate(base: PreTrainedModel, prompt: list[int], most: int, assistant: PreTrainedModel | None) -> Generation:
+def generate(base: PreTrainedModel, prompt: Prompt, most: int, assistant: PreTrainedModel | None) -> Generation:
     forwards = 0
 
     def count(*_: object) -> None:
@@ -86,22 +121,23 @@ def generate(base: PreTrainedModel, prompt: list[int], most: int, assistant: Pre
         forwards += 1
 
     hook = base.model.register_forward_hook(count)
-    ids = torch.tensor([prompt])
+    inputs = prompt.inputs()
+    mask = torch.ones_like(inputs["input_ids"])
     out = base.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False, assistant_model=assistant
+        **inputs, attention_mask=mask, max_new_tokens=most, do_sample=False, assistant_model=assistant
     )
     hook.remove()
-    return Generation(out[0, len(prompt) :].tolist(), forwards)
+    return Generation(out[0, len(prompt.ids) :].tolist(), forwards)
 
 
-def parting(base: PreTrainedModel, prompt: list[int], ours: list[int], theirs: list[int]) -> tuple[str, bool] | None:
+def parting(base: PreTrainedModel, prompt: Prompt, ours: list[int], theirs: list[int]) -> tuple[str, bool] | None:
     """Where two generations part, and whether rounding explains it; none where they do not."""
     if ours == theirs:
         return None
     at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
     if at == min(len(ours), len(theirs)):
         return f"token {at}: one has {len(ours)} tokens, the other {len(theirs)}", False
-    logits_V = base(input_ids=torch.tensor([prompt + ours[:at]])).logits[0, -1]
+    logits_V = base(**prompt.inputs(ours[:at])).logits[0, -1]
     (first, second), tokens = logits_V.topk(2)
     gap = float(first - second)
     is_tie = gap < TIE and {ours[at], theirs[at]} == set(tokens.tolist())
@@ -145,20 +181,19 @@ class Speculation:
         self.most = settings["max_new_tokens"]
         self.window = drafter.config.get_text_config().sliding_window
 
-    def read(self, ids: list[int]) -> object:
-        return self.base(
-            input_ids=torch.tensor([ids]), output_hidden_states=True, return_shared_kv_states=True, use_cache=True
-        )
+    def read(self, prompt: Prompt, output: list[int]) -> object:
+        inputs = prompt.inputs(output)
+        return self.base(**inputs, output_hidden_states=True, return_shared_kv_states=True, use_cache=True)
 
-    def steps(self, prompt: list[int], output: list[int], second_choice_of: int | None = None) -> Steps:
+    def steps(self, prompt: Prompt, output: list[int], second_choice_of: int | None = None) -> Steps:
         """`second_choice_of`: the number of a draft for which the second best token is taken."""
-        ids = prompt + output
-        text = self.read(ids)
+        ids = prompt.ids + output
+        text = self.read(prompt, output)
         steps = Steps(accepted_at=[0] * self.drafts)
         given = 1
         while given < len(output):
             count = min(self.drafts, self.most - given - 1)
-            last = len(prompt) + given - 2  # the last position that the base has computed
+            last = len(prompt.ids) + given - 2  # the last position that the base has computed
             other = None if second_choice_of is None else second_choice_of - steps.drafted
             drafts = list(self.draft(text, ids, last, count, other))
             steps.ties += [steps.drafted + i for i, draft in enumerate(drafts) if draft.is_tie]
@@ -208,17 +243,17 @@ class Speculation:
     def explains(self, prompt: Prompt) -> tuple[dict, bool]:
         """Counts of the loop, and whether they are ours: as they stand or with one tie decided otherwise."""
         record = prompt.ways["drafted"]
-        steps = self.steps(prompt.ids, record["output_ids"])
+        steps = self.steps(prompt, record["output_ids"])
         ours = {name: record[name] for name in steps.counts()}
-        others = (self.steps(prompt.ids, record["output_ids"], tie) for tie in steps.ties)
+        others = (self.steps(prompt, record["output_ids"], tie) for tie in steps.ties)
         return steps.counts(), steps.counts() == ours or any(other.counts() == ours for other in others)
 
     def accepted_length(self, prompts: list[Prompt]) -> float:
         """Validation's number on these texts: the mean over all positions, not only over those where a step begins."""
         runs = []
         for prompt in prompts:
-            ids = prompt.ids + prompt.ways["drafted"]["output_ids"]
-            text = self.read(ids)
+            output = prompt.ways["drafted"]["output_ids"]
+            ids, text = prompt.ids + output, self.read(prompt, output)
             for last in range(len(prompt.ids) - 2, len(ids) - 1 - self.drafts):
                 runs.append(leading_run(list(self.draft(text, ids, last, self.drafts)), ids[last + 2 :]))
         return 1 + sum(runs) / len(runs)
@@ -266,8 +301,8 @@ def check(
         ours = outputs[0]
         report.line(all(ids == ours for ids in outputs), f"prompt {number}: the same tokens with and without drafter")
         for name, assistant in (("generate", None), ("generate with assistant_model", drafter)):
-            theirs = generate(base, prompt.ids, settings["max_new_tokens"], assistant)
-            difference, is_tie = parting(base, prompt.ids, ours, theirs.ids) or ("all alike", True)
+            theirs = generate(base, prompt, settings["max_new_tokens"], assistant)
+            difference, is_tie = parting(base, prompt, ours, theirs.ids) or ("all alike", True)
             report.line(is_tie, f"prompt {number}: {len(ours)} tokens, {name}: {difference}")
         if "drafted" in prompt.ways:
             record = prompt.ways["drafted"]
@@ -282,7 +317,7 @@ def check(
             totals["Hugging Face's"] += theirs.forwards
     if logits_file:
         for number, (name, ours) in enumerate(sorted(load_file(logits_file).items(), key=lambda item: int(item[0]))):
-            theirs = base(torch.tensor([prompts[number].ids])).logits[0, -1]
+            theirs = base(**prompts[number].inputs()).logits[0, -1]
             difference = float((ours - theirs).abs().max())
             report.line(difference <= TIE, f"prompt {name}: the logits after it differ by {difference:.1e} at most")
     print("target forwards in all:", ", ".join(f"{who} {forwards}" for who, forwards in totals.items()))

@@ -11,6 +11,7 @@
 #include "mtp/hf/end_tokens.h"
 #include "mtp/hf/safetensors.h"
 #include "mtp/tensor/cuda_devices.h"
+#include "mtp/train/inputs.h"
 #include "parallel_program.h"
 #include "program.h"
 
@@ -90,16 +91,26 @@ Settings settings_of(const CommandLine& line) {
   return settings;
 }
 
-std::vector<std::vector<std::int64_t>> read_prompts(const CommandLine& line, const model::Pair& pair) {
-  const data::PromptsFile file(line.prompts);
+struct Prompt {
+  std::vector<std::int64_t> ids;
+  data::Images images;
+
+  decode::Decoder::Images shown() const {
+    if (images.grids.empty()) return std::nullopt;
+    return decode::Decoder::Images(std::in_place, images.grids, images.patches, images.rows);
+  }
+};
+
+std::vector<Prompt> read_prompts(const CommandLine& line, const data::PromptsFile& file, const model::Pair& pair) {
   const hf::TextConfig& base = pair.base_config.text;
   const std::string name = line.prompts.string();
   file.check_base(pair.base_directory, base.vocab_size);
+  file.check_images(pair.base_directory, train::vision_input(pair.base_config));
   const std::int64_t most = std::min(base.max_position_embeddings, pair.drafter_config.text.max_position_embeddings);
-  std::vector<std::vector<std::int64_t>> prompts;
+  std::vector<Prompt> prompts;
   for (std::int64_t i = 0; i < file.prompts(); ++i) {
-    const auto& prompt = prompts.emplace_back(file.prompt(i, pair.base_config.special_ids));
-    if (const auto length = static_cast<std::int64_t>(prompt.size()); length + line.max_new_tokens > most)
+    const Prompt& prompt = prompts.emplace_back(file.prompt(i, pair.base_config.special_ids()), file.images(i));
+    if (const std::int64_t length = std::ssize(prompt.ids); length + line.max_new_tokens > most)
       throw UsageError(
           "option --max-new-tokens: prompt {} of {} has {} tokens, with {} new ones it exceeds the pair's "
           "max_position_embeddings {}",
@@ -117,13 +128,13 @@ void check_file(const char* option, const std::filesystem::path& path) {
 }
 
 /// Tensors "0", "1", … [V], one for each prompt.
-void write_logits(const std::filesystem::path& path, const decode::Decoder& decoder,
-                  const std::vector<std::vector<std::int64_t>>& prompts, std::int64_t vocab_size) {
+void write_logits(const std::filesystem::path& path, const decode::Decoder& decoder, const std::vector<Prompt>& prompts,
+                  std::int64_t vocab_size) {
   std::vector<hf::TensorEntry> entries;
   for (std::size_t i = 0; i < prompts.size(); ++i) entries.push_back({std::to_string(i), "F32", {vocab_size}});
   hf::SafetensorsWriter writer(path, entries);
-  for (const auto& prompt : prompts) {
-    const std::vector<float> logits = decoder.logits_after(prompt);
+  for (const Prompt& prompt : prompts) {
+    const std::vector<float> logits = decoder.logits_after(prompt.ids, prompt.shown());
     writer.append(std::as_bytes(std::span(logits)));
   }
   writer.finish();
@@ -153,9 +164,10 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
   const Settings settings = settings_of(*line);
   check_file("json", line->json);
   check_file("logits", line->logits);
-  model::Pair pair(settings);
+  const data::PromptsFile file(line->prompts);
+  model::Pair pair(settings, {.vision = file.images().has_value()});
   pair.table.freeze();
-  const auto prompts = read_prompts(*line, pair);
+  const std::vector<Prompt> prompts = read_prompts(*line, file, pair);
   decode::Options options{.drafts = line->drafts,
                           .max_new_tokens = line->max_new_tokens,
                           .position_offset = line->position_offset,
@@ -171,11 +183,11 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
   const decode::Decoder decoder(device, pair, parameters, options);
 
   decode::DecodeResult plain, drafted;
-  for (const auto& prompt : prompts) {
+  for (const Prompt& prompt : prompts) {
     for (decode::DecodeResult* run : {&plain, &drafted}) {
       if (run == &plain ? !line->plain() : !line->drafted()) continue;
-      run->prompt_tokens.push_back(static_cast<std::int64_t>(prompt.size()));
-      run->completions.push_back(decoder.complete(prompt, run == &drafted));
+      run->prompt_tokens.push_back(std::ssize(prompt.ids));
+      run->completions.push_back(decoder.complete(prompt.ids, run == &drafted, prompt.shown()));
     }
     if (line->mode == "both") MTP_ASSERT(plain.completions.back().output_ids == drafted.completions.back().output_ids);
   }

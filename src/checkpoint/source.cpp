@@ -171,8 +171,8 @@ std::vector<SourceTensor> read_source_tensors(const fs::path& model_source) {
   return tensors;
 }
 
-model::Pair open_source(const Settings& settings, const fs::path& source) {
-  return model::Pair(settings, source / "base", source / "drafter", open_tensors);
+model::Pair open_source(const Settings& settings, model::Parts parts, const fs::path& source) {
+  return model::Pair(settings, parts, source / "base", source / "drafter", open_tensors);
 }
 
 }  // namespace mtp::checkpoint

@@ -121,8 +121,6 @@ void check_contradictions(const Settings& s) {
 
 // What the contract knows and this version does not: refused, because a run without it would be another run.
 void check_built(const Settings& s) {
-  if (!s.freeze.vision)
-    throw UsageError("setting freeze.vision: the vision tower cannot be trained yet, it must be true");
   if (!s.freeze.audio) throw UsageError("setting freeze.audio: the audio tower cannot be trained yet, it must be true");
 }
 

@@ -27,7 +27,7 @@ std::int64_t DataFile::longest(std::int64_t max_length) const {
 Sample DataFile::sample(std::int64_t i, std::int64_t max_length, std::span<const std::int64_t> refused) const {
   const std::int64_t n = length(i, max_length);
   Sample sample{.tokens = std::vector<std::int32_t>(n), .is_target = std::vector<std::uint8_t>(n)};
-  lists_.read(i, sample.tokens, refused);
+  lists_.read(i, sample.tokens, ImageSets::refused_beside(images_, refused));
   loss_mask_.read(lists_.begin(i), std::span(sample.is_target));
   for (std::int64_t t = 0; t < n; ++t)
     if (sample.is_target[t] > 1)

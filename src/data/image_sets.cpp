@@ -90,6 +90,13 @@ std::int64_t ImageSets::shown(std::int64_t i, std::span<const std::int32_t> inpu
   return shown;
 }
 
+std::vector<std::int64_t> ImageSets::refused_beside(const std::optional<ImageSets>& images,
+                                                    std::span<const std::int64_t> refused) {
+  std::vector<std::int64_t> others(refused.begin(), refused.end());
+  if (images) std::erase(others, images->image_token_id());
+  return others;
+}
+
 std::vector<std::uint8_t> ImageSets::read(std::int64_t image) const {
   std::vector<std::uint8_t> patches(size(image).patches() * patch_bytes());
   patches_.read(offsets_[image], std::span(patches));

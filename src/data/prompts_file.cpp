@@ -26,7 +26,7 @@ Images PromptsFile::images(std::int64_t i) const {
 
 std::vector<std::int32_t> PromptsFile::tokens(std::int64_t i, std::span<const std::int64_t> refused) const {
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(lists_.length(i)));
-  lists_.read(i, tokens, refused);
+  lists_.read(i, tokens, ImageSets::refused_beside(images_, refused));
   return tokens;
 }
 

@@ -24,12 +24,13 @@ Settings::Drafter serving(const Options& options) {
   return settings;
 }
 
-/// Bytes of the base's parameters without the per-layer table, of which a forward reads single rows.
+/// Bytes of the text decoder's parameters without the per-layer table, of which a forward reads single rows.
 std::int64_t bytes_of_base(const model::Pair& pair, DType dtype) {
   const auto& table = pair.base.per_layer_embedding();
   std::int64_t elements = table ? -num_elements(table->shape()) : 0;
   for (const model::TensorRecord& tensor : pair.base.tensors())
-    if (!tensor.unit.empty()) elements += num_elements(tensor.shape);
+    if (!tensor.unit.empty() && tensor.name.starts_with(pair.base_config.prefix))
+      elements += num_elements(tensor.shape);
   return elements * static_cast<std::int64_t>(size_of(dtype));
 }
 
@@ -57,7 +58,7 @@ Decoder::Decoder(Device& device, const model::Pair& pair, const model::Parameter
 
 Decoder::~Decoder() = default;
 
-Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_drafter) const {
+Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_drafter, const Images& images) const {
   const auto start = Clock::now();
   const std::int64_t most = options_.max_new_tokens, most_drafts = with_drafter ? options_.drafts : 0;
   MTP_ASSERT(!prompt.empty() && most > 0);
@@ -67,7 +68,7 @@ Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_dra
   completion.accepted_at.resize(static_cast<std::size_t>(most_drafts));
   Ids& output = completion.output_ids;
 
-  steps.read(pair_.base.looked_up(prompt));
+  steps.read(prompt, images);
   output = {steps.choice()};  // the last token has no keys and values yet: they come with the next forward
   check(output);
   completion.target_forwards = 1;
@@ -95,8 +96,8 @@ Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_dra
   return completion;
 }
 
-std::vector<float> Decoder::logits_after(std::span<const std::int64_t> prompt) const {
-  const Tensor last_1H = steps(static_cast<std::int64_t>(prompt.size())).read(pair_.base.looked_up(prompt));
+std::vector<float> Decoder::logits_after(std::span<const std::int64_t> prompt, const Images& images) const {
+  const Tensor last_1H = steps(static_cast<std::int64_t>(prompt.size())).read(prompt, images);
   const Parameter& embedding = pair_.base.embedding();
   embedding.group().acquire();
   const std::int64_t vocabulary = embedding.shape()[0];

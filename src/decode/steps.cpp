@@ -35,12 +35,14 @@ Steps::Steps(Device& device, const model::Pair& pair, const model::RoundAlignmen
     if (const hf::LayerShape& shape = config.layer(i); shape.is_store) stores_.of(shape) = cache_.ring(i);
 }
 
-Tensor Steps::read(std::span<const std::int64_t> prompt) {
+Tensor Steps::read(std::span<const std::int64_t> prompt, const std::optional<model::ImageInput>& images) {
+  std::optional<model::SoftTokens> soft_tokens;
+  if (images) soft_tokens = model::VisionPass(device_, *base_.vision(), images, {.recording = false}).soft_tokens();
   const auto rows = static_cast<std::int64_t>(prompt.size());
   const ops::Sequences sequences({rows});
   PromptGraph g(device_, sequences, cache_);
   const Graph::Scope table = g.scope(base_.embedding().group());
-  const Tensor hidden_TH = base_.forward(g, Tokens::on_device(device_.from_host(prompt))).hidden_TH.data;
+  const Tensor hidden_TH = base_.forward(g, sequences, prompt, soft_tokens).hidden_TH.data;
   const std::int64_t width = hidden_TH.size(1);
   device_.copy(hidden_TH.slice((rows - 1) * width, {1, width}), first_of(hidden_, 1));
   return first_of(hidden_, 1);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,11 +26,12 @@ class Steps {
 
   std::int64_t positions() const { return cache_.positions(); }
 
-  /// Begins a text. Returns the base's final hidden state of its last token.   [1, H]
-  Tensor read(std::span<const std::int64_t> prompt);
+  /// Begins a text, with the images that it shows, if any. Returns the base's final hidden state of its last token.
+  ///   [1, H]
+  Tensor read(std::span<const std::int64_t> prompt, const std::optional<model::ImageInput>& images);
   /// The base's choice after what `read` read; -1: its logits are no numbers.
   std::int64_t choice();
-  /// The base's choices after each of some tokens, the first of which has the given position.
+  /// The base's choices after each of some tokens that it looks up, the first of which has the given position.
   Ids verify(std::int64_t position, std::span<const std::int64_t> ids);
   /// `count` tokens that the drafter expects after `token`, from the base's state in row `row` of what was last read or
   /// verified, which has the given position.

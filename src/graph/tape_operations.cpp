@@ -7,6 +7,7 @@
 #include "mtp/ops/embedding.h"
 #include "mtp/ops/matmul.h"
 #include "mtp/ops/norm.h"
+#include "mtp/ops/vision.h"
 #include "mtp/tensor/bfloat16.h"
 
 namespace mtp {
@@ -159,6 +160,28 @@ Value Tape::rope(const Value& x, const ops::Rope& rope) {
   return y;
 }
 
+Value Tape::rope_2d(const Value& x, const ops::Rope& rope, const Tensor& positions) {
+  Value y = output(empty_like(x.data), x.needs_gradient());
+  ops::rope_2d_forward(device(), rope, positions, x.data, y.data);
+  on_backward(y, [this, &rope, positions, dx_sum = x.gradient](const Tensor& dy) {
+    const Tensor dx = empty_like(dy);
+    ops::rope_2d_backward(device(), rope, positions, dy, dx);
+    dx_sum->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::clamp(const Value& x, const ops::Bounds& bounds) {
+  Value y = output(empty_like(x.data), x.needs_gradient());
+  ops::clamp_forward(device(), bounds, x.data, y.data);
+  on_backward(y, [this, bounds, x](const Tensor& dy) {
+    const Tensor dx = empty_like(dy);
+    ops::clamp_backward(device(), bounds, dy, x.data, dx);
+    x.gradient->add(device(), dx);
+  });
+  return y;
+}
+
 Value Tape::attention(const Value& q, const KeyValue& kv, const ops::AttentionMask& mask) {
   const auto& [k, v] = kv;
   MTP_ASSERT(k.needs_gradient() == v.needs_gradient());
@@ -186,6 +209,75 @@ Graph::Lookup Tape::lookup(const Parameter& table, const Tokens& tokens, float e
   const Value y = output(rows.slice(0, {tokens.count(), width}), table.trained());
   on_backward(y, [table, tokens, factor](const Tensor& dy) { table.group().add_row_gradients(tokens, dy, factor); });
   return {y, tokens.fill >= 0 ? rows.slice(tokens.count() * width, {1, width}) : Tensor()};
+}
+
+Value Tape::rows_of(const Parameter& tables, std::int64_t table, const Tensor& ids) {
+  const auto in = [table](const Tensor& all) {
+    return all.slice(table * all.size(1) * all.size(2), {all.size(1), all.size(2)});
+  };
+  const Tensor values = in(tables.value());
+  Value y = output(device().empty({ids.elements(), values.size(1)}, values.dtype()), tables.trained());
+  ops::lookup_forward(device(), values, ids, 1, y.data);
+  on_backward(y, [this, tables, in, ids](const Tensor& dy) {
+    constexpr std::int64_t skip_none = -1;
+    ops::lookup_backward(device(), dy, ids, 1, skip_none, in(tables.gradient()));
+  });
+  return y;
+}
+
+Value Tape::put_rows(const Value& x, const Value& features, const Tensor& rows) {
+  Value y = output(empty_like(x.data), x.needs_gradient() || features.needs_gradient());
+  device().copy(x.data, y.data);
+  ops::put_rows(device(), features.data, rows, y.data);
+  on_backward(y, [this, x_sum = x.gradient, features_sum = features.gradient, shape = features.data.shape(),
+                  rows](const Tensor& dy) {
+    if (features_sum != nullptr) {
+      const Tensor dfeatures = device().empty(shape, dy.dtype());
+      ops::lookup_forward(device(), dy, rows, 1, dfeatures);
+      features_sum->add(device(), dfeatures);
+    }
+    if (x_sum == nullptr) return;
+    const Tensor dx = empty_like(dy);
+    device().copy(dy, dx);
+    ops::put_rows(device(), device().zeros(shape, dy.dtype()), rows, dx);
+    x_sum->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::pool_patches(const Value& x, const ops::PatchGrids& grids, std::int64_t k, float factor) {
+  const std::int64_t width = x.data.size(1);
+  Value y = output(device().empty({grids.rows() / (k * k), width}), x.needs_gradient());
+  ops::pool_patches_forward(device(), grids, k, factor, x.data, y.data);
+  on_backward(y, [this, &grids, k, factor, x](const Tensor& dy) {
+    const Tensor dx = empty_like(x.data);
+    ops::pool_patches_backward(device(), grids, k, factor, dy, dx);
+    x.gradient->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::standardize(const Value& x, const Tensor& bias, const Tensor& scale, DType dtype) {
+  Value y = output(device().empty(x.data.shape(), dtype), x.needs_gradient());
+  ops::standardize_forward(device(), x.data, bias, scale, y.data);
+  on_backward(y, [this, scale, dx_sum = x.gradient](const Tensor& dy) {
+    const Tensor dx = device().empty(dy.shape());
+    ops::standardize_backward(device(), dy, scale, dx);
+    dx_sum->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::convert(const Value& x, DType dtype) {
+  if (x.data.dtype() == dtype) return x;
+  Value y = output(device().empty(x.data.shape(), dtype), x.needs_gradient());
+  ops::convert(device(), x.data, y.data);
+  on_backward(y, [this, dtype = x.data.dtype(), dx_sum = x.gradient](const Tensor& dy) {
+    const Tensor dx = device().empty(dy.shape(), dtype);
+    ops::convert(device(), dy, dx);
+    dx_sum->add(device(), dx);
+  });
+  return y;
 }
 
 Value Tape::shift_rows(const Value& x, const Tensor& fill, std::int64_t by) {

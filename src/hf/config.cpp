@@ -203,6 +203,7 @@ TextConfig read_text(const Section& text, bool share_all_by_default) {
   config.hidden_size_per_layer_input = text.at_least(0, "hidden_size_per_layer_input", 256);
   config.vocab_size_per_layer_input = text.at_least(0, "vocab_size_per_layer_input", config.vocab_size_per_layer_input);
   config.num_kv_shared_layers = text.at_least(0, "num_kv_shared_layers", 0);
+  config.bidirectional_images = text.get<std::string>("use_bidirectional_attention", "") == "vision";
   if (share_all_by_default && config.num_kv_shared_layers == 0) config.num_kv_shared_layers = config.num_hidden_layers;
   for (const LayerType type : layer_types(text, config.num_hidden_layers))
     config.layers.push_back({.is_sliding = type == LayerType::sliding});
@@ -211,6 +212,50 @@ TextConfig read_text(const Section& text, bool share_all_by_default) {
   if (config.layer_of(LayerType::full) != nullptr) config.full_rope = read_rope(text, LayerType::full);
   if (config.layer_of(LayerType::sliding) != nullptr) config.sliding_rope = read_rope(text, LayerType::sliding);
   check_sizes(text, config);
+  return config;
+}
+
+double read_rope_theta(const Section& vision) {
+  if (!vision.has("rope_parameters")) return VisionConfig().rope_theta;
+  const Section rope = vision.section("rope_parameters");
+  const auto type = rope.get<std::string>("rope_type", "default");
+  if (type != "default" && type != "axial")  // two names of the same
+    throw Error("{}: rope_type {} is not supported; it must be default or axial", rope.where(), type);
+  const double theta = rope.get("rope_theta", VisionConfig().rope_theta);
+  if (theta <= 0) throw Error("{}: rope_theta is {}, it must be above 0", rope.where(), theta);
+  return theta;
+}
+
+VisionConfig read_vision(const Section& vision) {
+  const VisionConfig missing;
+  const auto size = [&](const char* key, std::int64_t value) { return vision.positive(key, value); };
+  VisionConfig config{.hidden_size = size("hidden_size", missing.hidden_size),
+                      .intermediate_size = size("intermediate_size", missing.intermediate_size),
+                      .num_hidden_layers = size("num_hidden_layers", missing.num_hidden_layers),
+                      .num_attention_heads = size("num_attention_heads", missing.num_attention_heads),
+                      .num_key_value_heads = size("num_key_value_heads", missing.num_key_value_heads),
+                      .head_dim = size("head_dim", missing.head_dim),
+                      .rms_norm_eps = vision.get("rms_norm_eps", missing.rms_norm_eps),
+                      .patch_size = size("patch_size", missing.patch_size),
+                      .pooling_kernel_size = size("pooling_kernel_size", missing.pooling_kernel_size),
+                      .position_embedding_size = size("position_embedding_size", missing.position_embedding_size),
+                      .rope_theta = read_rope_theta(vision),
+                      .standardize = vision.get("standardize", false),
+                      .use_clipped_linears = vision.get("use_clipped_linears", false)};
+  if (const auto type = vision.get<std::string>("model_type", "gemma4_vision"); type != "gemma4_vision")
+    throw Error("{}: model_type is \"{}\", expected \"gemma4_vision\"", vision.where(), type);
+  if (const auto name = vision.get<std::string>("hidden_activation", "gelu_pytorch_tanh"); name != "gelu_pytorch_tanh")
+    throw Error("{}: hidden_activation {} is not supported; it must be gelu_pytorch_tanh", vision.where(), name);
+  if (config.num_hidden_layers > most_layers)
+    throw Error("{}: num_hidden_layers is {}, it must be at most {}", vision.where(), config.num_hidden_layers,
+                most_layers);
+  if (config.head_dim % 4 != 0)
+    throw Error("{}: head_dim is {}, it must be a multiple of 4", vision.where(), config.head_dim);
+  if (config.num_attention_heads % config.num_key_value_heads != 0)
+    throw Error("{}: num_key_value_heads {} does not divide num_attention_heads {}", vision.where(),
+                config.num_key_value_heads, config.num_attention_heads);
+  if (config.rms_norm_eps < 0)
+    throw Error("{}: rms_norm_eps is {}, it must be at least 0", vision.where(), config.rms_norm_eps);
   return config;
 }
 
@@ -264,6 +309,15 @@ std::vector<float> TextConfig::rope_inverse_frequencies(LayerType type) const {
   return frequencies;
 }
 
+std::vector<float> VisionConfig::rope_inverse_frequencies() const {
+  std::vector<float> frequencies;
+  for (std::int64_t i = 0; i < head_dim / 4; ++i) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim / 2);
+    frequencies.push_back(1.0f / std::pow(static_cast<float>(rope_theta), exponent));
+  }
+  return frequencies;
+}
+
 BaseConfig read_base_config(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
   return parse_base_config(read_json(path), path.string());
@@ -276,11 +330,12 @@ BaseConfig parse_base_config(const Json& json, const std::string& name) {
   BaseConfig config{.file = name,
                     .prefix = is_alone ? "model." : "model.language_model.",
                     .text = read_text(is_alone ? file : file.section("text_config"), false),
-                    .special_ids = {}};
+                    .vision = {},
+                    .image_token_id = file.get<std::int64_t>("image_token_id", 258880),
+                    .video_token_id = file.get<std::int64_t>("video_token_id", 258884),
+                    .audio_token_id = file.get<std::int64_t>("audio_token_id", 258881)};
+  if (!is_alone && file.has("vision_config")) config.vision = read_vision(file.section("vision_config"));
   check_stores(name, config.text);
-  const std::pair<const char*, std::int64_t> ids[] = {
-      {"image_token_id", 258880}, {"video_token_id", 258884}, {"audio_token_id", 258881}};
-  for (const auto& [key, id] : ids) config.special_ids.push_back(file.get(key, id));
   return config;
 }
 

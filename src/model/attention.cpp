@@ -40,7 +40,7 @@ Attention::Attention(const Tensors& tensors, const hf::TextConfig& config, int l
 }
 
 Attention::Output Attention::forward(Graph& g, const Value& x_TH, const Parameter& norm, const AttentionType& type,
-                                     const std::optional<KeyValue>& shared) const {
+                                     const Tensor& blocks, const std::optional<KeyValue>& shared) const {
   const std::int64_t rows = x_TH.data.size(0);
   std::vector<Parameter> weights;
   if (k_proj_) weights.push_back(*k_proj_);
@@ -58,7 +58,9 @@ Attention::Output Attention::forward(Graph& g, const Value& x_TH, const Paramete
   const Graph::Projections ready = g.heads(layer_, projected, norms_, type.rope);
 
   const KeyValue key_value = shared ? *shared : *ready.key_value;
-  const Value mixed = g.attention(ready.query, key_value, type.mask);
+  ops::AttentionMask mask = type.mask;
+  if (shape_.is_sliding && !blocks.empty()) mask.blocks = blocks.data<std::int64_t>();
+  const Value mixed = g.attention(ready.query, key_value, mask);
   return {key_value, g.linear(g.view(mixed, {rows, heads_ * shape_.head_dim}), o_proj_)};
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "mtp/model/open_units.h"
+
 namespace mtp::model {
 
 namespace {
@@ -11,8 +13,11 @@ float sqrt_of(std::int64_t width) { return static_cast<float>(std::sqrt(static_c
 
 }  // namespace
 
-BaseModel::BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freeze)
-    : config_(config.text), special_ids_(config.special_ids), types_(causal_attention(config.text, 0)) {
+BaseModel::BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freeze, Parts parts)
+    : config_(config.text),
+      special_ids_(config.special_ids()),
+      image_ids_{config.image_token_id, config.video_token_id},
+      types_(causal_attention(config.text, 0)) {
   const bool trained = !freeze.base, tables_trained = trained && !freeze.embeddings;
   const std::int64_t hidden = config_.hidden_size, width = config_.hidden_size_per_layer_input,
                      layers = config_.num_hidden_layers;
@@ -32,10 +37,12 @@ BaseModel::BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freez
     layers_.emplace_back(in_unit(name).below(name + "."), config_, i, Attention::UnusedKeyValue::declared);
   }
   final_norm_ = in_unit("head").vector("norm", hidden);
+  if (parts.vision && config.vision) vision_.emplace(Tensors(records_, ""), *config.vision, hidden, freeze);
 }
 
 void BaseModel::read_buffers(const hf::TensorFiles& files) {
   for (DecoderLayer& layer : layers_) layer.read_buffers(files);
+  if (vision_) vision_->read_buffers(files);
 }
 
 /// An image, a video or a sound brings features of its own, which take the place of its tokens' rows.
@@ -50,12 +57,12 @@ Graph::Lookup BaseModel::lookup(Graph& g, const Tokens& tokens) const {
   return g.lookup(embedding_, tokens, sqrt_of(config_.hidden_size));
 }
 
-Value BaseModel::per_layer_inputs(Graph& g, const Value& embeddings_TH, const Tokens& tokens) const {
-  const std::int64_t count = embeddings_TH.data.size(0), width = config_.hidden_size_per_layer_input;
+Value BaseModel::per_layer_inputs(Graph& g, const Value& inputs_TH, const Tokens& tokens) const {
+  const std::int64_t count = inputs_TH.data.size(0), width = config_.hidden_size_per_layer_input;
   const std::int64_t layers = config_.num_hidden_layers;
   const auto projection_scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.hidden_size)));
 
-  Value context = g.scale(g.linear(embeddings_TH, *per_layer_model_projection_), projection_scale);
+  Value context = g.scale(g.linear(inputs_TH, *per_layer_model_projection_), projection_scale);
   context = g.rms_norm(g.view(context, {count * layers, width}), *per_layer_projection_norm_, config_.rms_norm_eps);
   const Graph::Scope table = g.scope(per_layer_embedding_->group(), Graph::Use::rows);
   const Value identity = g.lookup(*per_layer_embedding_, tokens, sqrt_of(width)).rows;
@@ -63,20 +70,39 @@ Value BaseModel::per_layer_inputs(Graph& g, const Value& embeddings_TH, const To
 }
 
 BaseOutput BaseModel::forward(Graph& g, const Tokens& tokens) const {
-  BaseOutput out;
-  const auto [embeddings_TH, fill_row_1H] = lookup(g, tokens);
-  out.embeddings_TH = embeddings_TH;
-  out.fill_row_1H = fill_row_1H;
+  const Graph::Lookup embeddings = lookup(g, tokens);
+  return run(g, embeddings, embeddings.rows, tokens, {});
+}
 
+BaseOutput BaseModel::forward(Tape& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids,
+                              const std::optional<SoftTokens>& images) const {
+  Device& device = g.device();
+  const std::vector<std::int64_t> rows = looked_up(ids);
+  const Tokens tokens = Tokens::known(device, rows, config_.pad_token_id);
+  if (!images) return forward(g, tokens);
+  // The drafter is given image tokens as they are: what it reads of the image is in the base's state.
+  std::vector<std::int64_t> drafter_rows = rows;
+  for (std::size_t t = 0; t < ids.size(); ++t)
+    if (ids[t] == image_ids_.front()) drafter_rows[t] = ids[t];
+  const Graph::Lookup embeddings = lookup(g, Tokens::known(device, drafter_rows, config_.pad_token_id));
+  const Value inputs_TH = g.put_rows(embeddings.rows, images->features_RH, images->rows);
+  Tensor blocks;
+  if (config_.bidirectional_images) blocks = device.from_host(ops::blocks_of(sequences, ids, image_ids_));
+  return run(g, embeddings, inputs_TH, tokens, blocks);
+}
+
+BaseOutput BaseModel::run(Graph& g, const Graph::Lookup& embeddings, const Value& inputs_TH, const Tokens& tokens,
+                          const Tensor& blocks) const {
+  BaseOutput out{.embeddings_TH = embeddings.rows, .fill_row_1H = embeddings.fill_row, .hidden_TH = {}, .stores = {}};
   const Graph::Scope head = g.scope(final_norm_.group());
   std::optional<Value> per_layer;
-  if (per_layer_embedding_) per_layer = per_layer_inputs(g, out.embeddings_TH, tokens);
+  if (per_layer_embedding_) per_layer = per_layer_inputs(g, inputs_TH, tokens);
 
-  Value x_TH = out.embeddings_TH;
+  Value x_TH = inputs_TH;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const DecoderLayer& layer = layers_[i];
     std::optional<KeyValue>& store = out.stores.of(layer.shape());
-    DecoderLayer::Inputs in{.types = types_};
+    DecoderLayer::Inputs in{.types = types_, .blocks = blocks};
     if (layer.shape().shares_kv) in.shared = store;
     if (per_layer) {
       const std::int64_t width = config_.hidden_size_per_layer_input;
@@ -89,18 +115,6 @@ BaseOutput BaseModel::forward(Graph& g, const Tokens& tokens) const {
   }
   out.hidden_TH = g.rms_norm(x_TH, final_norm_, config_.rms_norm_eps);
   return out;
-}
-
-std::vector<Graph::Scope> open_units(Graph& g, std::span<const Parameter> parameters, const UseOf& use) {
-  std::vector<const ParameterGroup*> groups;
-  std::vector<Graph::Scope> scopes;
-  for (const Parameter& parameter : parameters) {
-    ParameterGroup& group = parameter.group();
-    if (std::ranges::count(groups, &group) > 0) continue;
-    groups.push_back(&group);
-    scopes.push_back(g.scope(group, use ? use(group) : Graph::Use::values));
-  }
-  return scopes;
 }
 
 }  // namespace mtp::model

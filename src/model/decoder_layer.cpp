@@ -32,10 +32,11 @@ DecoderLayer::Outputs DecoderLayer::forward(Graph& graph, const Value& x_TH, con
   if (in.per_layer_input_TP) inputs.push_back(*in.per_layer_input_TP);
 
   const bool shares = in.shared.has_value();
-  const auto run = [this, shares, &type = in.types.of(shape_)](Graph& g, std::span<const Value> values) {
+  const auto run = [this, shares, &type = in.types.of(shape_), blocks = in.blocks](Graph& g,
+                                                                                   std::span<const Value> values) {
     Value x = values[0];
     const auto shared = shares ? std::optional(KeyValue{values[1], values[2]}) : std::nullopt;
-    const auto [key_value, attended] = attention_.forward(g, x, input_norm_, type, shared);
+    const auto [key_value, attended] = attention_.forward(g, x, input_norm_, type, blocks, shared);
     x = g.add_rms_norm(x, attended, post_attention_norm_, eps_);
     x = g.add_rms_norm(x, feed_forward_.forward(g, x, pre_feedforward_norm_, eps_), post_feedforward_norm_, eps_);
     if (per_layer_input_) x = per_layer_input_->add_to(g, x, values.back(), eps_);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "mtp/core/error.h"
+#include "mtp/model/open_units.h"
 
 namespace mtp::model {
 

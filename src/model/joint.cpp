@@ -15,6 +15,10 @@ std::vector<std::int64_t> teacher_rows(const ops::Sequences& sequences, std::spa
   return rows;
 }
 
+std::optional<SoftTokens> soft_tokens_of(const std::optional<VisionPass>& seen) {
+  return seen ? seen->soft_tokens() : std::nullopt;
+}
+
 Settings::Drafter as_served(Settings::Drafter settings) {
   settings.alignment = Alignment::serving;
   return settings;
@@ -39,10 +43,20 @@ Joint::Joint(Device& device, const Settings& settings, const Pair& pair)
   if (const auto& ordering = drafter_.token_ordering(); !ordering.empty()) token_ordering_ = device.from_host(ordering);
 }
 
+std::optional<VisionPass> Joint::see(const JointInput& input, bool learns) const {
+  const std::optional<VisionTower>& tower = base_.vision();
+  MTP_ASSERT(tower || !input.some_have_images);
+  const Tape::Options options{.recording = learns && tower && tower->trained(), .recompute = recompute_};
+  if (!options.recording && !input.some_have_images) return std::nullopt;
+  return std::optional<VisionPass>(std::in_place, device_, *tower, input.images, options);
+}
+
 LossSums Joint::forward_backward(const JointInput& input, std::int64_t label_tokens) {
+  std::optional<VisionPass> seen = see(input, true);
   Tape tape(device_, input.sequences, {.recording = true, .recompute = recompute_});
-  const Losses losses = forward(tape, input, static_cast<double>(label_tokens));
+  const Losses losses = forward(tape, input, soft_tokens_of(seen), static_cast<double>(label_tokens));
   tape.backward();
+  if (seen) seen->backward();
 
   LossSums sums{.base = to_host(device_, losses.base), .rounds = {}};
   for (const Tensor& loss : losses.rounds) sums.rounds.push_back(to_host(device_, loss));
@@ -54,7 +68,7 @@ ValidationSums Joint::validate(const JointInput& input) {
   const Tensor labels = device_.from_host(input.labels);
   const Parameter& embedding = base_.embedding();
   const Graph::Scope base_table = g.scope(embedding.group());
-  const BaseOutput base = base_.forward(g, base_.tokens(device_, input.ids));
+  const BaseOutput base = base_.forward(g, input.sequences, input.ids, soft_tokens_of(see(input, false)));
 
   ValidationSums sums;
   sums.losses.base =
@@ -87,13 +101,14 @@ std::vector<std::int64_t> Joint::serving_choices(const Value& hidden_TD, const T
   return device_.ids_to_host(choices);
 }
 
-Joint::Losses Joint::forward(Tape& g, const JointInput& input, double label_tokens) const {
+Joint::Losses Joint::forward(Tape& g, const JointInput& input, const std::optional<SoftTokens>& images,
+                             double label_tokens) const {
   const Tensor labels = device_.from_host(input.labels);
   const Parameter& embedding = base_.embedding();
   // Gathered for the output projection alone, whose gradient comes along with the loss.
   const Graph::Scope base_table = g.scope(embedding.group(), Graph::Use::forward_values);
 
-  const BaseOutput base = base_.forward(g, base_.tokens(device_, input.ids));
+  const BaseOutput base = base_.forward(g, input.sequences, input.ids, images);
   Losses losses;
   losses.base =
       g.cross_entropy({.soft_cap = base_.soft_cap(), .gradient_scale = static_cast<float>(1.0 / label_tokens)},

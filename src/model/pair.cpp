@@ -21,20 +21,30 @@ hf::DrafterConfig read_fitting_drafter(const std::filesystem::path& directory, c
   return drafter;
 }
 
+/// A part that is to be trained is in memory.
+Parts with_trained(Parts parts, const Settings::Freeze& freeze, const hf::BaseConfig& base) {
+  const bool trains_vision = !freeze.vision || !freeze.vision_projector;
+  if (trains_vision && !base.vision)
+    throw UsageError("setting {}: {} has no vision_config: there is no tower to train",
+                     freeze.vision ? "freeze.vision_projector" : "freeze.vision", base.file);
+  if (trains_vision && !freeze.base) parts.vision = true;
+  return parts;
+}
+
 }  // namespace
 
-Pair::Pair(const Settings& settings)
-    : Pair(settings, settings.model.base, settings.model.drafter, hf::TensorFiles::open) {}
+Pair::Pair(const Settings& settings, Parts parts)
+    : Pair(settings, parts, settings.model.base, settings.model.drafter, hf::TensorFiles::open) {}
 
-Pair::Pair(const Settings& settings, std::filesystem::path base_folder, std::filesystem::path drafter_folder,
-           const OpenFiles& open_files)
+Pair::Pair(const Settings& settings, Parts parts, std::filesystem::path base_folder,
+           std::filesystem::path drafter_folder, const OpenFiles& open_files)
     : base_directory(std::move(base_folder)),
       drafter_directory(std::move(drafter_folder)),
       base_config(read_base(base_directory)),
       drafter_config(read_fitting_drafter(drafter_directory, base_config)),
       base_files(open_files(base_directory)),
       drafter_files(open_files(drafter_directory)),
-      base(base_config, settings.freeze),
+      base(base_config, settings.freeze, with_trained(parts, settings.freeze, base_config)),
       drafter(drafter_config, settings.drafter.rounds),
       table({"base", base_config.text, base_files, base.tensors()},
             {"drafter", drafter_config.text, drafter_files, drafter.tensors()}) {
@@ -48,7 +58,7 @@ std::pair<const hf::TensorFiles*, std::string> Pair::source_of(const std::string
 }
 
 std::vector<TensorRecord> tensors_of(const hf::BaseConfig& config) {
-  return in_file_order(BaseModel(config, {}).tensors());
+  return in_file_order(BaseModel(config, {}, {.vision = true}).tensors());
 }
 
 std::vector<TensorRecord> tensors_of(const hf::DrafterConfig& config) {

@@ -27,10 +27,16 @@ Tensors Tensors::unused() const {
   return part;
 }
 
-Parameter Tensors::parameter(std::string_view name, Shape shape, Start start) const {
+namespace {
+
+std::string weight(std::string_view name) { return std::string(name) + ".weight"; }
+
+}  // namespace
+
+Parameter Tensors::parameter(const std::string& name, Shape shape, Start start) const {
   const bool is_used = role_ != Role::carried;
   const Parameter parameter(shape);
-  records_.push_back({.name = prefix_ + std::string(name) + ".weight",
+  records_.push_back({.name = prefix_ + name,
                       .shape = std::move(shape),
                       .start = start,
                       .role = role_,
@@ -41,15 +47,21 @@ Parameter Tensors::parameter(std::string_view name, Shape shape, Start start) co
 }
 
 Parameter Tensors::vector(std::string_view name, std::int64_t width, float start) const {
-  return parameter(name, {width}, {Start::Kind::constant, start});
+  return parameter(weight(name), {width}, {Start::Kind::constant, start});
 }
 
 Parameter Tensors::matrix(std::string_view name, std::int64_t out, std::int64_t in) const {
-  return parameter(name, {out, in}, {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(in))});
+  return parameter(weight(name), {out, in}, {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(in))});
 }
 
 Parameter Tensors::table(std::string_view name, std::int64_t rows, std::int64_t width, std::int64_t packed) const {
-  return parameter(name, {rows, packed * width}, {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(width))});
+  return parameter(weight(name), {rows, packed * width},
+                   {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(width))});
+}
+
+Parameter Tensors::positions(std::string_view name, std::int64_t dimensions, std::int64_t positions,
+                             std::int64_t width) const {
+  return parameter(std::string(name), {dimensions, positions, width}, {Start::Kind::normal, 0.02f});
 }
 
 Buffer Tensors::buffer(std::string_view name, Shape shape, Start start, std::string dtype) const {

@@ -40,12 +40,29 @@ void check_is_new(const Settings& settings) {
 }
 
 /// A checkpoint keeps what is needed of the source pair.
-model::Pair open_pair(const Settings& settings, const std::optional<Resumption>& from) {
-  if (!from || from->allows("model")) return model::Pair(settings);
-  return checkpoint::open_source(settings, from->state.directory() / "source");
+model::Pair open_pair(const Settings& settings, model::Parts parts, const std::optional<Resumption>& from) {
+  if (!from || from->allows("model")) return model::Pair(settings, parts);
+  return checkpoint::open_source(settings, parts, from->state.directory() / "source");
+}
+
+std::optional<data::DataFile> open_validation_data(const Settings& settings) {
+  if (settings.validation.every_steps == 0) return std::nullopt;
+  return data::DataFile(settings.data.validation);
+}
+
+model::Parts parts_for(const data::DataFile& data, const std::optional<data::DataFile>& validation) {
+  return {.vision = data.images() || (validation && validation->images())};
 }
 
 }  // namespace
+
+std::optional<data::VisionInput> vision_input(const hf::BaseConfig& base) {
+  if (!base.vision) return std::nullopt;
+  return data::VisionInput{.image_token_id = base.image_token_id,
+                           .patches_per_token = base.vision->patches_per_token(),
+                           .patch_bytes = base.vision->patch_values(),
+                           .positions = base.vision->position_embedding_size};
+}
 
 bool Resumption::allows(const char* change) const { return std::ranges::count(allowed_changes, change) > 0; }
 
@@ -79,9 +96,9 @@ Inputs::Inputs(const Settings& settings, const Device& device, std::string arith
       ranks_(communicator.size()),
       first_step_(from ? from->state.step() : 0),
       is_resumed_(from.has_value()),
-      pair_(open_pair(settings, from)),
-      data_(settings.data.train) {
-  if (settings.validation.every_steps > 0) validation_data_.emplace(settings.data.validation);
+      data_(settings.data.train),
+      validation_data_(open_validation_data(settings)),
+      pair_(open_pair(settings, parts_for(data_, validation_data_), from)) {
   check_fit(ranks_);
   check_data(data_);
   if (validation_data_) check_data(*validation_data_);
@@ -121,9 +138,8 @@ void Inputs::check_fit(int ranks) const {
 void Inputs::check_data(const data::DataFile& file) const {
   const std::string name = file.path().string();
   const hf::TextConfig& base = pair_.base_config.text;
-  if (file.images())
-    throw Error("{}: has images, which are not trained on yet; prepare conversations without them", name);
   file.check_base(pair_.base_directory, base.vocab_size);
+  file.check_images(pair_.base_directory, vision_input(pair_.base_config));
   if (file.pad_token_id() != base.pad_token_id)
     throw Error("{}: pad_token_id is {}, the base's is {}; prepare it with the base's tokenizer", name,
                 file.pad_token_id(), base.pad_token_id);
@@ -158,7 +174,7 @@ void Inputs::compare_fingerprints(const std::optional<Resumption>& from) {
 std::int64_t Inputs::check_samples(const data::DataFile& file) const {
   std::int64_t with_labels = 0;
   for (std::int64_t i = rank_; i < file.samples(); i += ranks_)
-    with_labels += file.sample(i, settings_.data.max_length, pair_.base_config.special_ids).labels() > 0;
+    with_labels += file.sample(i, settings_.data.max_length, pair_.base_config.special_ids()).labels() > 0;
   return with_labels;
 }
 
@@ -181,7 +197,7 @@ data::Sampler Inputs::sampler() const {
 
 data::Loader::Options Inputs::reading() const {
   return {.micro_batch = settings_.train.micro_batch,
-          .batch = {.max_length = settings_.data.max_length, .refused_ids = pair_.base_config.special_ids},
+          .batch = {.max_length = settings_.data.max_length, .refused_ids = pair_.base_config.special_ids()},
           .prefetch = settings_.data.prefetch,
           .rank = rank_,
           .ranks = ranks_,

@@ -20,6 +20,16 @@ parallel::Sharding sharding_of(const Settings& settings, Device& device, const p
 
 }  // namespace
 
+model::JointInput input_of(const data::MicroBatch& batch, const model::Joint& joint,
+                           const parallel::Communicator& communicator) {
+  model::JointInput input{.sequences = batch.sequences, .ids = batch.ids, .labels = batch.labels};
+  const data::Images& images = batch.images;
+  if (!images.grids.empty()) input.images.emplace(images.grids, images.patches, images.rows);
+  if (joint.sees_images())
+    input.some_have_images = communicator.max(input.images.has_value(), "the micro-batches with images") > 0;
+  return input;
+}
+
 TrainState::TrainState(const Settings& settings, const model::Pair& pair, Device& device,
                        const parallel::Communicator& communicator)
     : sharding_(sharding_of(settings, device, communicator)),
@@ -32,7 +42,7 @@ std::vector<model::LossSums> TrainState::forward_backward(std::span<const data::
   std::vector<model::LossSums> losses;
   for (const data::MicroBatch& batch : mine) {
     sharding_.begin_micro_batches(std::ssize(losses) * sharding_.communicator.size());
-    losses.push_back(joint_.forward_backward({batch.sequences, batch.ids, batch.labels}, label_tokens));
+    losses.push_back(joint_.forward_backward(input_of(batch, joint_, sharding_.communicator), label_tokens));
     sharding_.end_micro_batches();
   }
   return losses;

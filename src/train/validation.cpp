@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "mtp/train/metrics.h"
+#include "mtp/train/train_state.h"
 
 namespace mtp::train {
 
@@ -65,7 +66,7 @@ model::ValidationSums Validation::validate(std::int64_t micro_batch) {
   std::vector<std::int64_t> samples(std::min(size, samples_ - begin));
   std::iota(samples.begin(), samples.end(), begin);
   const data::MicroBatch batch = make_micro_batch(data_, samples, batch_);
-  model::ValidationSums sums = joint_.validate({batch.sequences, batch.ids, batch.labels});
+  model::ValidationSums sums = joint_.validate(input_of(batch, joint_, communicator_));
   if (micro_batch < micro_batches_) return sums;
   return {.losses = std::move(sums.losses), .rounds = std::vector<model::RoundCounts>(sums.rounds.size())};
 }

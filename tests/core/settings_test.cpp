@@ -208,8 +208,6 @@ TEST_F(SettingsTest, SettingsWithoutEffectAreNoContradiction) {
 }
 
 TEST_F(SettingsTest, WhatIsNotBuiltYetIsRefusedByName) {
-  EXPECT_EQ(refusal({"--freeze.vision", "false"}),
-            "setting freeze.vision: the vision tower cannot be trained yet, it must be true");
   EXPECT_EQ(refusal({"--freeze.audio", "false"}),
             "setting freeze.audio: the audio tower cannot be trained yet, it must be true");
 }
@@ -255,6 +253,20 @@ TEST_F(SettingsTest, TheE4bRecipeIsThePublishedOne) {
   EXPECT_EQ(s.optimizer.lr, 1e-5);
   EXPECT_EQ(s.optimizer.max_grad_norm, 0.5);
   EXPECT_EQ(s.checkpoint.every_steps, 250);
+}
+
+TEST_F(SettingsTest, TheMedpixRecipeIsThePublishedOne) {
+  const Settings s = parse_published("e4b_medpix.cfg");
+  EXPECT_EQ(s.drafter.loss_weight, 0.01);
+  EXPECT_EQ(s.drafter.rounds, 4);
+  EXPECT_EQ(s.train.global_batch, 8);
+  EXPECT_EQ(s.train.max_epochs, 2);
+  EXPECT_EQ(s.optimizer.lr, 1e-5);
+  EXPECT_EQ(s.optimizer.weight_decay, 0.01);
+  EXPECT_EQ(s.optimizer.max_grad_norm, 1.0);
+  EXPECT_EQ(s.schedule.warmup_steps, 25);
+  EXPECT_TRUE(s.freeze.vision && s.freeze.vision_projector);
+  EXPECT_FALSE(s.freeze.base || s.freeze.embeddings);
 }
 
 TEST_F(SettingsTest, HelpAndVersionNeedNoRun) {

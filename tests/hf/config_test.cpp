@@ -112,7 +112,38 @@ TEST_F(ConfigTest, MissingKeysHaveTheDefaultsOfHuggingFace) {
   EXPECT_EQ(text.full_rope.rope_type, "proportional");
   EXPECT_EQ(text.full_rope.rope_theta, 1e6);
   EXPECT_EQ(text.full_rope.partial_rotary_factor, 0.25);
-  EXPECT_THAT(config.special_ids, ElementsAre(258880, 258884, 258881));
+  EXPECT_THAT(config.special_ids(), ElementsAre(258880, 258884, 258881));
+}
+
+TEST_F(ConfigTest, AVisionTowerIsReadWithItsDefaults) {
+  EXPECT_EQ(base({{"model_type", "gemma4"}, {"text_config", Json::object()}}).vision, std::nullopt);
+  const BaseConfig config =
+      base({{"model_type", "gemma4"}, {"text_config", Json::object()}, {"vision_config", Json::object()}});
+  ASSERT_TRUE(config.vision);
+  EXPECT_EQ(config.vision->patch_values(), 768);
+  EXPECT_EQ(config.vision->patches_per_token(), 9);
+  const std::vector<float> frequencies = config.vision->rope_inverse_frequencies();
+  ASSERT_EQ(frequencies.size(), 16);
+  EXPECT_EQ(frequencies[0], 1.0f);
+  EXPECT_FLOAT_EQ(frequencies[8], 0.1f);  // 100^(-16 / 32)
+}
+
+TEST_F(ConfigTest, AVisionTowerThatIsNotBuiltIsRefusedByName) {
+  const auto refusal = [&](const Json& vision) {
+    return without_path(
+        [&] {
+          base({{"model_type", "gemma4"}, {"text_config", Json::object()}, {"vision_config", vision}});
+        },
+        "vision_config: ");
+  };
+  EXPECT_EQ(refusal({{"head_dim", 6}}), "head_dim is 6, it must be a multiple of 4");
+  EXPECT_EQ(refusal({{"num_attention_heads", 4}, {"num_key_value_heads", 3}}),
+            "num_key_value_heads 3 does not divide num_attention_heads 4");
+  EXPECT_EQ(refusal({{"hidden_activation", "silu"}}),
+            "hidden_activation silu is not supported; it must be gelu_pytorch_tanh");
+  EXPECT_EQ(refusal({{"rope_parameters", {{"rope_type", "yarn"}}}}),
+            "rope_parameters: rope_type yarn is not supported; it must be default or axial");
+  EXPECT_EQ(refusal({{"rope_parameters", {{"rope_type", "axial"}}}}), "no error");
 }
 
 TEST_F(ConfigTest, TheLastLayerIsFullWhateverTheFileSays) {

@@ -81,7 +81,7 @@ class TensorTableTest : public testing::Test {
     write_files();
     const hf::BaseConfig base_config = hf::read_base_config(settings.model.base);
     const hf::DrafterConfig drafter_config = hf::read_drafter_config(settings.model.drafter);
-    const BaseModel base(base_config, settings.freeze);
+    const BaseModel base(base_config, settings.freeze, {});
     const Drafter drafter(drafter_config, settings.drafter.rounds);
     const auto base_files = hf::TensorFiles::open(settings.model.base);
     const auto drafter_files = hf::TensorFiles::open(settings.model.drafter);

@@ -39,8 +39,7 @@ CANDIDATES = 40  # of each validation sample
 def make_variant(out: Path, name: str, variant: Variant, seed: int) -> None:
     shutil.rmtree(out, ignore_errors=True)
     write_pair(variant, out, seed)
-    vocab = variant.base["text_config"]["vocab_size"]
-    write_data(out / "data.h5", variant.pad_token_id, vocab, LENGTHS, seed)
+    write_samples(variant, out / "data.h5", seed)
     (out / "settings.cfg").write_text(settings_text(variant, STEPS))
     records, grads, weights = train(variant, out, out)
     write_metrics(out, records)
@@ -53,6 +52,13 @@ def make_variant(out: Path, name: str, variant: Variant, seed: int) -> None:
     print(
         f"{name:24} losses {losses}  norm {records[0]['grad_norm']:.3f}  {len(grads)} gradients  {size / 1024:.0f} KiB"
     )
+
+
+def write_samples(variant: Variant, path: Path, seed: int) -> None:
+    if variant.with_media:
+        joint_reference.make_media_data(variant.base | {"model_type": "gemma4"}, 3 * STEPS, 16, path, seed)
+    else:
+        write_data(path, variant.pad_token_id, variant.base["text_config"]["vocab_size"], LENGTHS, seed)
 
 
 def train(variant: Variant, pair: Path, out: Path | None, steps: int = STEPS, **settings: object) -> tuple:
@@ -85,19 +91,23 @@ def write_validation(variant: Variant, out: Path, seed: int) -> None:
     pair = joint_reference.load_pair(out / "base", out / "drafter")
     path, vocab = out / "validation.h5", variant.base["text_config"]["vocab_size"]
 
-    def read(samples: int) -> list:
+    def read() -> list:
         with h5py.File(path) as f:
-            return [joint_reference.read_sample(f, i, variant.max_length or None) for i in range(samples)]
+            samples = range(len(f["offsets"]) - 1)
+            return [joint_reference.read_sample(f, i, variant.max_length or None) for i in samples]
 
     def right(sample: tuple) -> float:
         has_label = bool((sample[1] != joint_reference.IGNORE).any())
         found = joint_reference.validate(*pair, [sample], variant.recipe) if has_label else {}
         return sum(sum(values) for key, values in found.items() if key.startswith("accuracy"))
 
-    write_data(path, variant.pad_token_id, vocab, LENGTHS * CANDIDATES, seed + 100)
-    scores = np.reshape([right(sample) for sample in read(len(LENGTHS) * CANDIDATES)], (CANDIDATES, len(LENGTHS)))
-    keep_samples(path, [best * len(LENGTHS) + i for i, best in enumerate(scores.argmax(0))])
-    expected = joint_reference.validate(*pair, read(len(LENGTHS)), variant.recipe)
+    if variant.with_media:
+        write_samples(variant, path, seed + 100)
+    else:
+        write_data(path, variant.pad_token_id, vocab, LENGTHS * CANDIDATES, seed + 100)
+        scores = np.reshape([right(sample) for sample in read()], (CANDIDATES, len(LENGTHS)))
+        keep_samples(path, [best * len(LENGTHS) + i for i, best in enumerate(scores.argmax(0))])
+    expected = joint_reference.validate(*pair, read(), variant.recipe)
     (out / "validation.json").write_text(json.dumps(expected) + "\n")
 
 

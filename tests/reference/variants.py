@@ -33,10 +33,12 @@ class Variant:
     surplus: bool = False  # the files hold tensors that no one uses: K/V of shared layers, an explicit lm_head
     validated: bool = False  # with validation data and the numbers of one validation before the first step
     bf16: bool = False  # with the numbers of a run that computes in bf16
+    clips: dict | None = None  # bounds of the towers' clipped linears: see joint_reference.make_pair
+    with_media: bool = False  # the data have the images that the base takes
 
     @property
     def spec(self) -> dict:
-        return {"base": self.base, "drafter": self.drafter, "weight_std": self.weight_std}
+        return {"base": self.base, "drafter": self.drafter, "weight_std": self.weight_std, "clips": self.clips}
 
     @property
     def pad_token_id(self) -> int:
@@ -128,6 +130,19 @@ TOWERS = {
     },
 }  # fmt: skip
 
+def vision(**config: object) -> dict:
+    """A tower for images of up to 12 x 12 patches, and the ids of what stands for them."""
+    return {
+        **{"boi_token_id": 90, "eoi_token_id": 91, "image_token_id": 92, "video_token_id": 89},
+        **{"boa_token_id": 93, "eoa_token_index": 94, "audio_token_id": 95},
+        "vision_config": {
+            "hidden_size": 20, "intermediate_size": 28, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 12, "patch_size": 2, "pooling_kernel_size": 3,
+            "position_embedding_size": 12, "rms_norm_eps": 1e-5, **config,
+        },
+    }  # fmt: skip
+
+
 VARIANTS: dict[str, Variant] = {
     "e4b": Variant(base(), drafter(), recipe(), micro_batch=2, validated=True),
     "e2b_masked_head": Variant(
@@ -185,6 +200,29 @@ VARIANTS: dict[str, Variant] = {
         max_length=11,
         as_written=True,
     ),
+    "e4b_vision": Variant(
+        base(towers=vision(use_clipped_linears=True)),
+        drafter(),
+        recipe(freeze_vision=False, freeze_vision_projector=False),
+        clips={"input": [-1.7, 2.1], "output": [-1.1, 0.9]},
+        weight_std=0.1,
+        with_media=True,
+        validated=True,
+    ),
+    "dense_31b_vision": Variant(
+        base(
+            per_layer_width=0,
+            towers=vision(num_key_value_heads=2, head_dim=8, standardize=True),
+            use_bidirectional_attention="vision",
+            **K_EQ_V,
+            **NO_SHARING,
+        ),
+        drafter(centroids=0, **K_EQ_V),
+        recipe(freeze_vision_projector=False, num_rounds=2),
+        micro_batch=2,
+        with_media=True,
+        bf16=True,  # without clipped linears, whose gradients jump where bf16 rounds a number across a bound
+    ),
     "towers_and_surplus": Variant(
         base(towers=TOWERS), drafter(), recipe(num_rounds=3, init_lr=1e-3, min_lr=5e-4), dtype="bfloat16", surplus=True
     ),
@@ -234,7 +272,8 @@ def settings_text(variant: Variant, steps: int) -> str:
             "target": r.target,
             "share_embedding_with_base": r.share_embedding_with_base,
         },
-        "freeze": {"base": r.freeze_base, "embeddings": r.freeze_embeddings},
+        "freeze": {"base": r.freeze_base, "embeddings": r.freeze_embeddings}
+        | ({"vision": r.freeze_vision, "vision_projector": r.freeze_vision_projector} if variant.with_media else {}),
         "train": {
             "max_steps": steps,
             "global_batch": r.micro_batches,

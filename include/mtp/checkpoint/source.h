@@ -36,7 +36,7 @@ hf::TensorFiles open_untrained(const std::filesystem::path& model_source);
 std::vector<SourceTensor> read_source_tensors(const std::filesystem::path& model_source);
 
 /// The pair, without its parameters' values. `source`: a folder source/.
-model::Pair open_source(const Settings& settings, const std::filesystem::path& source);
+model::Pair open_source(const Settings& settings, model::Parts parts, const std::filesystem::path& source);
 
 /// The same files in folder `to`, under a second name; copied where the file system has no hard links.
 void link_files(const std::filesystem::path& from, const std::filesystem::path& to);

@@ -44,7 +44,9 @@ struct Settings {
     bool share_embedding_with_base = false;
   } drafter;
   struct Freeze {
-    bool base = false, embeddings = false, vision = true, audio = true;
+    bool base = false, embeddings = false;
+    bool vision = true, vision_projector = true;
+    bool audio = true;
   } freeze;
   struct Train {
     std::int64_t max_steps = 0;   // 0: no limit

@@ -64,7 +64,7 @@ class DataFile {
   /// Positions, length - 1, of the longest sample: what a model's max_position_embeddings must reach.
   std::int64_t longest(std::int64_t max_length = 0) const;
 
-  /// `refused`: tokens that it must not have.
+  /// `refused`: media tokens that it must not have, but those of its images.
   Sample sample(std::int64_t i, std::int64_t max_length = 0, std::span<const std::int64_t> refused = {}) const;
 
   /// Reads and checks every sample and every image.

@@ -61,6 +61,10 @@ class ImageSets {
   std::int64_t shown(std::int64_t i, std::span<const std::int32_t> inputs, std::optional<std::int32_t> label,
                      bool is_cut) const;
 
+  /// Of media tokens that a list must not have, those that are not of these images. `images`: may be none.
+  static std::vector<std::int64_t> refused_beside(const std::optional<ImageSets>& images,
+                                                  std::span<const std::int64_t> refused);
+
   /// [size(image).patches(), patch_bytes]
   std::vector<std::uint8_t> read(std::int64_t image) const;
 

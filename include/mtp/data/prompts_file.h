@@ -19,13 +19,14 @@ class PromptsFile {
 
   std::int64_t vocab_size() const { return lists_.vocab_size(); }
   std::int64_t prompts() const { return lists_.count(); }
+  const std::optional<ImageSets>& images() const { return images_; }
 
   /// As TokenLists has it.
   void check_base(const std::filesystem::path& directory, std::int64_t vocab_size) const {
     lists_.check_base(directory, vocab_size);
   }
 
-  /// `refused`: tokens that it must not have.
+  /// `refused`: media tokens that it must not have, but those of its images.
   std::vector<std::int64_t> prompt(std::int64_t i, std::span<const std::int64_t> refused = {}) const;
   /// Those of prompt i; its tokens are rows 0, 1, ….
   Images images(std::int64_t i) const;

@@ -47,11 +47,14 @@ class Decoder {
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
-  /// `with_drafter`: or the base alone. Throws Error where the base's logits are no numbers.
-  Completion complete(std::span<const std::int64_t> prompt, bool with_drafter) const;
+  using Images = std::optional<model::ImageInput>;
+
+  /// `with_drafter`: or the base alone. `images`: of the prompt, none where it shows none. Throws Error where the
+  /// base's logits are no numbers.
+  Completion complete(std::span<const std::int64_t> prompt, bool with_drafter, const Images& images = {}) const;
 
   /// The base's logits after a prompt, soft-capped where it has a cap.   [V]
-  std::vector<float> logits_after(std::span<const std::int64_t> prompt) const;
+  std::vector<float> logits_after(std::span<const std::int64_t> prompt, const Images& images = {}) const;
 
   /// The bytes of parameters that a forward of the base reads.
   std::int64_t bytes_per_forward() const { return bytes_per_forward_; }

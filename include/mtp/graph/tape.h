@@ -7,6 +7,8 @@
 
 #include "mtp/graph/graph.h"
 #include "mtp/ops/cross_entropy.h"
+#include "mtp/ops/elementwise.h"
+#include "mtp/ops/patch_grids.h"
 #include "mtp/ops/sequences.h"
 
 namespace mtp {
@@ -51,6 +53,19 @@ class Tape : public Graph {
   /// gelu(gate) · up
   Value gated_gelu(const Value& gate, const Value& up);
   Value rope(const Value& x, const ops::Rope& rope);
+  /// `positions`: x and y of every row, which must live until the backward is done. See ops/rope.h.
+  Value rope_2d(const Value& x, const ops::Rope& rope, const Tensor& positions);
+  Value clamp(const Value& x, const ops::Bounds& bounds);
+  /// x with rows[r] replaced by features[r].   x [T, W], features [R, W], rows [R] int64, each of them once
+  Value put_rows(const Value& x, const Value& features, const Tensor& rows);
+  /// Rows of one of the tables that are stacked in a parameter of an acquired group.   tables [N, V, W], ids [T] int64
+  Value rows_of(const Parameter& tables, std::int64_t table, const Tensor& ids);
+  /// Means of squares of patches, times `factor`, in fp32. See ops/vision.h; `grids` must live until the backward is
+  /// done.
+  Value pool_patches(const Value& x, const ops::PatchGrids& grids, std::int64_t k, float factor);
+  /// (x - bias) · scale of fp32 rows, in another type.   bias, scale [W]
+  Value standardize(const Value& x, const Tensor& bias, const Tensor& scale, DType dtype);
+  Value convert(const Value& x, DType dtype);
   /// Row t of each sequence becomes row t + `by`, or `fill` past the end.
   Value shift_rows(const Value& x, const Tensor& fill, std::int64_t by);
 

@@ -42,6 +42,7 @@ struct TextConfig {
   std::optional<float> final_logit_softcapping;
   std::int64_t vocab_size_per_layer_input = 262144, hidden_size_per_layer_input = 256;  // width 0: no per-layer inputs
   std::int64_t num_kv_shared_layers = 0;
+  bool bidirectional_images = false;  // on sliding layers, an image's tokens see all of their image
   std::vector<LayerShape> layers;
   RopeParameters full_rope, sliding_rope;
 
@@ -52,13 +53,34 @@ struct TextConfig {
   std::vector<float> rope_inverse_frequencies(LayerType type) const;
 };
 
+/// The vision tower of a base; keys that are missing have Hugging Face's class defaults.
+/// Source: Gemma4VisionConfig, Hugging Face configuration_gemma4.py.
+struct VisionConfig {
+  std::int64_t hidden_size = 768, intermediate_size = 3072;
+  std::int64_t num_hidden_layers = 16, num_attention_heads = 12, num_key_value_heads = 12, head_dim = 64;
+  float rms_norm_eps = 1e-6f;
+  std::int64_t patch_size = 16;                  // pixels that a patch is wide and high
+  std::int64_t pooling_kernel_size = 3;          // patches that a soft token is wide and high
+  std::int64_t position_embedding_size = 10240;  // patches that an image may be wide or high
+  double rope_theta = 100;
+  bool standardize = false, use_clipped_linears = false;
+
+  std::int64_t patch_values() const { return 3 * patch_size * patch_size; }
+  std::int64_t patches_per_token() const { return pooling_kernel_size * pooling_kernel_size; }
+  /// θ^(-4i/d) of both dimensions.   [head_dim / 4] in fp32 as Hugging Face computes them
+  std::vector<float> rope_inverse_frequencies() const;
+};
+
 /// config.json of a Gemma4ForConditionalGeneration, or of a Gemma4ForCausalLM on its own (model_type gemma4_text: the
 /// keys of text_config stand at the top level).
 struct BaseConfig {
   std::string file;    // for messages
   std::string prefix;  // of the text decoder's tensors: "model.language_model.", or "model." in a file of it alone
   TextConfig text;
-  std::vector<std::int64_t> special_ids;  // image, video and audio tokens
+  std::optional<VisionConfig> vision;  // none: a model of text alone
+  std::int64_t image_token_id = 0, video_token_id = 0, audio_token_id = 0;
+
+  std::vector<std::int64_t> special_ids() const { return {image_token_id, video_token_id, audio_token_id}; }
 };
 
 /// config.json of a Gemma4AssistantForCausalLM.

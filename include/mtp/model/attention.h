@@ -41,8 +41,9 @@ class Attention {
     KeyValue key_value;
     Value x_TH;
   };
-  /// Of norm(x). `shared`: keys and values that take the place of own ones.
-  Output forward(Graph& g, const Value& x_TH, const Parameter& norm, const AttentionType& type,
+  /// Of norm(x). `blocks`: of rows that see each other on sliding layers, or empty; they must live until the backward
+  /// is done. `shared`: keys and values that take the place of own ones.
+  Output forward(Graph& g, const Value& x_TH, const Parameter& norm, const AttentionType& type, const Tensor& blocks,
                  const std::optional<KeyValue>& shared) const;
 
  private:

@@ -1,12 +1,12 @@
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "mtp/core/settings.h"
 #include "mtp/model/decoder_layer.h"
+#include "mtp/model/vision_tower.h"
 
 namespace mtp::model {
 
@@ -26,12 +26,17 @@ struct BaseOutput {
   Stores stores;
 };
 
-/// The Gemma 4 text decoder without its output projection.
-/// Source: Gemma4TextModel, Hugging Face modeling_gemma4.py.
+/// Which parts beside the text decoder, of those that its configuration has, a base has in memory. Others are carried.
+struct Parts {
+  bool vision = false;
+};
+
+/// The Gemma 4 text decoder without its output projection, and what gives it soft tokens.
+/// Source: Gemma4TextModel and Gemma4Model, Hugging Face modeling_gemma4.py.
 class BaseModel {
  public:
-  /// Declares its tensors, which are in the file under `config.prefix`.
-  BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freeze);
+  /// Declares its tensors; those of the text decoder are in the file under `config.prefix`.
+  BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freeze, Parts parts);
 
   const std::vector<TensorRecord>& tensors() const { return records_; }
   /// What it needs of the files beside its parameters. Throws Error.
@@ -43,33 +48,35 @@ class BaseModel {
   const std::optional<Parameter>& per_layer_embedding() const { return per_layer_embedding_; }
   float soft_cap() const { return config_.final_logit_softcapping.value_or(0); }
 
+  /// None: the part is not in memory.
+  const std::optional<VisionTower>& vision() const { return vision_; }
+
   /// The ids whose rows the base reads: pad in place of image, video and audio tokens.
   std::vector<std::int64_t> looked_up(std::span<const std::int64_t> ids) const;
-  /// The tokens of a training forward, with pad after each text's end.
-  Tokens tokens(Device& device, std::span<const std::int64_t> ids) const {
-    return Tokens::known(device, looked_up(ids), config_.pad_token_id);
-  }
 
   /// `tokens`: of `looked_up` ids.
   BaseOutput forward(Graph& g, const Tokens& tokens) const;
+  /// Of texts on the host, with pad after each one's end. `images`: none where the texts show none.   ids [T]
+  BaseOutput forward(Tape& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids,
+                     const std::optional<SoftTokens>& images) const;
   /// Scaled token embeddings alone.
   Value embed(Graph& g, const Tokens& tokens) const { return lookup(g, tokens).rows; }
 
  private:
   Graph::Lookup lookup(Graph& g, const Tokens& tokens) const;
-  Value per_layer_inputs(Graph& g, const Value& embeddings_TH, const Tokens& tokens) const;
+  Value per_layer_inputs(Graph& g, const Value& inputs_TH, const Tokens& tokens) const;
+  /// What follows the lookup. `inputs_TH`: of the first layer; `blocks`: see ops::AttentionMask, empty for none.
+  BaseOutput run(Graph& g, const Graph::Lookup& embeddings, const Value& inputs_TH, const Tokens& tokens,
+                 const Tensor& blocks) const;
 
   hf::TextConfig config_;
-  std::vector<std::int64_t> special_ids_;
+  std::vector<std::int64_t> special_ids_, image_ids_;
   AttentionTypes types_;
   std::vector<TensorRecord> records_;
   std::vector<DecoderLayer> layers_;
   Parameter embedding_, final_norm_;
   std::optional<Parameter> per_layer_embedding_, per_layer_model_projection_, per_layer_projection_norm_;
+  std::optional<VisionTower> vision_;
 };
-
-/// Opens every unit that some parameters belong to, in their order. `use`: of a unit; its values where it is not given.
-using UseOf = std::function<Graph::Use(const ParameterGroup&)>;
-std::vector<Graph::Scope> open_units(Graph& g, std::span<const Parameter> parameters, const UseOf& use = {});
 
 }  // namespace mtp::model

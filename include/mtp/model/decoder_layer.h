@@ -47,6 +47,7 @@ class DecoderLayer {
     const AttentionTypes& types;
     std::optional<KeyValue> shared = {};  // keys and values of a store layer, instead of own ones
     std::optional<Value> per_layer_input_TP = {};
+    Tensor blocks = {};  // of images that see themselves whole on sliding layers: see ops::AttentionMask
   };
   struct Outputs {
     Value x_TH;

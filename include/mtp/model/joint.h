@@ -17,6 +17,10 @@ struct JointInput {
   const ops::Sequences& sequences;
   std::span<const std::int64_t> ids;     // [T]
   std::span<const std::int64_t> labels;  // [T] the next token, or ops::no_label
+  /// Whether any of the micro-batches that the ranks work on side by side has images. All ranks then run the vision
+  /// tower, since its weights are gathered: one that has no image runs it on a blank one.
+  bool some_have_images = false;
+  std::optional<ImageInput> images = {};
 };
 
 /// Base and drafter together: one base forward, K drafter rounds on its hidden states, keys and values, and the loss
@@ -27,6 +31,9 @@ class Joint {
   /// The models of `pair`, whose parameters must have their values; it must outlive this.
   Joint(Device& device, const Settings& settings, const Pair& pair);
 
+  /// Whether inputs may have images.
+  bool sees_images() const { return base_.vision().has_value(); }
+
   /// Computes the losses, and the gradients into the units. `label_tokens`: base labels of the global batch.
   LossSums forward_backward(const JointInput& input, std::int64_t label_tokens);
 
@@ -35,12 +42,16 @@ class Joint {
   ValidationSums validate(const JointInput& input);
 
  private:
+  /// The tower's run, if it runs. `learns`: and goes back through it where it is trained, which then always runs:
+  /// whoever has no image adds zeros to its gradient.
+  std::optional<VisionPass> see(const JointInput& input, bool learns) const;
+
   struct Losses {
     Tensor base;
     std::vector<Tensor> rounds;
   };
 
-  Losses forward(Tape& g, const JointInput& input, double label_tokens) const;
+  Losses forward(Tape& g, const JointInput& input, const std::optional<SoftTokens>& images, double label_tokens) const;
   /// K rounds on one base forward; `use(hidden_TD, lead)` gets each one's result.
   using RoundUse = std::function<void(const Value& hidden_TD, std::int64_t lead)>;
   void run_rounds(Tape& g, const BaseOutput& base, const RoundAlignment& alignment, const RoundUse& use) const;

@@ -17,12 +17,13 @@ namespace mtp::model {
 
 /// A base and its drafter: their Hugging Face directories, the two models, and the table of all their tensors.
 struct Pair {
-  /// Opens and checks both, and that they fit. Throws Error or UsageError in one line.
-  explicit Pair(const Settings& settings);
+  /// Opens and checks both, and that they fit. `parts`: those that are needed beside what is to be trained. Throws
+  /// Error or UsageError in one line.
+  explicit Pair(const Settings& settings, Parts parts = {});
   /// From directories whose tensors `open_files` finds.
   using OpenFiles = std::function<hf::TensorFiles(const std::filesystem::path& directory)>;
-  Pair(const Settings& settings, std::filesystem::path base_directory, std::filesystem::path drafter_directory,
-       const OpenFiles& open_files);
+  Pair(const Settings& settings, Parts parts, std::filesystem::path base_directory,
+       std::filesystem::path drafter_directory, const OpenFiles& open_files);
 
   /// The files that hold a tensor of the table, and its name there.
   std::pair<const hf::TensorFiles*, std::string> source_of(const std::string& full_name) const;

@@ -58,7 +58,7 @@ class Tensors {
   /// Of what declares nothing but what released files hold and nothing reads.
   Tensors unused() const;
 
-  // Parameters; ".weight" is added to their names.
+  // Parameters; ".weight" is added to their names but where it says otherwise.
 
   /// All elements are `start` at first: a norm's scale.
   Parameter vector(std::string_view name, std::int64_t width, float start = 1) const;
@@ -66,6 +66,8 @@ class Tensors {
   Parameter matrix(std::string_view name, std::int64_t out, std::int64_t in) const;
   /// Rows that are looked up and then scaled by √width. `packed`: so many side by side.   [rows, packed · width]
   Parameter table(std::string_view name, std::int64_t rows, std::int64_t width, std::int64_t packed = 1) const;
+  /// Tables of positions, one for each dimension of a place; no ".weight" is added.   [dimensions, positions, width]
+  Parameter positions(std::string_view name, std::int64_t dimensions, std::int64_t positions, std::int64_t width) const;
 
   Buffer buffer(std::string_view name, Shape shape, Start start, std::string dtype = "F32") const;
 
@@ -74,7 +76,8 @@ class Tensors {
   std::vector<Parameter> declared() const;
 
  private:
-  Parameter parameter(std::string_view name, Shape shape, Start start) const;
+  /// `name`: whole, below the prefix.
+  Parameter parameter(const std::string& name, Shape shape, Start start) const;
 
   std::vector<TensorRecord>& records_;
   std::string prefix_, unit_;

@@ -17,6 +17,9 @@
 
 namespace mtp::train {
 
+/// What a base takes of images; none: it is a model of text alone.
+std::optional<data::VisionInput> vision_input(const hf::BaseConfig& base);
+
 /// What a run goes on from.
 struct Resumption {
   const checkpoint::State& state;
@@ -70,9 +73,9 @@ class Inputs {
   int rank_, ranks_;
   std::int64_t first_step_;
   bool is_resumed_;
-  model::Pair pair_;
   data::DataFile data_;
   std::optional<data::DataFile> validation_data_;
+  model::Pair pair_;
   std::int64_t steps_ = 0;
   Schedule schedule_;
   checkpoint::Fingerprints fingerprints_;

@@ -14,6 +14,10 @@
 
 namespace mtp::train {
 
+/// A micro-batch as `joint` takes it, which must outlive the result. Collective: each rank has one.
+model::JointInput input_of(const data::MicroBatch& batch, const model::Joint& joint,
+                           const parallel::Communicator& communicator);
+
 /// A pair in training: this rank's shards of its parameters and moments, and the two halves of a step on them. All
 /// functions are collective.
 class TrainState {

@@ -1,0 +1,202 @@
+#include "mtp/model/vision_tower.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "mtp/model/open_units.h"
+#include "mtp/ops/vision.h"
+
+namespace mtp::model {
+
+namespace {
+
+/// As text models begin: see attention.cpp.
+float start_of_norm(std::int64_t head_dim) { return 1.0f / std::sqrt(std::sqrt(static_cast<float>(head_dim))); }
+
+float read_number(const hf::TensorFiles& files, const Buffer& buffer) {
+  buffer.check(files);
+  float number = 0;
+  files.read(buffer.name, 0, {&number, 1});
+  return number;
+}
+
+std::vector<float> read_vector(const hf::TensorFiles& files, const Buffer& buffer) {
+  buffer.check(files);
+  std::vector<float> values(static_cast<std::size_t>(num_elements(buffer.shape)));
+  files.read(buffer.name, 0, values);
+  return values;
+}
+
+Tensor upload(Device& device, std::span<const std::uint8_t> bytes, Shape shape) {
+  const Tensor on_host = device.empty_on_host(shape, DType::u8), on_device = device.empty(std::move(shape), DType::u8);
+  MTP_ASSERT(std::ssize(bytes) == on_host.elements());
+  std::memcpy(on_host.data<std::byte>(), bytes.data(), bytes.size());
+  device.copy_from_host(on_host, on_device);
+  return on_device;
+}
+
+}  // namespace
+
+ClippableLinear::ClippableLinear(const Tensors& tensors, std::int64_t out, std::int64_t in, bool clipped)
+    : weight_(tensors.matrix("linear", out, in)) {
+  if (!clipped) return;
+  constexpr float none = std::numeric_limits<float>::infinity();
+  const auto bound = [&](const char* name, float start) {
+    return tensors.buffer(name, {}, {Start::Kind::constant, start});
+  };
+  clips_ = {bound("input_min", -none), bound("input_max", none), bound("output_min", -none), bound("output_max", none)};
+}
+
+void ClippableLinear::read_buffers(const hf::TensorFiles& files) {
+  if (!clips_) return;
+  input_ = {read_number(files, clips_->input_min), read_number(files, clips_->input_max)};
+  output_ = {read_number(files, clips_->output_min), read_number(files, clips_->output_max)};
+}
+
+Value ClippableLinear::forward(Tape& g, const Value& x) const {
+  if (!clips_) return g.linear(x, weight_);
+  return g.clamp(g.linear(g.clamp(x, input_), weight_), output_);
+}
+
+VisionLayer::VisionLayer(const Tensors& tensors, const hf::VisionConfig& config)
+    : name_(tensors.unit()),
+      heads_(config.num_attention_heads),
+      kv_heads_(config.num_key_value_heads),
+      head_dim_(config.head_dim),
+      eps_(config.rms_norm_eps),
+      input_norm_(tensors.vector("input_layernorm", config.hidden_size)),
+      q_proj_(tensors.below("self_attn.q_proj."), heads_ * head_dim_, config.hidden_size, config.use_clipped_linears),
+      k_proj_(tensors.below("self_attn.k_proj."), kv_heads_ * head_dim_, config.hidden_size,
+              config.use_clipped_linears),
+      v_proj_(tensors.below("self_attn.v_proj."), kv_heads_ * head_dim_, config.hidden_size,
+              config.use_clipped_linears),
+      o_proj_(tensors.below("self_attn.o_proj."), config.hidden_size, heads_ * head_dim_, config.use_clipped_linears),
+      q_norm_(tensors.vector("self_attn.q_norm", head_dim_, start_of_norm(head_dim_))),
+      k_norm_(tensors.vector("self_attn.k_norm", head_dim_, start_of_norm(head_dim_))),
+      post_attention_norm_(tensors.vector("post_attention_layernorm", config.hidden_size)),
+      pre_feedforward_norm_(tensors.vector("pre_feedforward_layernorm", config.hidden_size)),
+      gate_proj_(tensors.below("mlp.gate_proj."), config.intermediate_size, config.hidden_size,
+                 config.use_clipped_linears),
+      up_proj_(tensors.below("mlp.up_proj."), config.intermediate_size, config.hidden_size, config.use_clipped_linears),
+      down_proj_(tensors.below("mlp.down_proj."), config.hidden_size, config.intermediate_size,
+                 config.use_clipped_linears),
+      post_feedforward_norm_(tensors.vector("post_feedforward_layernorm", config.hidden_size)),
+      parameters_(tensors.declared()) {}
+
+void VisionLayer::read_buffers(const hf::TensorFiles& files) {
+  for (ClippableLinear* linear : {&q_proj_, &k_proj_, &v_proj_, &o_proj_, &gate_proj_, &up_proj_, &down_proj_})
+    linear->read_buffers(files);
+}
+
+Value VisionLayer::forward(Tape& graph, const Value& x_PV, const ops::Rope& rope, const Tensor& positions) const {
+  const auto run = [this, &rope, positions](Graph& segment, std::span<const Value> values) {
+    auto& g = static_cast<Tape&>(segment);  // a tape's segments run on tapes
+    Value x = g.add_rms_norm(values[0], attention(g, values[0], rope, positions), post_attention_norm_, eps_);
+    return std::vector{g.add_rms_norm(x, feed_forward(g, x), post_feedforward_norm_, eps_)};
+  };
+  return graph.segment({x_PV}, run, name_)[0];
+}
+
+Value VisionLayer::attention(Tape& g, const Value& x_PV, const ops::Rope& rope, const Tensor& positions) const {
+  const std::int64_t rows = x_PV.data.size(0);
+  const Value n = g.rms_norm(x_PV, input_norm_, eps_);
+  const Value q = g.view(q_proj_.forward(g, n), {rows, heads_, head_dim_});
+  const Value k = g.view(k_proj_.forward(g, n), {rows, kv_heads_, head_dim_});
+  const Value v = g.view(v_proj_.forward(g, n), {rows, kv_heads_, head_dim_});
+  const Value turned_q = g.rope_2d(g.rms_norm(q, q_norm_, eps_), rope, positions);
+  const Value turned_k = g.rope_2d(g.rms_norm(k, k_norm_, eps_), rope, positions);
+  const Value mixed =
+      g.attention(turned_q, {turned_k, g.rms_norm(v, eps_)}, {.kind = ops::AttentionMask::Kind::everything});
+  return o_proj_.forward(g, g.view(mixed, {rows, heads_ * head_dim_}));
+}
+
+Value VisionLayer::feed_forward(Tape& g, const Value& x_PV) const {
+  const Value n = g.rms_norm(x_PV, pre_feedforward_norm_, eps_);
+  return down_proj_.forward(g, g.gated_gelu(gate_proj_.forward(g, n), up_proj_.forward(g, n)));
+}
+
+VisionTower::VisionTower(const Tensors& all, const hf::VisionConfig& config, std::int64_t hidden,
+                         const Settings::Freeze& freeze)
+    : config_(config), rope_{config.rope_inverse_frequencies()} {
+  const std::int64_t width = config.hidden_size;
+  const Tensors tower = all.below("model.vision_tower.");
+  const auto in_unit = [&](const std::string& unit) {
+    return tower.in_unit("base.vision." + unit, !freeze.base && !freeze.vision);
+  };
+  const Tensors embedder = in_unit("patch_embedder").below("patch_embedder.");
+  patch_projection_ = embedder.matrix("input_proj", width, config.patch_values());
+  position_table_ = embedder.positions("position_embedding_table", 2, config.position_embedding_size, width);
+  for (int i = 0; i < config.num_hidden_layers; ++i) {
+    const std::string name = "layers." + std::to_string(i);
+    layers_.emplace_back(in_unit(name).below("encoder." + name + "."), config);
+  }
+  if (config.standardize)
+    standard_ = {tower.buffer("std_bias", {width}, {Start::Kind::constant, 0}),
+                 tower.buffer("std_scale", {width}, {Start::Kind::constant, 1})};
+  projection_ = all.in_unit("base.vision.projector", !freeze.base && !freeze.vision_projector)
+                    .below("model.embed_vision.")
+                    .matrix("embedding_projection", hidden, width);
+}
+
+void VisionTower::read_buffers(const hf::TensorFiles& files) {
+  for (VisionLayer& layer : layers_) layer.read_buffers(files);
+  if (!standard_) return;
+  bias_V_ = read_vector(files, standard_->bias);
+  scale_V_ = read_vector(files, standard_->scale);
+}
+
+Value VisionTower::forward(Tape& g, const ops::PatchGrids& grids, std::span<const std::uint8_t> bytes) const {
+  const Tensor positions = g.device().from_host(grids.positions()).view({2, grids.rows()});
+  Value x_PV = embed_patches(g, bytes, positions);
+  for (const VisionLayer& layer : layers_) {
+    const std::vector<Graph::Scope> weights = open_units(g, layer.parameters());
+    x_PV = layer.forward(g, x_PV, rope_, positions);
+  }
+  const Value features_RV = g.rms_norm(pool(g, x_PV, grids), config_.rms_norm_eps);
+  const Graph::Scope projector = g.scope(projection_.group());
+  return g.linear(features_RV, projection_);
+}
+
+Value VisionTower::embed_patches(Tape& g, std::span<const std::uint8_t> bytes, const Tensor& positions) const {
+  Device& device = g.device();
+  const std::int64_t rows = positions.size(1), values = config_.patch_values();
+  const Graph::Scope weights = g.scope(patch_projection_.group());
+  const Tensor pixels = device.empty({rows, values}, patch_projection_.value().dtype());
+  ops::pixels(device, upload(device, bytes, {rows, values}), pixels);
+  const Value place = g.add(g.rows_of(position_table_, 0, positions.slice(0, {rows})),
+                            g.rows_of(position_table_, 1, positions.slice(rows, {rows})));
+  return g.add(g.linear(Graph::constant(pixels), patch_projection_), place);
+}
+
+Value VisionTower::pool(Tape& g, const Value& x_PV, const ops::PatchGrids& grids) const {
+  const auto factor = static_cast<float>(std::sqrt(static_cast<double>(config_.hidden_size)));
+  const Value means_RV = g.pool_patches(x_PV, grids, config_.pooling_kernel_size, factor);
+  const DType dtype = x_PV.data.dtype();
+  if (!standard_) return g.convert(means_RV, dtype);
+  const Shape width{config_.hidden_size};
+  return g.standardize(means_RV, g.device().from_host(bias_V_, width), g.device().from_host(scale_V_, width), dtype);
+}
+
+namespace {
+
+ops::PatchGrids grids_of(const VisionTower& tower, const std::optional<ImageInput>& images) {
+  if (images) return images->grids;
+  ops::PatchGrids blank;
+  blank.add(tower.blank_size());
+  return blank;
+}
+
+}  // namespace
+
+VisionPass::VisionPass(Device& device, const VisionTower& tower, const std::optional<ImageInput>& images,
+                       Tape::Options options)
+    : grids_(grids_of(tower, images)), sequences_(grids_.sequences()), tape_(device, sequences_, options) {
+  if (images)
+    soft_tokens_ = {tower.forward(tape_, grids_, images->patches), device.from_host(images->rows)};
+  else
+    tower.forward(tape_, grids_, std::vector<std::uint8_t>(grids_.rows() * tower.patch_bytes()));
+}
+
+}  // namespace mtp::model
