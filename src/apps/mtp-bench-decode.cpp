@@ -11,7 +11,7 @@
 #include "mtp/hf/end_tokens.h"
 #include "mtp/hf/safetensors.h"
 #include "mtp/tensor/cuda_devices.h"
-#include "mtp/train/inputs.h"
+#include "mtp/train/images.h"
 #include "parallel_program.h"
 #include "program.h"
 
@@ -94,11 +94,6 @@ Settings settings_of(const CommandLine& line) {
 struct Prompt {
   std::vector<std::int64_t> ids;
   data::Images images;
-
-  decode::Decoder::Images shown() const {
-    if (images.grids.empty()) return std::nullopt;
-    return decode::Decoder::Images(std::in_place, images.grids, images.patches, images.rows);
-  }
 };
 
 std::vector<Prompt> read_prompts(const CommandLine& line, const data::PromptsFile& file, const model::Pair& pair) {
@@ -134,7 +129,7 @@ void write_logits(const std::filesystem::path& path, const decode::Decoder& deco
   for (std::size_t i = 0; i < prompts.size(); ++i) entries.push_back({std::to_string(i), "F32", {vocab_size}});
   hf::SafetensorsWriter writer(path, entries);
   for (const Prompt& prompt : prompts) {
-    const std::vector<float> logits = decoder.logits_after(prompt.ids, prompt.shown());
+    const std::vector<float> logits = decoder.logits_after(prompt.ids, train::image_input(prompt.images));
     writer.append(std::as_bytes(std::span(logits)));
   }
   writer.finish();
@@ -187,7 +182,7 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
     for (decode::DecodeResult* run : {&plain, &drafted}) {
       if (run == &plain ? !line->plain() : !line->drafted()) continue;
       run->prompt_tokens.push_back(std::ssize(prompt.ids));
-      run->completions.push_back(decoder.complete(prompt.ids, run == &drafted, prompt.shown()));
+      run->completions.push_back(decoder.complete(prompt.ids, run == &drafted, train::image_input(prompt.images)));
     }
     if (line->mode == "both") MTP_ASSERT(plain.completions.back().output_ids == drafted.completions.back().output_ids);
   }

@@ -1,16 +1,6 @@
 #include "mtp/model/attention.h"
 
-#include <cmath>
-
 namespace mtp::model {
-
-namespace {
-
-/// Attention has no 1/√d, so the norms of queries and keys have it between them at first: larger ones would make it
-/// look at one position only.
-float start_of_norm(std::int64_t head_dim) { return 1.0f / std::sqrt(std::sqrt(static_cast<float>(head_dim))); }
-
-}  // namespace
 
 AttentionTypes causal_attention(const hf::TextConfig& config, std::int64_t offset) {
   using Kind = ops::AttentionMask::Kind;
@@ -24,16 +14,15 @@ Attention::Attention(const Tensors& tensors, const hf::TextConfig& config, int l
     : layer_(layer), shape_(config.layer(layer)), heads_(config.num_attention_heads) {
   const std::int64_t hidden = config.hidden_size, queries = heads_ * shape_.head_dim,
                      keys = shape_.kv_heads * shape_.head_dim;
-  const float norm = start_of_norm(shape_.head_dim);
   q_proj_ = tensors.matrix("q_proj", queries, hidden);
-  norms_ = {.query = tensors.vector("q_norm", shape_.head_dim, norm), .key = {}, .eps = config.rms_norm_eps};
+  norms_ = {.query = tensors.head_norm("q_norm", shape_.head_dim), .key = {}, .eps = config.rms_norm_eps};
   if (!shape_.shares_kv) {
     k_proj_ = tensors.matrix("k_proj", keys, hidden);
-    norms_.key = tensors.vector("k_norm", shape_.head_dim, norm);
+    norms_.key = tensors.head_norm("k_norm", shape_.head_dim);
     if (!shape_.k_eq_v) v_proj_ = tensors.matrix("v_proj", keys, hidden);
   } else if (unused == UnusedKeyValue::declared) {
     tensors.unused().matrix("k_proj", keys, hidden);
-    tensors.unused().vector("k_norm", shape_.head_dim, norm);
+    tensors.unused().head_norm("k_norm", shape_.head_dim);
     if (!shape_.k_eq_v) tensors.unused().matrix("v_proj", keys, hidden);
   }
   o_proj_ = tensors.matrix("o_proj", hidden, queries);

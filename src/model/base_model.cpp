@@ -16,7 +16,8 @@ float sqrt_of(std::int64_t width) { return static_cast<float>(std::sqrt(static_c
 BaseModel::BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freeze, Parts parts)
     : config_(config.text),
       special_ids_(config.special_ids()),
-      image_ids_{config.image_token_id, config.video_token_id},
+      image_token_id_(config.image_token_id),
+      video_token_id_(config.video_token_id),
       types_(causal_attention(config.text, 0)) {
   const bool trained = !freeze.base, tables_trained = trained && !freeze.embeddings;
   const std::int64_t hidden = config_.hidden_size, width = config_.hidden_size_per_layer_input,
@@ -83,11 +84,12 @@ BaseOutput BaseModel::forward(Tape& g, const ops::Sequences& sequences, std::spa
   // The drafter is given image tokens as they are: what it reads of the image is in the base's state.
   std::vector<std::int64_t> drafter_rows = rows;
   for (std::size_t t = 0; t < ids.size(); ++t)
-    if (ids[t] == image_ids_.front()) drafter_rows[t] = ids[t];
+    if (ids[t] == image_token_id_) drafter_rows[t] = ids[t];
   const Graph::Lookup embeddings = lookup(g, Tokens::known(device, drafter_rows, config_.pad_token_id));
   const Value inputs_TH = g.put_rows(embeddings.rows, images->features_RH, images->rows);
   Tensor blocks;
-  if (config_.bidirectional_images) blocks = device.from_host(ops::blocks_of(sequences, ids, image_ids_));
+  if (config_.bidirectional_images)
+    blocks = device.from_host(ops::blocks_of(sequences, ids, std::vector{image_token_id_, video_token_id_}));
   return run(g, embeddings, inputs_TH, tokens, blocks);
 }
 

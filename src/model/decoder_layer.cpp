@@ -22,8 +22,7 @@ DecoderLayer::DecoderLayer(const Tensors& tensors, const hf::TextConfig& config,
 }
 
 void DecoderLayer::read_buffers(const hf::TensorFiles& files) {
-  layer_scalar_buffer_.check(files);
-  files.read(layer_scalar_buffer_.name, 0, {&layer_scalar_, 1});
+  layer_scalar_ = layer_scalar_buffer_.read(files).front();
 }
 
 DecoderLayer::Outputs DecoderLayer::forward(Graph& graph, const Value& x_TH, const Inputs& in) const {

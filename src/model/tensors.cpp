@@ -50,6 +50,10 @@ Parameter Tensors::vector(std::string_view name, std::int64_t width, float start
   return parameter(weight(name), {width}, {Start::Kind::constant, start});
 }
 
+Parameter Tensors::head_norm(std::string_view name, std::int64_t head_dim) const {
+  return vector(name, head_dim, 1.0f / std::sqrt(std::sqrt(static_cast<float>(head_dim))));
+}
+
 Parameter Tensors::matrix(std::string_view name, std::int64_t out, std::int64_t in) const {
   return parameter(weight(name), {out, in}, {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(in))});
 }
@@ -109,6 +113,11 @@ void check_shapes(const hf::TensorFiles& files, const std::vector<TensorRecord>&
     if (tensor.is_used) check_shape(files, tensor.name, tensor.shape);
 }
 
-void Buffer::check(const hf::TensorFiles& files) const { check_shape(files, name, shape); }
+std::vector<float> Buffer::read(const hf::TensorFiles& files) const {
+  check_shape(files, name, shape);
+  std::vector<float> values(static_cast<std::size_t>(num_elements(shape)));
+  files.read(name, 0, values);
+  return values;
+}
 
 }  // namespace mtp::model

@@ -12,23 +12,6 @@ namespace mtp::model {
 
 namespace {
 
-/// As text models begin: see attention.cpp.
-float start_of_norm(std::int64_t head_dim) { return 1.0f / std::sqrt(std::sqrt(static_cast<float>(head_dim))); }
-
-float read_number(const hf::TensorFiles& files, const Buffer& buffer) {
-  buffer.check(files);
-  float number = 0;
-  files.read(buffer.name, 0, {&number, 1});
-  return number;
-}
-
-std::vector<float> read_vector(const hf::TensorFiles& files, const Buffer& buffer) {
-  buffer.check(files);
-  std::vector<float> values(static_cast<std::size_t>(num_elements(buffer.shape)));
-  files.read(buffer.name, 0, values);
-  return values;
-}
-
 Tensor upload(Device& device, std::span<const std::uint8_t> bytes, Shape shape) {
   const Tensor on_host = device.empty_on_host(shape, DType::u8), on_device = device.empty(std::move(shape), DType::u8);
   MTP_ASSERT(std::ssize(bytes) == on_host.elements());
@@ -51,8 +34,8 @@ ClippableLinear::ClippableLinear(const Tensors& tensors, std::int64_t out, std::
 
 void ClippableLinear::read_buffers(const hf::TensorFiles& files) {
   if (!clips_) return;
-  input_ = {read_number(files, clips_->input_min), read_number(files, clips_->input_max)};
-  output_ = {read_number(files, clips_->output_min), read_number(files, clips_->output_max)};
+  input_ = {clips_->input_min.read(files).front(), clips_->input_max.read(files).front()};
+  output_ = {clips_->output_min.read(files).front(), clips_->output_max.read(files).front()};
 }
 
 Value ClippableLinear::forward(Tape& g, const Value& x) const {
@@ -73,8 +56,8 @@ VisionLayer::VisionLayer(const Tensors& tensors, const hf::VisionConfig& config)
       v_proj_(tensors.below("self_attn.v_proj."), kv_heads_ * head_dim_, config.hidden_size,
               config.use_clipped_linears),
       o_proj_(tensors.below("self_attn.o_proj."), config.hidden_size, heads_ * head_dim_, config.use_clipped_linears),
-      q_norm_(tensors.vector("self_attn.q_norm", head_dim_, start_of_norm(head_dim_))),
-      k_norm_(tensors.vector("self_attn.k_norm", head_dim_, start_of_norm(head_dim_))),
+      q_norm_(tensors.head_norm("self_attn.q_norm", head_dim_)),
+      k_norm_(tensors.head_norm("self_attn.k_norm", head_dim_)),
       post_attention_norm_(tensors.vector("post_attention_layernorm", config.hidden_size)),
       pre_feedforward_norm_(tensors.vector("pre_feedforward_layernorm", config.hidden_size)),
       gate_proj_(tensors.below("mlp.gate_proj."), config.intermediate_size, config.hidden_size,
@@ -143,8 +126,8 @@ VisionTower::VisionTower(const Tensors& all, const hf::VisionConfig& config, std
 void VisionTower::read_buffers(const hf::TensorFiles& files) {
   for (VisionLayer& layer : layers_) layer.read_buffers(files);
   if (!standard_) return;
-  bias_V_ = read_vector(files, standard_->bias);
-  scale_V_ = read_vector(files, standard_->scale);
+  bias_V_ = standard_->bias.read(files);
+  scale_V_ = standard_->scale.read(files);
 }
 
 Value VisionTower::forward(Tape& g, const ops::PatchGrids& grids, std::span<const std::uint8_t> bytes) const {

@@ -12,6 +12,7 @@
 #include "mtp/checkpoint/run_directory.h"
 #include "mtp/checkpoint/source.h"
 #include "mtp/parallel/arithmetic.h"
+#include "mtp/train/images.h"
 
 namespace mtp::train {
 
@@ -55,14 +56,6 @@ model::Parts parts_for(const data::DataFile& data, const std::optional<data::Dat
 }
 
 }  // namespace
-
-std::optional<data::VisionInput> vision_input(const hf::BaseConfig& base) {
-  if (!base.vision) return std::nullopt;
-  return data::VisionInput{.image_token_id = base.image_token_id,
-                           .patches_per_token = base.vision->patches_per_token(),
-                           .patch_bytes = base.vision->patch_values(),
-                           .positions = base.vision->position_embedding_size};
-}
 
 bool Resumption::allows(const char* change) const { return std::ranges::count(allowed_changes, change) > 0; }
 

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "mtp/hf/safetensors.h"
+#include "mtp/train/images.h"
 
 namespace mtp::train {
 
@@ -22,9 +23,8 @@ parallel::Sharding sharding_of(const Settings& settings, Device& device, const p
 
 model::JointInput input_of(const data::MicroBatch& batch, const model::Joint& joint,
                            const parallel::Communicator& communicator) {
-  model::JointInput input{.sequences = batch.sequences, .ids = batch.ids, .labels = batch.labels};
-  const data::Images& images = batch.images;
-  if (!images.grids.empty()) input.images.emplace(images.grids, images.patches, images.rows);
+  model::JointInput input{
+      .sequences = batch.sequences, .ids = batch.ids, .labels = batch.labels, .images = image_input(batch.images)};
   if (joint.sees_images())
     input.some_have_images = communicator.max(input.images.has_value(), "the micro-batches with images") > 0;
   return input;

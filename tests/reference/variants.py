@@ -130,6 +130,7 @@ TOWERS = {
     },
 }  # fmt: skip
 
+
 def vision(**config: object) -> dict:
     """A tower for images of up to 12 x 12 patches, and the ids of what stands for them."""
     return {
@@ -200,14 +201,8 @@ VARIANTS: dict[str, Variant] = {
         max_length=11,
         as_written=True,
     ),
-    "e4b_vision": Variant(
-        base(towers=vision(use_clipped_linears=True)),
-        drafter(),
-        recipe(freeze_vision=False, freeze_vision_projector=False),
-        clips={"input": [-1.7, 2.1], "output": [-1.1, 0.9]},
-        weight_std=0.1,
-        with_media=True,
-        validated=True,
+    "towers_and_surplus": Variant(
+        base(towers=TOWERS), drafter(), recipe(num_rounds=3, init_lr=1e-3, min_lr=5e-4), dtype="bfloat16", surplus=True
     ),
     "dense_31b_vision": Variant(
         base(
@@ -223,8 +218,14 @@ VARIANTS: dict[str, Variant] = {
         with_media=True,
         bf16=True,  # without clipped linears, whose gradients jump where bf16 rounds a number across a bound
     ),
-    "towers_and_surplus": Variant(
-        base(towers=TOWERS), drafter(), recipe(num_rounds=3, init_lr=1e-3, min_lr=5e-4), dtype="bfloat16", surplus=True
+    "e4b_vision": Variant(
+        base(towers=vision(use_clipped_linears=True)),
+        drafter(),
+        recipe(freeze_vision=False, freeze_vision_projector=False),
+        clips={"input": [-1.7, 2.1], "output": [-1.1, 0.9]},
+        weight_std=0.1,
+        with_media=True,
+        validated=True,
     ),
 }
 

@@ -53,7 +53,7 @@ class Tape : public Graph {
   /// gelu(gate) · up
   Value gated_gelu(const Value& gate, const Value& up);
   Value rope(const Value& x, const ops::Rope& rope);
-  /// `positions`: x and y of every row, which must live until the backward is done. See ops/rope.h.
+  /// See ops/rope.h.   positions [2, T] int64: x and y of every row
   Value rope_2d(const Value& x, const ops::Rope& rope, const Tensor& positions);
   Value clamp(const Value& x, const ops::Bounds& bounds);
   /// x with rows[r] replaced by features[r].   x [T, W], features [R, W], rows [R] int64, each of them once

@@ -70,7 +70,8 @@ class BaseModel {
                  const Tensor& blocks) const;
 
   hf::TextConfig config_;
-  std::vector<std::int64_t> special_ids_, image_ids_;
+  std::vector<std::int64_t> special_ids_;
+  std::int64_t image_token_id_, video_token_id_;
   AttentionTypes types_;
   std::vector<TensorRecord> records_;
   std::vector<DecoderLayer> layers_;

@@ -41,8 +41,8 @@ struct Buffer {
   std::string name;
   Shape shape;
 
-  /// Throws Error where the files lack it or have it in another shape.
-  void check(const hf::TensorFiles& files) const;
+  /// Its values in fp32. Throws Error where the files lack it or have it in another shape.
+  std::vector<float> read(const hf::TensorFiles& files) const;
 };
 
 /// Where a part of a model declares its tensors: a model's list of them, the prefix of the part's names, and the unit
@@ -62,6 +62,9 @@ class Tensors {
 
   /// All elements are `start` at first: a norm's scale.
   Parameter vector(std::string_view name, std::int64_t width, float start = 1) const;
+  /// The norm of a head's queries or keys. Attention has no 1/√d, so both norms have it between them at first: larger
+  /// ones would make it look at one position only.
+  Parameter head_norm(std::string_view name, std::int64_t head_dim) const;
   /// Gives outputs of the size of its inputs.   [out, in]
   Parameter matrix(std::string_view name, std::int64_t out, std::int64_t in) const;
   /// Rows that are looked up and then scaled by √width. `packed`: so many side by side.   [rows, packed · width]

@@ -17,9 +17,6 @@
 
 namespace mtp::train {
 
-/// What a base takes of images; none: it is a model of text alone.
-std::optional<data::VisionInput> vision_input(const hf::BaseConfig& base);
-
 /// What a run goes on from.
 struct Resumption {
   const checkpoint::State& state;
