@@ -62,7 +62,7 @@ void count_phases(const parallel::Communicator& communicator, const Phases& mine
 Work work(Suite& suite, Device& device, const hf::Preset& shape, const Options& options, std::int64_t length) {
   constexpr double lr = 1e-5;
   const parallel::Communicator& communicator = suite.communicator();
-  const parallel::Patience patience(communicator);  // writing and reading a pair takes its time
+  const parallel::LongerWait longer_wait(communicator);  // writing and reading a pair takes its time
   const PairOnDisk pair(communicator, shape, options.directory);
   const auto step =
       std::make_shared<JointStep>(communicator, device, settings_of(options, pair, communicator.size()), length);

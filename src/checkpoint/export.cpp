@@ -202,7 +202,7 @@ void check_export_target(const fs::path& out, bool force) {
 
 void export_hf(const fs::path& checkpoint, const fs::path& out, const ExportOptions& options,
                const parallel::Communicator& communicator) {
-  const parallel::Patience patience(communicator);
+  const parallel::LongerWait longer_wait(communicator);
   const fs::path target = without_slash(out);
   fs::path partial = target;
   partial += ".partial";

@@ -107,7 +107,7 @@ void Saver::start(Stage stage, Work work) {
 }
 
 void Saver::end_stage() {
-  const parallel::Patience patience(communicator_);  // with a rank that still writes
+  const parallel::LongerWait longer_wait(communicator_);  // with a rank that still writes
   if (thread_.joinable()) thread_.join();
   const Stage ended = std::exchange(stage_, Stage::none);
   failure_ = parallel::first_failure(communicator_, "the outcome of a checkpoint", [&] {

@@ -220,7 +220,7 @@ void Communicator::wait_until(const std::function<bool()>& is_done, const Collec
 
 void Communicator::fail(const Collective& collective, std::string_view reason) const { give_up(collective, reason); }
 
-double Communicator::limit_minutes() const { return timeout_minutes_ * (patience_ > 0 ? Patience::factor : 1); }
+double Communicator::limit_minutes() const { return timeout_minutes_ * (longer_waits_ > 0 ? LongerWait::factor : 1); }
 
 bool Communicator::roll_is_called() const {
   int called = 0;
@@ -255,7 +255,7 @@ std::string Communicator::timeout_message(const std::vector<int>& missing, const
                                           : fmt::format("no answer from rank{} {}", missing.size() > 1 ? "s" : "",
                                                         fmt::join(missing, ", "));
   const std::string limit =
-      patience_ > 0 ? fmt::format("{} × dist.timeout_minutes", Patience::factor) : "dist.timeout_minutes";
+      longer_waits_ > 0 ? fmt::format("{} × dist.timeout_minutes", LongerWait::factor) : "dist.timeout_minutes";
   return fmt::format(
       "{} for {:.6g} minutes ({}) in the {} of {}; see whether they were stopped and their machines and disks answer, "
       "or raise the setting",

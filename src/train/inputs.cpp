@@ -61,7 +61,7 @@ bool Resumption::allows(const char* change) const { return std::ranges::count(al
 
 Inputs Inputs::open(const Settings& settings, const Device& device, const parallel::Communicator& communicator,
                     const std::optional<Resumption>& from) {
-  const parallel::Patience patience(communicator);  // reading a pair takes its time, and not the same on all ranks
+  const parallel::LongerWait longer_wait(communicator);  // reading a pair takes its time, and not the same on all ranks
   const std::string arithmetic = parallel::arithmetic_of(communicator, device);
   std::optional<Inputs> inputs;
   parallel::agree(communicator, "the check of the pair and the data",

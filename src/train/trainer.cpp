@@ -63,7 +63,8 @@ Trainer::Trainer(Inputs inputs, Device& device, const parallel::Communicator& co
 }
 
 checkpoint::Manifest Trainer::load(const std::optional<Resumption>& from) {
-  const parallel::Patience patience(communicator_);  // reading a pair takes its time, and not the same on all ranks
+  const parallel::LongerWait longer_wait(
+      communicator_);  // reading a pair takes its time, and not the same on all ranks
   if (from)
     checkpoint::restore(
         from->state, state_.parameters().units(),

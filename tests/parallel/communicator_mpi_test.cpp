@@ -52,10 +52,10 @@ TEST(Communicator, GivesTheErrorToItsHandler) {
   everyone.barrier("the end of a test");
 }
 
-TEST(Communicator, WaitsLongerWithPatience) {
+TEST(Communicator, WaitsLongerWhereWorkIsLong) {
   Communicator communicator;
   communicator.set_timeout(0.01);
-  const Patience patience(communicator);
+  const LongerWait longer_wait(communicator);
   if (communicator.is_first()) std::this_thread::sleep_for(std::chrono::milliseconds(1500));
   communicator.barrier("a test");
 }

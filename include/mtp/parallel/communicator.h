@@ -108,7 +108,7 @@ class Communicator {
 
  private:
   friend class Connection;
-  friend class Patience;
+  friend class LongerWait;
 
   double limit_minutes() const;
   bool roll_is_called() const;
@@ -122,7 +122,7 @@ class Communicator {
   int rank_ = 0, size_ = 1, ranks_on_this_node_ = 1, rank_on_this_node_ = 0, nodes_ = 1;
   std::vector<int> node_of_rank_;  // by the lowest rank of the node
   double timeout_minutes_ = 10;
-  mutable int patience_ = 0;  // scopes of Patience
+  mutable int longer_waits_ = 0;  // scopes of LongerWait
   mutable double waited_ = 0;
   Handler missing_ranks_;
   std::unique_ptr<Transport> over_mpi_;
@@ -131,14 +131,14 @@ class Communicator {
 
 /// While it lives, this rank waits longer for the others: around work that is long on some ranks and yet comes to an
 /// end, such as reading and writing models.
-class Patience {
+class LongerWait {
  public:
   static constexpr int factor = 6;
 
-  explicit Patience(const Communicator& communicator) : communicator_(communicator) { ++communicator_.patience_; }
-  ~Patience() { --communicator_.patience_; }
-  Patience(const Patience&) = delete;
-  Patience& operator=(const Patience&) = delete;
+  explicit LongerWait(const Communicator& communicator) : communicator_(communicator) { ++communicator_.longer_waits_; }
+  ~LongerWait() { --communicator_.longer_waits_; }
+  LongerWait(const LongerWait&) = delete;
+  LongerWait& operator=(const LongerWait&) = delete;
 
  private:
   const Communicator& communicator_;

@@ -116,7 +116,7 @@ struct Part {
   /// += x yᵀ for the 64 columns of two panels.
   __device__ void add_product(const std::byte* x, const std::byte* y) {
     const int row = warp_column() * columns_of_warp + lane() / 16 * 8 + lane() % 8;
-    const int x_place = made_anew(place_of_rows()), y_place = made_anew(place_in_panel(row, lane() / 8 % 2));
+    const int x_place = rematerialized(place_of_rows()), y_place = rematerialized(place_in_panel(row, lane() / 8 % 2));
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       std::uint32_t a[2][4];
@@ -138,7 +138,7 @@ struct Part {
   /// The weights of the warp's rows for all 64 columns, as operands.
   using Weights = std::uint32_t[4][2][4];
   __device__ static void load_weights(Weights& weights, const std::byte* panel) {
-    const int place = made_anew(place_of_rows());
+    const int place = rematerialized(place_of_rows());
 #pragma unroll
     for (int k = 0; k < 4; ++k)
 #pragma unroll
@@ -147,7 +147,7 @@ struct Part {
 
   /// += weights · y for the 64 rows of a panel.
   __device__ void add_weighted(const Weights& weights, const std::byte* y) {
-    const int place = made_anew(place_in_panel(lane() % 16, (warp_column() * columns_of_warp / 8) ^ lane() / 16));
+    const int place = rematerialized(place_in_panel(lane() % 16, (warp_column() * columns_of_warp / 8) ^ lane() / 16));
 #pragma unroll
     for (int k = 0; k < 4; ++k)
 #pragma unroll
@@ -166,7 +166,7 @@ struct Part {
   template <typename Factor>
   __device__ void store(std::byte* panel, const Factor& factor) {
     // Rows of a thread are the same modulo 8, so one exclusive or gives each of its units.
-    const int place = made_anew(place_in_panel(row_of(0), column_of(0) / 8) + lane() % 4 * 4);
+    const int place = rematerialized(place_in_panel(row_of(0), column_of(0) / 8) + lane() % 4 * 4);
 #pragma unroll
     for (int row = 0; row < rows_of_thread; ++row)
 #pragma unroll
@@ -267,7 +267,7 @@ class OwnRows {
 
   /// Begins to copy 64 columns of 64 rows, zero past the last row that exists.
   __device__ static void load_panel(const std::uint16_t* from, unsigned stride, unsigned rows, std::byte* to) {
-    const unsigned thread = made_anew(threadIdx.x), first = thread / 8, unit = thread % 8;
+    const unsigned thread = rematerialized(threadIdx.x), first = thread / 8, unit = thread % 8;
     to += place_in_panel(first, unit);
     from += unit * 8;
 #pragma unroll
@@ -358,10 +358,10 @@ struct TiledSequence {
 template <bool rows_are_queries, typename Numbers>
 __device__ void hide_unseen(Numbers& scores, const TiledSequence& sequence, const AttentionMask& mask, Range queries,
                             Range keys) {
-  const Band band(mask.from_row(sequence.first), made_anew(sequence.length));
+  const Band band(mask.from_row(sequence.first), rematerialized(sequence.length));
   if (band.all_see_all(queries, keys)) return;
-  const int first_row = made_anew((rows_are_queries ? queries : keys).begin + Numbers::row_of(0));
-  const int first_column = made_anew((rows_are_queries ? keys : queries).begin + Numbers::column_of(0));
+  const int first_row = rematerialized((rows_are_queries ? queries : keys).begin + Numbers::row_of(0));
+  const int first_column = rematerialized((rows_are_queries ? keys : queries).begin + Numbers::column_of(0));
   scores.for_each([&](float& score, int i, int j) {
     const int row = Numbers::row_of(i, first_row), column = Numbers::column_of(j, first_column);
     if (!(rows_are_queries ? band.sees(row, column) : band.sees(column, row))) score = -INFINITY;

@@ -19,7 +19,7 @@ namespace mtp::ops::cuda {
 /// The same number, of which the compiler knows nothing: what is made from it is made again in every turn of a loop,
 /// which costs an instruction or two, instead of being kept in registers, of which the kernels here have none to spare.
 template <typename T>
-__device__ T made_anew(T x) {
+__device__ T rematerialized(T x) {
   asm volatile("" : "+r"(x));
   return x;
 }
