@@ -8,7 +8,7 @@ namespace mtp::ops {
 
 /// A matrix as a product reads it: as it is stored, or transposed.
 struct Operand {
-  const Tensor& stored;
+  Tensor stored;
   bool is_transposed = false;
 
   std::int64_t rows() const { return stored.size(is_transposed ? 1 : 0); }

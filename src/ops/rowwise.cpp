@@ -6,6 +6,7 @@
 MTP_BACK_ENDS(rowwise_linear)
 MTP_BACK_ENDS(rowwise_gated_linear)
 MTP_BACK_ENDS(rowwise_gate)
+MTP_BACK_ENDS(rowwise_experts)
 MTP_BACK_ENDS(rowwise_choice)
 MTP_BACK_ENDS(rowwise_masked_choice)
 MTP_BACK_ENDS(rowwise_heads)
@@ -47,6 +48,13 @@ void rowwise_gate(Device& device, const RowwiseInput& x, const Tensor& gate, con
   check(x, gate, y);
   MTP_ASSERT(factors.elements() == y.elements());
   MTP_RUN(rowwise_gate, x, gate, factors, y);
+}
+
+void rowwise_experts(Device& device, const Tensor& x, const Tensor& experts, const Tensor& weights,
+                     const Tensor& gate_up, const Tensor& down, const Tensor& y) {
+  MTP_ASSERT(experts.size(0) == x.size(0) && weights.shape() == experts.shape() && y.shape() == x.shape());
+  MTP_ASSERT(gate_up.size(2) == x.size(1) && gate_up.size(1) == 2 * down.size(2) && down.size(1) == x.size(1));
+  MTP_RUN(rowwise_experts, x, experts, weights, gate_up, down, y);
 }
 
 void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, std::int64_t none, const Tensor& choices) {

@@ -23,7 +23,9 @@ from transformers.models.gemma4.configuration_gemma4 import Gemma4TextConfig, Ge
 from transformers.models.gemma4.modeling_gemma4 import (
     Gemma4ClippableLinear,
     Gemma4RMSNorm,
+    Gemma4TextExperts,
     Gemma4TextRotaryEmbedding,
+    Gemma4TextRouter,
     Gemma4TextScaledWordEmbedding,
     Gemma4VisionPooler,
     Gemma4VisionRotaryEmbedding,
@@ -283,6 +285,30 @@ def images():
     )
 
 
+# ---------------------------------------------------------------- experts
+
+
+def experts():
+    """A router, whose output here has a column for every expert; and experts with a choice that is given."""
+    config = Gemma4TextConfig(
+        hidden_size=6, num_experts=5, top_k_experts=2, moe_intermediate_size=3, enable_moe_block=True
+    )
+    router, experts = Gemma4TextRouter(config), Gemma4TextExperts(config)
+
+    def weights_of(x, scale, proj, per_expert_scale):
+        parameters = {"scale": scale, "proj.weight": proj, "per_expert_scale": per_expert_scale}
+        _, weights, chosen = with_parameters(router, **parameters)(x)
+        return torch.zeros(x.shape[0], 5, dtype=weights.dtype).scatter(1, chosen, weights)
+
+    def outputs_of(x, gate_up, down, weights):
+        parameters = {"gate_up_proj": gate_up, "down_proj": down}
+        return with_parameters(experts, **parameters)(x, torch.tensor(chosen), weights)
+
+    case("router", [draw(7, 6), draw(6), draw(5, 6, scale=3), draw(5)], weights_of)
+    chosen = [[0, 3], [1, 3], [0, 1], [3, 4], [0, 3]]  # expert 2 by no row
+    case("experts", [draw(5, 6), draw(5, 6, 6), draw(5, 6, 3), draw(5, 2)], outputs_of, chosen=chosen)
+
+
 def write(out):
     """One line for every field, so that a change shows what changed."""
     entries = []
@@ -295,6 +321,6 @@ def write(out):
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    for family in (layers, embeddings, rope, attention, losses, optimizer, images):
+    for family in (layers, embeddings, rope, attention, losses, optimizer, images, experts):
         family()
     write(sys.stdout)

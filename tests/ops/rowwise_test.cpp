@@ -100,6 +100,37 @@ TEST_P(RowwiseTest, ProductsHaveTheSameBitsOnAnyThreads) {
   });
 }
 
+TEST_P(RowwiseTest, ExpertsAreThoseOfHuggingFace) {
+  Device& device = *made;
+  const nlohmann::json& entry = stored("experts");
+  const auto input = [&](int i) { return to_device(device, stored_array(entry.at("inputs").at(i))); };
+  std::vector<std::int64_t> chosen;
+  for (const nlohmann::json& row : entry.at("chosen")) chosen.insert(chosen.end(), row.begin(), row.end());
+  const Tensor x = input(0), y = to_write(device, x);
+  rowwise_experts(device, x, device.from_host(chosen).view({x.size(0), 2}), input(3), input(1), input(2), y);
+  expect_close("y", to_host(device, y), stored_array(entry.at("output")));
+}
+
+TEST_P(RowwiseTest, ExpertsHaveTheSameBitsOnAnyNumberOfRows) {
+  Device& device = *made;
+  constexpr std::int64_t experts = 5, n = 2;
+  for (const auto& [hidden, inner] : {std::pair<std::int64_t, std::int64_t>{64, 48}, {30, 7}, {600, 40}}) {
+    const Tensor x = to_device(device, random_array({most_rows, hidden}, 1));
+    const Tensor gate_up = to_device(device, random_array({experts, 2 * inner, hidden}, 2)),
+                 down = to_device(device, random_array({experts, hidden, inner}, 3)),
+                 weights = to_device(device, random_array({most_rows, n}, 4));
+    std::vector<std::int64_t> chosen;
+    for (std::int64_t row = 0; row < most_rows; ++row) chosen.insert(chosen.end(), {row % 3, 3 + row % 2});
+    const Tensor on_device = device.from_host(chosen).view({most_rows, n});
+    expect_rowwise("experts", [&](std::int64_t first, std::int64_t rows) {
+      Tensor y = device.empty({rows, hidden});
+      rowwise_experts(device, rows_of(x, first, rows), rows_of(on_device, first, rows), rows_of(weights, first, rows),
+                      gate_up, down, y);
+      return y;
+    });
+  }
+}
+
 TEST_P(RowwiseTest, ChoicesAreTheLargestAndOfEqualOnesTheLowest) {
   Device& device = *made;
   const auto choices_of = [&](const Array& x, const Array& w, std::int64_t none = -1) {

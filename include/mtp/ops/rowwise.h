@@ -41,6 +41,12 @@ void rowwise_gated_linear(Device& device, const RowwiseInput& x, const Tensor& g
 /// y = gelu(x gateᵀ) · factors.   gate [out, in], factors, y [T, out]
 void rowwise_gate(Device& device, const RowwiseInput& x, const Tensor& gate, const Tensor& factors, const Tensor& y);
 
+/// What the experts of each row give it, see ops/experts.h: Σ_k weights[t, k] · downᵉ (gelu(gateᵉ x) · (upᵉ x)) with
+/// e = experts[t, k], added in the order of k.
+///   x, y [T, H], experts [T, n] int64, weights [T, n] fp32, gate_up [E, 2 · I, H], gates first, down [E, H, I]
+void rowwise_experts(Device& device, const Tensor& x, const Tensor& experts, const Tensor& weights,
+                     const Tensor& gate_up, const Tensor& down, const Tensor& y);
+
 /// The index of the largest element of each row of x wᵀ, of equal ones the lowest; `none` where none is a number.
 ///   x [T, H], w [V, H], choices [T] int64
 void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, std::int64_t none, const Tensor& choices);

@@ -136,6 +136,38 @@ void parallel_gemm(Device& device, const Operand& a, const Operand& b, float bet
   });
 }
 
+void parallel_gemms(Device& device, const std::vector<Product>& products, float beta) {
+  const auto is_fp32 = [](const Product& product) {
+    return product.a.stored.dtype() == DType::f32 && product.b.stored.dtype() == DType::f32 &&
+           product.c.dtype() == DType::f32;
+  };
+  if (!std::ranges::all_of(products, is_fp32)) {  // operands are converted with all threads
+    for (const auto& [a, b, c] : products) parallel_gemm(device, a, b, beta, c);
+    return;
+  }
+  struct Tile {
+    const Product& product;
+    Range rows, columns;
+  };
+  std::vector<Tile> tiles;
+  for (const Product& product : products)
+    for_each_part({0, product.a.rows()}, tile_rows, [&](Range rows) {
+      for_each_part({0, product.b.columns()}, tile_columns, [&](Range columns) {
+        tiles.push_back({product, rows, columns});
+      });
+    });
+  parallel_for(device, static_cast<std::int64_t>(tiles.size()), [&](std::int64_t i) {
+    const auto& [product, rows, columns] = tiles[i];
+    const auto& [a, b, c] = product;
+    Fp32Part a_part(device, a, Fp32Part::Of::rows), b_part(device, b, Fp32Part::Of::columns);
+    a_part.load({0, a.rows()});
+    b_part.load({0, b.columns()});
+    const std::int64_t stride = b.columns();
+    tile_product(a_part, rows, b_part, columns, a.columns(), beta, c.f32() + rows.begin * stride + columns.begin,
+                 stride);
+  });
+}
+
 std::string product_library(const Device&) {
   const dnnl_version_t& version = *dnnl_version();
   constexpr std::string_view prefix = "cpu_isa_";

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "../prepared.h"
 #include "element_type.h"
+#include "mtp/ops/experts.h"
 #include "parallel.h"
 #include "vector_math.h"
 
@@ -178,6 +180,21 @@ void linear(Device& device, const Tensor& x, const Tensor& w, const Tensor& y) {
   cpu::store(device, sums, y);
 }
 
+/// y[p] = w[experts[p]] x[p / per_row] of every pair p of a row and an expert, in fp32.
+void multiply_experts(const Device& device, const Tensor& x, std::int64_t per_row, const Tensor& experts,
+                      const Tensor& w, const Tensor& y) {
+  const std::int64_t in = w.size(2), out = w.size(1);
+  const std::int64_t part = std::max<std::int64_t>(1, elements_per_task / in), parts = (out + part - 1) / part;
+  cpu::with_type_of(w, [&]<typename T>(T) {
+    cpu::parallel_for(device, experts.elements() * parts, [&](std::int64_t i) {
+      const std::int64_t pair = i / parts, begin = i % parts * part, expert = experts.data<std::int64_t>()[pair];
+      const Rows<T> matrix{cpu::elements_of<T>(w) + expert * out * in, in};
+      multiply(rows_of<float>(x).from(pair / per_row), 1, matrix.from(begin), std::min(part, out - begin), in,
+               y.f32() + pair * out + begin, out);
+    });
+  });
+}
+
 void gate(Device& device, const Tensor& x, const Tensor& w, const Tensor& factors, const Tensor& y) {
   const Tensor gates = device.empty(y.shape(), y.dtype());
   linear(device, x, w, gates);
@@ -200,6 +217,26 @@ void rowwise_gated_linear(Device& device, const RowwiseInput& x, const Tensor& g
 
 void rowwise_gate(Device& device, const RowwiseInput& x, const Tensor& gate, const Tensor& factors, const Tensor& y) {
   cpu::gate(device, prepared(device, x), gate, factors, y);
+}
+
+void rowwise_experts(Device& device, const Tensor& x, const Tensor& experts, const Tensor& weights,
+                     const Tensor& gate_up, const Tensor& down, const Tensor& y) {
+  const std::int64_t pairs = experts.elements(), n = experts.size(1), inner = down.size(2), width = y.size(1);
+  const auto rounded = [&](const Tensor& values) {
+    const Tensor stored = device.empty(values.shape(), y.dtype());
+    convert(device, values, stored);
+    return stored;
+  };
+  const Tensor gates_and_ups = device.empty({pairs, 2 * inner});
+  multiply_experts(device, cpu::as_fp32(device, x), n, experts, gate_up, gates_and_ups);
+  const Tensor gates = device.empty({pairs, inner}, y.dtype()), ups = device.empty({pairs, inner}, y.dtype());
+  split_columns(device, rounded(gates_and_ups), gates, ups);
+  gated_gelu_forward(device, gates, ups, gates);
+  const Tensor outputs = device.empty({pairs, width});
+  multiply_experts(device, cpu::as_fp32(device, gates), 1, experts, down, outputs);
+  std::vector<std::int64_t> order(static_cast<std::size_t>(pairs));
+  std::iota(order.begin(), order.end(), 0);
+  add_pairs_forward(device, {.places = device.from_host(order).view(experts.shape())}, rounded(outputs), weights, y);
 }
 
 void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, std::int64_t none, const Tensor& choices) {
