@@ -44,12 +44,19 @@ void print_text(const hf::TextConfig& text) {
   print_line("positions", "{}", text.max_position_embeddings);
 }
 
+void print_vision(const hf::VisionConfig& vision) {
+  print_line("vision tower", "{} layers, {} wide; patches of {} × {} pixels, {} × {} of them a token",
+             vision.num_hidden_layers, vision.hidden_size, vision.patch_size, vision.patch_size,
+             vision.pooling_kernel_size, vision.pooling_kernel_size);
+}
+
 void print_base(const hf::BaseConfig& config) {
   print_line("kind", "base (Gemma4ForConditionalGeneration)");
   print_text(config.text);
   if (config.text.hidden_size_per_layer_input > 0)
     print_line("per-layer input", "{} wide", config.text.hidden_size_per_layer_input);
   if (config.text.final_logit_softcapping) print_line("logit soft-cap", "{}", *config.text.final_logit_softcapping);
+  if (config.vision) print_vision(*config.vision);
 }
 
 void print_drafter(const hf::DrafterConfig& config) {

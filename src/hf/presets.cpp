@@ -10,9 +10,10 @@ namespace {
 // What the presets differ in. Every other key is the same in all, or absent and Hugging Face's default. `layers` stands
 // for layer_types: so many sliding layers before each full one, repeated; in the last `sharing` repeats they share keys
 // and values.
-// No preset has towers: Gemma4ForCausalLM, with the tensor names and the configuration of the published models, is what
-// engines that want a vision_config of a Gemma4ForConditionalGeneration take, too.
-// `small` has no centroids: they are never trained, and random ones would serve a drafter badly however much it learns.
+// Only `small-vision` has a tower. The others are Gemma4ForCausalLM with the tensor names and the configuration of the
+// published models, which engines that want a vision_config of a Gemma4ForConditionalGeneration take, too.
+// `small` and `small-vision` have no centroids: they are never trained, and random ones would serve a drafter badly
+// however much it learns.
 constexpr const char* small_shapes = R"([
   {
     "name": "tiny",
@@ -43,6 +44,29 @@ constexpr const char* small_shapes = R"([
       "vocab_size": 4096, "hidden_size": 64, "intermediate_size": 128,
       "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "global_head_dim": 64,
       "layers": {"sliding": 3, "repeats": 1}, "sliding_window": 64, "max_position_embeddings": 1024
+    }
+  },
+  {
+    "name": "small-vision",
+    "summary": "base 128 wide, 6 layers, with a vision tower 96 wide, 3 layers; drafter 64 wide, 4 layers; vocabulary 1024",
+    "base": {
+      "vocab_size": 1024, "hidden_size": 128, "intermediate_size": 512,
+      "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "global_head_dim": 64,
+      "layers": {"sliding": 2, "repeats": 2, "sharing": 1}, "sliding_window": 128, "max_position_embeddings": 1024,
+      "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 1024, "final_logit_softcapping": 30.0
+    },
+    "vision": {
+      "vision_config": {
+        "model_type": "gemma4_vision", "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 24,
+        "patch_size": 16, "pooling_kernel_size": 2, "position_embedding_size": 1024
+      },
+      "vision_soft_tokens_per_image": 70, "boi_token_id": 1021, "image_token_id": 1022, "eoi_token_id": 1023
+    },
+    "drafter": {
+      "vocab_size": 1024, "hidden_size": 64, "intermediate_size": 128,
+      "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "global_head_dim": 64,
+      "layers": {"sliding": 3, "repeats": 1}, "sliding_window": 128, "max_position_embeddings": 1024
     }
   }
 ])";
@@ -145,6 +169,10 @@ Json model(const char* architecture, const char* type, const Json& shape) {
 Preset preset(const Json& shape) {
   Preset preset{shape["name"], shape["summary"], model("Gemma4ForCausalLM", "gemma4", shape["base"]),
                 model("Gemma4AssistantForCausalLM", "gemma4_assistant", shape["drafter"])};
+  if (shape.contains("vision")) {
+    preset.base["architectures"] = {"Gemma4ForConditionalGeneration"};
+    preset.base.update(shape["vision"]);
+  }
   Json& text = preset.drafter["text_config"];
   text.update({{"hidden_size_per_layer_input", 0}, {"vocab_size_per_layer_input", 0}});
   text["num_kv_shared_layers"] = text["num_hidden_layers"];

@@ -78,6 +78,15 @@ void make_directories(const fs::path& path) {
   if (error) throw Error("{}: cannot be made: {}", path.string(), error.message());
 }
 
+/// What Hugging Face's image processor is to make of images for a model that sees.
+void write_image_processor(const fs::path& directory, const Json& config) {
+  const Json& vision = config["vision_config"];
+  write_json(directory / "preprocessor_config.json", {{"image_processor_type", "Gemma4ImageProcessor"},
+                                                      {"patch_size", vision["patch_size"]},
+                                                      {"pooling_kernel_size", vision["pooling_kernel_size"]},
+                                                      {"max_soft_tokens", config["vision_soft_tokens_per_image"]}});
+}
+
 /// `generation`: keys of generation_config.json beside the special tokens.
 void write_configs(const fs::path& directory, const Json& config, const Json& generation) {
   make_directories(directory);
@@ -88,6 +97,7 @@ void write_configs(const fs::path& directory, const Json& config, const Json& ge
                   {"pad_token_id", text["pad_token_id"]}};
   special.update(generation);
   write_json(directory / "generation_config.json", special);
+  if (config.contains("vision_config")) write_image_processor(directory, config);
 }
 
 Json with_dtype(Json config, ComputeType dtype) {

@@ -212,6 +212,23 @@ TEST_F(MakePairTest, WeightsKeepTheSizeOfActivations) {
   EXPECT_THAT(values(pair.base_files, base + "layers.0.layer_scalar"), testing::ElementsAre(1.0f));
 }
 
+TEST_F(MakePairTest, APresetThatSeesHasATowerAndAnImageProcessor) {
+  make_pair(*std::ranges::find(presets(), "small-vision", &Preset::name), 0, dir.path() / "pair");
+  const auto base = dir.path() / "pair/base";
+  Settings settings;
+  settings.model = {.base = base, .drafter = dir.path() / "pair/drafter"};
+  settings.freeze.vision = settings.freeze.vision_projector = false;
+  const Pair pair(settings);
+  const std::string tower = "model.vision_tower.";
+  EXPECT_NEAR(deviation(pair.base_files, tower + "patch_embedder.input_proj.weight"), 1 / std::sqrt(768.0), 1e-3);
+  EXPECT_NEAR(deviation(pair.base_files, tower + "patch_embedder.position_embedding_table"), 0.02, 1e-3);
+  EXPECT_EQ(read_json(base / "preprocessor_config.json"), Json({{"image_processor_type", "Gemma4ImageProcessor"},
+                                                                {"patch_size", 16},
+                                                                {"pooling_kernel_size", 2},
+                                                                {"max_soft_tokens", 70}}));
+  EXPECT_FALSE(std::filesystem::exists(dir.path() / "pair/drafter/preprocessor_config.json"));
+}
+
 TEST_F(MakePairTest, NothingIsOverwritten) {
   make(0, "pair");
   for (const char* spelling : {"pair", "pair/"})
