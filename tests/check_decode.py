@@ -25,7 +25,7 @@ AGGREGATE = {
 PROMPT = {
     "index", "prompt_tokens", "new_tokens", "output_ids", "target_forwards", "prefill_time", "decode_time",
 }  # fmt: skip
-DRAFTED = {"drafted", "accepted", "accepted_at"}
+DRAFTED = {"drafted", "accepted", "accepted_at", "accepted_by_forward"}
 LENGTHS = (1, 9, 40)
 
 
@@ -90,6 +90,10 @@ def check_sums(run: dict, drafts: int) -> None:
         if drafts:
             assert len(prompt["accepted_at"]) == drafts and sum(prompt["accepted_at"]) == accepted
             assert accepted <= prompt["drafted"] <= drafts * (prompt["target_forwards"] - 1)
+            by_forward = prompt["accepted_by_forward"]
+            assert len(by_forward) == prompt["target_forwards"] - 1 and sum(by_forward) == accepted
+            at_least = [sum(count > place for count in by_forward) for place in range(drafts)]
+            assert prompt["accepted_at"] == at_least, (prompt["accepted_at"], by_forward)
 
 
 def results_add_up(bench: Bench) -> None:

@@ -91,6 +91,7 @@ Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_dra
     ++completion.target_forwards;
     completion.drafted += static_cast<std::int64_t>(drafts.size());
     for (std::int64_t place = 0; place < accepted; ++place) ++completion.accepted_at[place];
+    completion.accepted_by_forward.push_back(accepted);
   }
   completion.decode_time = seconds_since(start) - completion.prefill_time;
   return completion;

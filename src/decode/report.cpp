@@ -83,7 +83,10 @@ Json to_json(const DecodeResult& run, bool with_drafter) {
                                              {"prefill_time", c.prefill_time},
                                              {"decode_time", c.decode_time}});
     if (with_drafter)
-      prompt.update({{"drafted", c.drafted}, {"accepted", c.accepted()}, {"accepted_at", c.accepted_at}});
+      prompt.update({{"drafted", c.drafted},
+                     {"accepted", c.accepted()},
+                     {"accepted_at", c.accepted_at},
+                     {"accepted_by_forward", c.accepted_by_forward}});
   }
   return {{"aggregate",
            {{"prompts", run.prompts()},

@@ -214,17 +214,19 @@ TEST_P(DecoderTest, AcceptedDraftsAreThoseThatTrainingCounts) {
       const std::vector<Ids> choices = round_choices(other, text, drafts, offset);
 
       std::int64_t forwards = 1, drafted = 0;
-      std::vector<std::int64_t> accepted_at(drafts);
+      std::vector<std::int64_t> accepted_at(drafts), accepted_by_forward;
       for (std::int64_t t = length - 1; t + 2 < length + new_tokens; ++forwards) {
         const std::int64_t count = std::min<std::int64_t>(drafts, length + new_tokens - t - 3);
         std::int64_t accepted = 0;
         while (accepted < count && choices[accepted][t] == text[t + 2 + accepted]) ++accepted_at[accepted++];
         drafted += count;
+        accepted_by_forward.push_back(accepted);
         t += accepted + 1;
       }
       EXPECT_EQ(completion.target_forwards, forwards);
       EXPECT_EQ(completion.drafted, drafted);
       EXPECT_EQ(completion.accepted_at, accepted_at);
+      EXPECT_EQ(completion.accepted_by_forward, accepted_by_forward);
       accepted_in_all += completion.accepted();
     }
   EXPECT_GT(accepted_in_all, 20);

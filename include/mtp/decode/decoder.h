@@ -29,6 +29,8 @@ struct Completion {
   std::int64_t drafted = 0;
   std::vector<std::int64_t>
       accepted_at;  // [drafts] how often the draft at this place was accepted; none without drafter
+  /// How many drafts each forward after the prefill accepted; its own token comes behind them.
+  std::vector<std::int64_t> accepted_by_forward;
   std::int64_t accepted() const;
 };
 
