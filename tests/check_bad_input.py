@@ -7,6 +7,7 @@
 import json
 import os
 import re
+import shutil
 import struct
 import sys
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from job import Job, expect, run_cases
+from job import FIXTURE, Job, expect, run_cases
 
+SEEING = FIXTURE.parent / "dense_31b_vision"
 WEIGHTS = "base/model.safetensors"
 NORM = "model.language_model.norm.weight"
 Damage = Callable[[Path], None]  # does it to a copy of the fixture
@@ -133,7 +135,17 @@ def dataset(name: str, value: Callable[[np.ndarray], np.ndarray]) -> Damage:
     return data(change)
 
 
-def element(name: str, index: int, value: int) -> Damage:
+def seeing(damage: Damage) -> Damage:
+    """To a pair that sees and data with images."""
+
+    def whole(fixture: Path) -> None:
+        shutil.copytree(SEEING, fixture, dirs_exist_ok=True)
+        damage(fixture)
+
+    return whole
+
+
+def element(name: str, index: int | tuple[int, int], value: int) -> Damage:
     return data(lambda file: file[name].__setitem__(index, value))
 
 
@@ -348,6 +360,51 @@ CASES = [
         attribute("vocab_size", 97),
     ),
     Case("data_other_pad", r"data\.h5: pad_token_id is 3, the base's is 0", attribute("pad_token_id", 3)),
+    # Images
+    Case(
+        "images_for_a_base_that_does_not_see",
+        r"data\.h5 has images, which the base .*/base does not take: it has no vision_config",
+        lambda fixture: shutil.copy(SEEING / "data.h5", fixture) and None,
+        ranks=ANY,
+    ),
+    Case(
+        "image_tokens_without_an_image",
+        r"data\.h5: sample 0: its image tokens are not those of its 0 images; prepare the file anew",
+        seeing(element("tokens", 2, 92)),
+        ranks=ANY,
+    ),
+    Case(
+        "image_without_its_tokens",
+        r"data\.h5: sample 3: its image tokens are not those of its 1 images",
+        seeing(dataset("tokens", lambda old: np.concatenate([old[:63], np.full(18, 8, np.int32), old[81:]]))),
+    ),
+    Case(
+        "image_larger_than_the_position_table",
+        r"data\.h5: image 0 is 48 × 3 patches, the base has positions for 12; leave it out or make it smaller",
+        seeing(dataset("image_sizes", lambda old: np.vstack([[(48, 3)], old[1:]]).astype(np.int32))),
+        ranks=ANY,
+    ),
+    Case(
+        "image_of_no_size",
+        r"data\.h5: image 1 is 0 × 6 patches; both must be multiples of 3",
+        seeing(element("image_sizes", (1, 0), 0)),
+    ),
+    Case(
+        "image_offsets_lie",
+        r"data\.h5: image 0 is 12 × 12 patches, image_offsets give it 153",
+        seeing(element("image_offsets", 1, 153)),
+    ),
+    Case(
+        "image_patches_cut_off",
+        r"data\.h5: dataset patches must have two dimensions and 450 rows",
+        seeing(dataset("patches", lambda old: old[:-1])),
+    ),
+    Case(
+        "images_of_samples_lie",
+        r"data\.h5: sample_images ends at 9, the file has 8 images",
+        seeing(element("sample_images", 9, 9)),
+        ranks=ANY,
+    ),
     # Settings
     Case(
         "setting_unknown",

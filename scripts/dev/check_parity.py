@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares mtp-train with the PyTorch reference on pairs that neither has seen: random sizes, weights, data and recipe.
 
-    .venv-hf/bin/python scripts/dev/check_parity.py build/release/bin [--pairs 10] [--seed 0] [--ranks 1]
+    .venv-hf/bin/python scripts/dev/check_parity.py build/release/bin [--pairs 10] [--seed 0] [--ranks 1] [--images]
 
 A pair passes where
     every loss of the first step      differs by at most 1e-5 of itself,
@@ -22,9 +22,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
@@ -113,6 +114,46 @@ def random_variant(rng: np.random.Generator) -> Variant:
     return Variant({"text_config": base}, assistant, recipe, micro_batch, max_length, weight_std=0.08)
 
 
+def seeing(variant: Variant, rng: np.random.Generator) -> Variant:
+    """The same pair with a vision tower, trained or not, and data with images."""
+
+    def pick(*choices: object) -> object:
+        return choices[rng.integers(len(choices))]
+
+    names = ("video_token_id", "boi_token_id", "image_token_id", "eoi_token_id", "boa_token_id", "audio_token_id",
+             "eoa_token_index")  # fmt: skip
+    text, pooling, heads = variant.base["text_config"], int(pick(2, 3)), int(pick(2, 4))
+    vocab, clipped = text["vocab_size"], bool(pick(False, True))
+    vision = {
+        "hidden_size": int(pick(20, 32)),
+        "intermediate_size": int(pick(28, 40)),
+        "num_hidden_layers": int(pick(1, 2)),
+        "num_attention_heads": heads,
+        "num_key_value_heads": int(pick(1, heads)),
+        "head_dim": int(pick(8, 12)),
+        "patch_size": int(pick(2, 4)),
+        "pooling_kernel_size": pooling,
+        "position_embedding_size": 4 * pooling,
+        "rms_norm_eps": float(pick(1e-6, 1e-5)),
+        "standardize": bool(pick(False, True)),
+        "use_clipped_linears": clipped,
+    }
+    return replace(
+        variant,
+        base={
+            **dict(zip(names, range(vocab - len(names), vocab))),
+            "vision_config": vision,
+            "text_config": text | {"use_bidirectional_attention": pick(None, "vision")},
+        },
+        recipe=replace(
+            variant.recipe, freeze_vision=bool(pick(False, True)), freeze_vision_projector=bool(pick(False, True))
+        ),
+        max_length=0,  # a cut must not go through an image
+        clips={"input": [-1.7, 2.1], "output": [-1.1, 0.9]} if clipped else None,
+        with_media=True,
+    )
+
+
 def describe(variant: Variant) -> str:
     text, r = variant.base["text_config"], variant.recipe
     parts = [
@@ -130,6 +171,14 @@ def describe(variant: Variant) -> str:
         "frozen-emb": r.freeze_embeddings,
         "copied-emb": r.share_embedding_with_base,
     }
+    if vision := variant.base.get("vision_config"):
+        flags |= {
+            "bidirectional": text["use_bidirectional_attention"],
+            "standardized": vision["standardize"],
+            "clipped": vision["use_clipped_linears"],
+            "trained-tower": not r.freeze_vision,
+            "trained-projector": not r.freeze_vision_projector,
+        }
     return " ".join(parts + [name for name, on in flags.items() if on])
 
 
@@ -217,8 +266,14 @@ def relative(difference: torch.Tensor, reference: torch.Tensor) -> float:
 
 def make_pair_and_data(variant: Variant, where: Path, seed: int, rng: np.random.Generator) -> None:
     joint_reference.make_pair(variant.spec, where, seed)
-    lengths = [48, 2, *rng.integers(2, 49, 10).tolist()]
-    write_data(where / "data.h5", variant.pad_token_id, variant.base["text_config"]["vocab_size"], lengths, seed)
+    path, pad = where / "data.h5", variant.pad_token_id
+    if variant.with_media:
+        joint_reference.make_media_data(variant.base | {"model_type": "gemma4"}, 12, 32, path, seed)
+        with h5py.File(path, "a") as file:
+            file.attrs["pad_token_id"] = pad
+    else:
+        lengths = [48, 2, *rng.integers(2, 49, 10).tolist()]
+        write_data(path, pad, variant.base["text_config"]["vocab_size"], lengths, seed)
 
 
 def is_well_conditioned(variant: Variant, where: Path, want: Outcome, start: Tensors) -> bool:
@@ -237,10 +292,12 @@ def is_well_conditioned(variant: Variant, where: Path, want: Outcome, start: Ten
     return all(difference <= limit / 3 for _, difference, limit, _ in compare(moved, want, start))
 
 
-def check_pair(index: int, seed: int, bin_dir: Path, ranks: int) -> bool:
+def check_pair(index: int, seed: int, bin_dir: Path, ranks: int, sees: bool) -> bool:
     for attempt in itertools.count():
         rng = np.random.default_rng([seed, index, attempt])
         variant = random_variant(rng)
+        if sees:
+            variant = seeing(variant, rng)
         with tempfile.TemporaryDirectory() as scratch:
             where = Path(scratch)
             make_pair_and_data(variant, where, int(rng.integers(2**31)), rng)
@@ -267,11 +324,12 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=10, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="other pairs for another seed")
     parser.add_argument("--ranks", type=int, default=1, help="MPI ranks of mtp-train, at most 2")
+    parser.add_argument("--images", action="store_true", help="pairs that see, with images in their data")
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    passed = sum(check_pair(i, args.seed, args.bin_dir, args.ranks) for i in range(args.pairs))
+    passed = sum(check_pair(i, args.seed, args.bin_dir, args.ranks, args.images) for i in range(args.pairs))
     print(f"{passed} passed, {args.pairs - passed} failed")
     return 0 if passed == args.pairs else 1
 
