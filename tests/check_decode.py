@@ -117,6 +117,18 @@ def either_mode_alone_says_the_same(bench: Bench) -> None:
         assert ids[0] == ids[1], ids
 
 
+def a_batch_says_what_single_runs_say(bench: Bench) -> None:
+    def without_times(run: dict) -> list[dict]:
+        return [{key: value for key, value in prompt.items() if not key.endswith("_time")} for prompt in run["prompts"]]
+
+    options = ("--max-new-tokens", "16", "--drafts", "3")
+    single, batch = bench.results(*options), bench.results(*options, "--batch", "2")
+    assert (single["settings"]["batch"], batch["settings"]["batch"]) == (1, 2)
+    for mode in ("plain", "drafted"):
+        assert without_times(batch[mode]) == without_times(single[mode]), batch[mode]["prompts"]
+        check_sums(batch[mode], 3 if mode == "drafted" else 0)
+
+
 def bf16_decodes_with_the_drafter_as_without(bench: Bench) -> None:
     results = bench.results("--max-new-tokens", "16", "--device", "cpu", "--compute-dtype", "bf16")
     assert (results["settings"]["device"], results["settings"]["compute_dtype"]) == ("cpu", "bf16"), results["settings"]
@@ -173,6 +185,7 @@ def bad_prompts_are_refused(bench: Bench) -> None:
 def bad_options_are_refused(bench: Bench) -> None:
     too_long = r"--max-new-tokens: prompt 2 of .* has 40 tokens, .* max_position_embeddings 256"
     bench.refuses(2, too_long, "--max-new-tokens", "217")
+    bench.refuses(2, r"--batch: 0 is out of range", "--batch", "0")
     bench.refuses(2, r"--drafts: 0 is out of range", "--drafts", "0")
     bench.refuses(2, r"--position-offset: 2 is out of range", "--position-offset", "2")
     bench.refuses(2, r"--mode: fast is none of both, plain, drafted", "--mode", "fast")
@@ -196,6 +209,7 @@ def a_bad_pair_is_refused(bench: Bench) -> None:
 CASES = (
     results_add_up,
     either_mode_alone_says_the_same,
+    a_batch_says_what_single_runs_say,
     bf16_decodes_with_the_drafter_as_without,
     an_end_token_ends_a_prompt,
     the_table_shows_both,

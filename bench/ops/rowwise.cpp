@@ -1,6 +1,7 @@
 #include "mtp/ops/rowwise.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "heads.h"
 #include "support/products.h"
@@ -43,11 +44,13 @@ Work choice(Device& device, const Sizes& s) {
 Work attention(Device& device, const Sizes& s) {
   const hf::LayerShape& layer = *s.base.layer_of(hf::LayerType::full);
   const std::int64_t heads = s.base.num_attention_heads, first = s.length - rows;
-  const Shape queries{rows, heads, layer.head_dim}, keys{s.length, layer.kv_heads, layer.head_dim};
+  const Shape queries{rows, heads, layer.head_dim}, keys{1, s.length, layer.kv_heads, layer.head_dim};
   const float scale = 2 / std::sqrt(std::sqrt(static_cast<float>(layer.head_dim)));  // scores of order one
   const Tensor q = random_tensor(device, queries, 1, scale), k = random_tensor(device, keys, 2, scale),
-               v = random_tensor(device, keys, 3), out = device.empty(queries),
-               position = device.from_host({&first, 1});
+               v = random_tensor(device, keys, 3), out = device.empty(queries);
+  std::vector<std::int64_t> positions(rows);
+  std::iota(positions.begin(), positions.end(), first);
+  const ops::RowPlaces places{.positions = device.from_host(positions), .texts = device.zeros({rows}, DType::i64)};
   const auto check = [=, &device] {
     expect_rows(device, "out", out, [&](std::int64_t index) {
       const std::int64_t group = index % heads * layer.kv_heads / heads;
@@ -63,7 +66,7 @@ Work attention(Device& device, const Sizes& s) {
       return sum;
     });
   };
-  return {.run = [=, &device] { ops::rowwise_attention(device, {}, position, q, k, v, out); },
+  return {.run = [=, &device] { ops::rowwise_attention(device, {}, places, q, k, v, out); },
           .check = check,
           .bytes = bytes_of({q, k, v, out}),
           .flops = 4.0 * static_cast<double>(q.elements()) * static_cast<double>(s.length)};

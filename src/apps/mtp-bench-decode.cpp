@@ -22,7 +22,7 @@ using namespace mtp;
 
 struct CommandLine {
   std::filesystem::path base, drafter, prompts, json, logits;
-  std::int64_t drafts = 4, max_new_tokens = 256, position_offset = 1, threads = 0;
+  std::int64_t batch = 1, drafts = 4, max_new_tokens = 256, position_offset = 1, threads = 0;
   std::string mode = "both", device = "auto", compute_dtype, ignore_eos = "false";
 
   bool plain() const { return mode != "drafted"; }
@@ -48,6 +48,7 @@ std::optional<CommandLine> parse(int argc, char** argv) {
   options.add_options()("base", po::value(&line.base)->required(), "Hugging Face directory of the base")(
       "drafter", po::value(&line.drafter)->required(), "Hugging Face directory of its drafter")(
       "prompts", po::value(&line.prompts)->required(), "prompts file of scripts/prepare_data.py --prompts")(
+      "batch", number(&line.batch), "prompts decoded at a time, 1 to 1024")(
       "drafts", number(&line.drafts), "tokens drafted for one forward of the base, 1 to 64")(
       "max-new-tokens", number(&line.max_new_tokens), "tokens after each prompt")("mode", word(&line.mode),
                                                                                   "both, plain or drafted")(
@@ -61,6 +62,7 @@ std::optional<CommandLine> parse(int argc, char** argv) {
                                                                               "file for the results")(
       "logits", po::value(&line.logits), "safetensors file for the base's logits after each prompt");
   if (!apps::parse(argc, argv, options)) return std::nullopt;
+  check_range("batch", line.batch, 1, 1024);
   check_range("drafts", line.drafts, 1, 64);
   check_range("max-new-tokens", line.max_new_tokens, 1, 1 << 30);
   check_range("position-offset", line.position_offset, 0, 1);
@@ -114,6 +116,26 @@ std::vector<Prompt> read_prompts(const CommandLine& line, const data::PromptsFil
   return prompts;
 }
 
+/// Appends what came of some prompts.
+void decode_prompts(const decode::Decoder& decoder, std::span<const Prompt> prompts, bool with_drafter,
+                    decode::DecodeResult& result) {
+  const std::size_t first = result.completions.size();
+  result.completions.resize(first + prompts.size());
+  for (const Prompt& prompt : prompts) result.prompt_tokens.push_back(std::ssize(prompt.ids));
+  std::size_t begun = 0;
+  const auto next = [&]() -> std::optional<decode::Request> {
+    if (begun == prompts.size()) return std::nullopt;
+    const Prompt& prompt = prompts[begun];
+    return decode::Request{.number = static_cast<std::int64_t>(begun++),
+                           .prompt = prompt.ids,
+                           .images = train::image_input(prompt.images)};
+  };
+  const auto done = [&](const decode::Request& request, decode::Completion completion) {
+    result.completions[first + static_cast<std::size_t>(request.number)] = std::move(completion);
+  };
+  decoder.run(next, done, with_drafter);
+}
+
 /// Fails before the decoding, not after it.
 void check_file(const char* option, const std::filesystem::path& path) {
   if (path.empty()) return;
@@ -139,6 +161,7 @@ Json to_json(const CommandLine& line, const Device& device, DType dtype) {
   return {{"base", line.base.string()},
           {"drafter", line.drafter.string()},
           {"prompts", line.prompts.string()},
+          {"batch", line.batch},
           {"drafts", line.drafts},
           {"max_new_tokens", line.max_new_tokens},
           {"mode", line.mode},
@@ -163,7 +186,8 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
   model::Pair pair(settings, {.vision = file.images().has_value()});
   pair.table.freeze();
   const std::vector<Prompt> prompts = read_prompts(*line, file, pair);
-  decode::Options options{.drafts = line->drafts,
+  decode::Options options{.batch = line->batch,
+                          .drafts = line->drafts,
                           .max_new_tokens = line->max_new_tokens,
                           .position_offset = line->position_offset,
                           .end_tokens = {}};
@@ -178,14 +202,16 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
   const decode::Decoder decoder(device, pair, parameters, options);
 
   decode::DecodeResult plain, drafted;
-  for (const Prompt& prompt : prompts) {
-    for (decode::DecodeResult* run : {&plain, &drafted}) {
-      if (run == &plain ? !line->plain() : !line->drafted()) continue;
-      run->prompt_tokens.push_back(std::ssize(prompt.ids));
-      run->completions.push_back(decoder.complete(prompt.ids, run == &drafted, train::image_input(prompt.images)));
-    }
-    if (line->mode == "both") MTP_ASSERT(plain.completions.back().output_ids == drafted.completions.back().output_ids);
+  // One prompt after the other is decoded in both ways in turn, so that both meet the same machine.
+  const std::size_t at_once = line->batch == 1 ? 1 : prompts.size();
+  for (std::size_t first = 0; first < prompts.size(); first += at_once) {
+    const std::span part = std::span(prompts).subspan(first, at_once);
+    if (line->plain()) decode_prompts(decoder, part, false, plain);
+    if (line->drafted()) decode_prompts(decoder, part, true, drafted);
   }
+  if (line->mode == "both")
+    for (std::size_t i = 0; i < prompts.size(); ++i)
+      MTP_ASSERT(plain.completions[i].output_ids == drafted.completions[i].output_ids);
 
   std::cout << decode::to_table(line->plain() ? &plain : nullptr, line->drafted() ? &drafted : nullptr,
                                 decoder.bytes_per_forward());

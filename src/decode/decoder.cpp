@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "mtp/ops/rowwise.h"
 #include "steps.h"
@@ -58,47 +59,133 @@ Decoder::Decoder(Device& device, const model::Pair& pair, const model::Parameter
 
 Decoder::~Decoder() = default;
 
-Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_drafter, const Images& images) const {
-  const auto start = Clock::now();
-  const std::int64_t most = options_.max_new_tokens, most_drafts = with_drafter ? options_.drafts : 0;
-  MTP_ASSERT(!prompt.empty() && most > 0);
-  auto positions = static_cast<std::int64_t>(prompt.size());  // computed and accepted
-  Steps& steps = this->steps(positions + most);
-  Completion completion;
-  completion.accepted_at.resize(static_cast<std::size_t>(most_drafts));
-  Ids& output = completion.output_ids;
+/// A text on its way.
+struct Decoder::Text {
+  Request request;
+  std::int64_t place;      // in the cache
+  std::int64_t most;       // new tokens
+  std::int64_t positions;  // computed and accepted; the last token has no keys and values yet
+  std::int64_t state;      // row of the base's state that the drafter begins with
+  Ids drafts = {};
+  Completion completion = {};
 
-  steps.read(prompt, images);
-  output = {steps.choice()};  // the last token has no keys and values yet: they come with the next forward
-  check(output);
-  completion.target_forwards = 1;
-  completion.prefill_time = seconds_since(start);
+  Ids& output() { return completion.output_ids; }
+  const Ids& output() const { return completion.output_ids; }
+};
 
-  for (std::int64_t row = 0; !is_end(output.back());) {
-    const std::int64_t remaining = most - static_cast<std::int64_t>(output.size());
-    if (remaining == 0) break;
-    const std::int64_t count = std::min(most_drafts, remaining - 1);
-    const Ids drafts = count == 0 ? Ids() : until_end(steps.draft(positions - 1, row, output.back(), count));
-    Ids ids{output.back()};
-    ids.insert(ids.end(), drafts.begin(), drafts.end());
-    const Ids choices = steps.verify(positions, pair_.base.looked_up(ids));
-    check(choices);
-    const Ids tokens = new_tokens(drafts, choices);
-    const auto accepted = static_cast<std::int64_t>(tokens.size()) - 1;
-    row = accepted;
-    positions += accepted + 1;
-    output.insert(output.end(), tokens.begin(), tokens.end());
-    ++completion.target_forwards;
-    completion.drafted += static_cast<std::int64_t>(drafts.size());
-    for (std::int64_t place = 0; place < accepted; ++place) ++completion.accepted_at[place];
-    completion.accepted_by_forward.push_back(accepted);
+void Decoder::run(const Next& next, const Done& done, bool with_drafter) const {
+  Texts texts(static_cast<std::size_t>(options_.batch));
+  const auto make_room = [&](std::unique_ptr<Text>& text) {
+    if (text == nullptr || !is_complete(*text)) return;
+    const std::unique_ptr<Text> complete = std::move(text);
+    done(complete->request, std::move(complete->completion));
+  };
+  for (;;) {
+    for (std::int64_t place = 0; place < options_.batch; ++place)
+      while (texts[place] == nullptr) {
+        std::optional<Request> request = next();
+        if (!request) break;
+        texts[place] = begin(*std::move(request), place, with_drafter);
+        make_room(texts[place]);
+      }
+    if (std::ranges::none_of(texts, [](const auto& text) { return text != nullptr; })) return;
+    step(texts, with_drafter);
+    for (std::unique_ptr<Text>& text : texts) make_room(text);
   }
-  completion.decode_time = seconds_since(start) - completion.prefill_time;
+}
+
+Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_drafter, const Images& images) const {
+  std::optional<Request> request(std::in_place, 0, Ids(prompt.begin(), prompt.end()), images);
+  Completion completion;
+  run([&] { return std::exchange(request, std::nullopt); },
+      [&](const Request&, Completion all) { completion = std::move(all); }, with_drafter);
   return completion;
 }
 
+std::unique_ptr<Decoder::Text> Decoder::begin(Request request, std::int64_t place, bool with_drafter) const {
+  const auto start = Clock::now();
+  const auto positions = static_cast<std::int64_t>(request.prompt.size());
+  const std::int64_t most = request.max_new_tokens.value_or(options_.max_new_tokens);
+  MTP_ASSERT(positions > 0 && most > 0);
+  Steps& steps = this->steps(positions + most);
+  auto text = std::make_unique<Text>(Text{std::move(request), place, most, positions, steps.state_of(place)});
+  if (with_drafter) text->completion.accepted_at.resize(static_cast<std::size_t>(options_.drafts));
+  steps.read(place, text->request.prompt, text->request.images);
+  text->output() = {steps.choice(place)};
+  check(text->output());
+  text->completion.target_forwards = 1;
+  text->completion.prefill_time = seconds_since(start);
+  return text;
+}
+
+void Decoder::step(Texts& texts, bool with_drafter) const {
+  const auto start = Clock::now();
+  if (with_drafter) draft(texts);
+  std::vector<Steps::Row> rows;
+  for (const auto& text : texts) {
+    if (text == nullptr) continue;
+    Ids ids{text->output().back()};
+    ids.insert(ids.end(), text->drafts.begin(), text->drafts.end());
+    std::int64_t position = text->positions;
+    for (const std::int64_t id : pair_.base.looked_up(ids)) rows.push_back({text->place, position++, id});
+  }
+  const Ids choices = steps_->verify(rows);
+  check(choices);
+  std::int64_t row = 0, active = 0;
+  for (const auto& text : texts) {
+    if (text == nullptr) continue;
+    const auto count = static_cast<std::int64_t>(text->drafts.size()) + 1;
+    take(*text, std::span(choices).subspan(row, count), row);
+    row += count;
+    ++active;
+  }
+  const double share = seconds_since(start) / static_cast<double>(active);
+  for (const auto& text : texts)
+    if (text != nullptr) text->completion.decode_time += share;
+}
+
+/// Fills `drafts` of all texts. Those that may go on for few tokens only take the first ones of as many as others.
+void Decoder::draft(Texts& texts) const {
+  std::vector<Steps::Start> starts;
+  std::vector<Text*> drafting;
+  std::int64_t most = 0;
+  for (const auto& text : texts) {
+    if (text == nullptr) continue;
+    text->drafts.clear();
+    const std::int64_t count = std::min(options_.drafts, remaining(*text) - 1);
+    if (count == 0) continue;
+    drafting.push_back(text.get());
+    starts.push_back({text->place, text->positions - 1, text->output().back(), text->state});
+    most = std::max(most, count);
+  }
+  if (starts.empty()) return;
+  const Ids drafts = steps_->draft(starts, most);
+  for (std::size_t i = 0; i < drafting.size(); ++i) {
+    const std::int64_t count = std::min(options_.drafts, remaining(*drafting[i]) - 1);
+    drafting[i]->drafts = until_end(std::span(drafts).subspan(i * most, count));
+  }
+}
+
+/// Goes on by what a forward has chosen in the rows of a text, from `first_row` on.
+void Decoder::take(Text& text, std::span<const std::int64_t> choices, std::int64_t first_row) const {
+  const Ids tokens = new_tokens(text.drafts, choices);
+  const auto accepted = static_cast<std::int64_t>(tokens.size()) - 1;
+  text.state = first_row + accepted;
+  text.positions += accepted + 1;
+  text.output().insert(text.output().end(), tokens.begin(), tokens.end());
+  Completion& completion = text.completion;
+  ++completion.target_forwards;
+  completion.drafted += std::ssize(text.drafts);
+  for (std::int64_t place = 0; place < accepted; ++place) ++completion.accepted_at[place];
+  completion.accepted_by_forward.push_back(accepted);
+}
+
+std::int64_t Decoder::remaining(const Text& text) const { return text.most - std::ssize(text.output()); }
+
+bool Decoder::is_complete(const Text& text) const { return remaining(text) == 0 || is_end(text.output().back()); }
+
 std::vector<float> Decoder::logits_after(std::span<const std::int64_t> prompt, const Images& images) const {
-  const Tensor last_1H = steps(static_cast<std::int64_t>(prompt.size())).read(prompt, images);
+  const Tensor last_1H = steps(static_cast<std::int64_t>(prompt.size())).read(0, prompt, images);
   const Parameter& embedding = pair_.base.embedding();
   embedding.group().acquire();
   const std::int64_t vocabulary = embedding.shape()[0];
@@ -112,21 +199,19 @@ std::vector<float> Decoder::logits_after(std::span<const std::int64_t> prompt, c
   return logits;
 }
 
+/// The device's part, with room for so many positions of a text.
 Steps& Decoder::steps(std::int64_t positions) const {
-  constexpr std::int64_t granularity = 256;  // so that texts of similar lengths share replays
-  if (steps_ == nullptr || steps_->positions() < positions) {
-    steps_ = nullptr;
+  if (steps_ == nullptr)
     steps_ = std::make_unique<Steps>(device_, pair_, alignment_, dtype_,
-                                     (positions + granularity - 1) / granularity * granularity, options_.drafts + 1);
-  }
+                                     Cache::Size{.texts = options_.batch, .most_rows = options_.drafts + 1});
+  steps_->reserve(positions);
   return *steps_;
 }
 
 /// Nothing is verified after a drafted end token.
-Ids Decoder::until_end(Ids drafts) const {
+Ids Decoder::until_end(std::span<const std::int64_t> drafts) const {
   const auto end = std::find_if(drafts.begin(), drafts.end(), [this](std::int64_t token) { return is_end(token); });
-  if (end != drafts.end()) drafts.erase(end + 1, drafts.end());
-  return drafts;
+  return {drafts.begin(), end == drafts.end() ? end : end + 1};
 }
 
 /// The tokens that a forward gives: the drafts that it would have chosen, and its own choice after them. Nothing comes

@@ -12,7 +12,7 @@ namespace mtp::decode {
 Graph::Projections PromptGraph::heads(int layer, const Projections& projected, const HeadNorms& norms,
                                       const ops::Rope& rope) {
   Projections ready = Tape::heads(layer, projected, norms, rope);
-  if (ready.key_value) cache_.keep(layer, *ready.key_value);
+  if (ready.key_value) cache_.keep(layer, text_, *ready.key_value);
   return ready;
 }
 
@@ -136,18 +136,18 @@ Graph::Projections RowwiseGraph::heads(int layer, const Projections& projected, 
   Projections ready{.query = empty_like(projected.query), .key_value = {}};
   std::vector<ops::Heads> jobs;
   if (const auto& own = projected.key_value) {
-    ready.key_value = cache_.ring(layer);
+    ready.key_value = cache_.rings(layer);
     jobs = {{own->key.data, norms.key->value(), true, ready.key_value->key.data, true},
             {own->value.data, Tensor(), false, ready.key_value->value.data, true}};
   }
   jobs.push_back({projected.query.data, norms.query.value(), true, ready.query.data});
-  ops::rowwise_heads(device(), {norms.eps}, rope, first_, jobs);
+  ops::rowwise_heads(device(), {norms.eps}, rope, places_, jobs);
   return ready;
 }
 
 Value RowwiseGraph::attention(const Value& q, const KeyValue& kv, const ops::AttentionMask& mask) {
   Value y = empty_like(q);
-  ops::rowwise_attention(device(), mask, first_, q.data, kv.key.data, kv.value.data, y.data);
+  ops::rowwise_attention(device(), mask, places_, q.data, kv.key.data, kv.value.data, y.data);
   return y;
 }
 

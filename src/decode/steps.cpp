@@ -2,7 +2,6 @@
 
 #include "mtp/decode/rowwise_graph.h"
 #include "mtp/ops/embedding.h"
-#include "mtp/ops/rowwise.h"
 
 namespace mtp::decode {
 
@@ -18,95 +17,128 @@ Tensor first_of(const Tensor& x, std::int64_t rows) {
 }  // namespace
 
 Steps::Steps(Device& device, const model::Pair& pair, const model::RoundAlignment& alignment, DType dtype,
-             std::int64_t positions, std::int64_t most_rows)
+             const Cache::Size& size)
     : device_(device),
       base_(pair.base),
       drafter_(pair.drafter),
       alignment_(alignment),
-      cache_(device, pair.base_config.text, positions, most_rows, dtype),
-      position_(device.empty({1}, DType::i64)),
-      row_(device.empty({1}, DType::i64)),
-      ids_(device.empty({most_rows}, DType::i64)),
-      hidden_(device.empty({most_rows, pair.base_config.text.hidden_size}, dtype)),
-      choices_(device.empty({most_rows}, DType::i64)) {
+      config_(pair.base_config.text),
+      size_(size),
+      cache_(device, config_, size, dtype) {
+  const std::int64_t rows = size.texts * size.most_rows;
+  for (Tensor* ids : {&positions_, &texts_, &ids_, &choices_}) *ids = device.empty({rows}, DType::i64);
+  states_at_ = device.empty({size.texts}, DType::i64);
+  states_ = device.empty({rows + size.texts, config_.hidden_size}, dtype);
   if (const auto& ordering = drafter_.token_ordering(); !ordering.empty()) token_ordering_ = device.from_host(ordering);
-  const hf::TextConfig& config = pair.base_config.text;
-  for (int i = 0; i < config.num_hidden_layers; ++i)
-    if (const hf::LayerShape& shape = config.layer(i); shape.is_store) stores_.of(shape) = cache_.ring(i);
+  find_stores();
 }
 
-Tensor Steps::read(std::span<const std::int64_t> prompt, const std::optional<model::ImageInput>& images) {
+void Steps::find_stores() {
+  for (int i = 0; i < config_.num_hidden_layers; ++i)
+    if (const hf::LayerShape& shape = config_.layer(i); shape.is_store) stores_.of(shape) = cache_.rings(i);
+}
+
+void Steps::reserve(std::int64_t positions) {
+  constexpr std::int64_t granularity = 256;  // so that texts of similar lengths share replays
+  if (positions <= cache_.positions()) return;
+  verify_.clear();
+  draft_.clear();
+  cache_.reserve((positions + granularity - 1) / granularity * granularity);
+  find_stores();
+}
+
+Tensor Steps::state(std::int64_t row) const {
+  return states_.slice(row * config_.hidden_size, {1, config_.hidden_size});
+}
+
+ops::RowPlaces Steps::places(std::int64_t rows) const {
+  return {.positions = first_of(positions_, rows), .texts = first_of(texts_, rows)};
+}
+
+template <typename T>
+void Steps::write(std::span<const T> rows, std::int64_t T::*member, const Tensor& to) const {
+  Ids values;
+  for (const T& row : rows) values.push_back(row.*member);
+  device_.write(values, first_of(to, std::ssize(values)));
+}
+
+Tensor Steps::read(std::int64_t text, std::span<const std::int64_t> prompt,
+                   const std::optional<model::ImageInput>& images) {
   std::optional<model::SoftTokens> soft_tokens;
   if (images) soft_tokens = model::VisionPass(device_, *base_.vision(), images, {.recording = false}).soft_tokens();
   const auto rows = static_cast<std::int64_t>(prompt.size());
   const ops::Sequences sequences({rows});
-  PromptGraph g(device_, sequences, cache_);
+  PromptGraph g(device_, sequences, cache_, text);
   const Graph::Scope table = g.scope(base_.embedding().group());
   const Tensor hidden_TH = base_.forward(g, sequences, prompt, soft_tokens).hidden_TH.data;
   const std::int64_t width = hidden_TH.size(1);
-  device_.copy(hidden_TH.slice((rows - 1) * width, {1, width}), first_of(hidden_, 1));
-  return first_of(hidden_, 1);
+  Tensor last_1H = state(state_of(text));
+  device_.copy(hidden_TH.slice((rows - 1) * width, {1, width}), last_1H);
+  return last_1H;
 }
 
-std::int64_t Steps::choice() {
-  RowwiseGraph g(device_, position_, cache_);
+std::int64_t Steps::choice(std::int64_t text) {
+  RowwiseGraph g(device_, places(1), cache_);
   const Graph::Scope table = g.scope(base_.embedding().group());
-  choose(1);
-  std::int64_t token = -1;
-  device_.to_host(first_of(choices_, 1), {&token, 1});
-  return token;
+  const Tensor chosen = first_of(choices_, 1);
+  choose(state(state_of(text)), chosen);
+  return device_.ids_to_host(chosen)[0];
 }
 
-Steps::Ids Steps::verify(std::int64_t position, std::span<const std::int64_t> ids) {
-  const auto rows = static_cast<std::int64_t>(ids.size());
-  device_.write({&position, 1}, position_);
-  device_.write(ids, first_of(ids_, rows));
-  return run(verify_, rows, &Steps::queue_verify);
+Steps::Ids Steps::verify(std::span<const Row> rows) {
+  write(rows, &Row::position, positions_);
+  write(rows, &Row::text, texts_);
+  write(rows, &Row::token, ids_);
+  const std::int64_t count = std::ssize(rows);
+  verify_.try_emplace(count, device_, [this, count] { queue_verify(count); }).first->second.run();
+  return device_.ids_to_host(first_of(choices_, count));
 }
 
-Steps::Ids Steps::draft(std::int64_t position, std::int64_t row, std::int64_t token, std::int64_t count) {
-  device_.write({&position, 1}, position_);
-  device_.write({&row, 1}, row_);
-  device_.write({&token, 1}, first_of(ids_, 1));
-  return run(draft_, count, &Steps::queue_draft);
-}
-
-Steps::Ids Steps::run(std::map<std::int64_t, Replay>& replays, std::int64_t size, void (Steps::*queue)(std::int64_t)) {
-  replays.try_emplace(size, device_, [this, size, queue] { (this->*queue)(size); }).first->second.run();
-  Ids chosen(static_cast<std::size_t>(size));
-  device_.to_host(first_of(choices_, size), chosen);
-  return chosen;
+Steps::Ids Steps::draft(std::span<const Start> starts, std::int64_t count) {
+  write(starts, &Start::position, positions_);
+  write(starts, &Start::text, texts_);
+  write(starts, &Start::token, ids_);
+  write(starts, &Start::state, states_at_);
+  const DraftSize size{std::ssize(starts), count};
+  draft_.try_emplace(size, device_, [this, size] { queue_draft(size); }).first->second.run();
+  const Ids of_rounds = device_.ids_to_host(first_of(choices_, size.starts * count));
+  Ids of_starts;
+  for (std::int64_t start = 0; start < size.starts; ++start)
+    for (std::int64_t round = 0; round < count; ++round) of_starts.push_back(of_rounds[round * size.starts + start]);
+  return of_starts;
 }
 
 void Steps::queue_verify(std::int64_t rows) {
-  RowwiseGraph g(device_, position_, cache_);
+  RowwiseGraph g(device_, places(rows), cache_);
   const Graph::Scope table = g.scope(base_.embedding().group());
   const model::BaseOutput out = base_.forward(g, Tokens::on_device(first_of(ids_, rows)));
-  device_.copy(out.hidden_TH.data, first_of(hidden_, rows));
-  choose(rows);
+  device_.copy(out.hidden_TH.data, first_of(states_, rows));
+  choose(first_of(states_, rows), first_of(choices_, rows));
 }
 
-void Steps::choose(std::int64_t rows) {
-  ops::rowwise_choice(device_, first_of(hidden_, rows), base_.embedding().value(), -1, first_of(choices_, rows));
+void Steps::choose(const Tensor& states, const Tensor& choices) {
+  ops::rowwise_choice(device_, states, base_.embedding().value(), -1, choices);
 }
 
-void Steps::queue_draft(std::int64_t count) {
-  RowwiseGraph g(device_, position_, cache_);
+void Steps::queue_draft(const DraftSize& size) {
+  RowwiseGraph g(device_, places(size.starts), cache_);
   const std::vector<Graph::Scope> opened = drafter_.open(g);
   const Tensor head = drafter_.embedding().value();
-  const Value state_1H = g.constant(device_.empty({1, hidden_.size(1)}, hidden_.dtype()));
-  ops::lookup_forward(device_, hidden_, row_, 1, state_1H.data);
+  const Value state_TH = g.constant(device_.empty({size.starts, config_.hidden_size}, states_.dtype()));
+  ops::lookup_forward(device_, states_, first_of(states_at_, size.starts), 1, state_TH.data);
+  const auto choices = [&](std::int64_t round) { return choices_.slice(round * size.starts, {size.starts}); };
   const auto tokens = [&](std::int64_t round) {
-    return base_.embed(g, Tokens::on_device(round == 0 ? first_of(ids_, 1) : choices_.slice(round - 1, {1})));
+    return base_.embed(g, Tokens::on_device(round == 0 ? first_of(ids_, size.starts) : choices(round - 1)));
   };
-  drafter_.run_rounds(g, alignment_, count, state_1H, stores_, tokens, [&](std::int64_t round, const Value& hidden_1D) {
-    const Tensor choice = choices_.slice(round, {1});
-    // A drafter may be broken without a harm to the text: it then drafts token 0.
-    if (drafter_.serving_head() == Head::dense)
-      ops::rowwise_choice(device_, hidden_1D.data, head, 0, choice);
-    else
-      ops::rowwise_masked_choice(device_, drafter_.masked_head(token_ordering_), hidden_1D.data, head, choice);
-  });
+  drafter_.run_rounds(g, alignment_, size.count, state_TH, stores_, tokens,
+                      [&](std::int64_t round, const Value& hidden_TD) {
+                        // A drafter may be broken without a harm to the text: it then drafts token 0.
+                        if (drafter_.serving_head() == Head::dense)
+                          ops::rowwise_choice(device_, hidden_TD.data, head, 0, choices(round));
+                        else
+                          ops::rowwise_masked_choice(device_, drafter_.masked_head(token_ordering_), hidden_TD.data,
+                                                     head, choices(round));
+                      });
 }
 
 }  // namespace mtp::decode

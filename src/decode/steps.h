@@ -3,62 +3,86 @@
 #include <map>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "mtp/decode/cache.h"
 #include "mtp/model/pair.h"
+#include "mtp/ops/rowwise.h"
 #include "mtp/tensor/replay.h"
 
 namespace mtp::decode {
 
-/// What decoding computes on the device, of one text at a time: a prompt's forward, then steps that are replayed, one
-/// replay for every number of rows. The host writes position and tokens before a step and waits once, for its choices.
+/// What decoding computes on the device, of some texts at a time: each one's prompt, then steps of all of them that are
+/// replayed, one replay for every number of rows. The host writes places and tokens before a step and waits once, for
+/// its choices.
 class Steps {
  public:
   using Ids = std::vector<std::int64_t>;
 
-  /// For texts of up to `positions`, of which a step verifies up to `most_rows`. What is passed by reference must
-  /// outlive it.
+  /// `size`: of the cache; `drafts`: of a text, at most. What is passed by reference must outlive it.
   Steps(Device& device, const model::Pair& pair, const model::RoundAlignment& alignment, DType dtype,
-        std::int64_t positions, std::int64_t most_rows);
+        const Cache::Size& size);
   Steps(const Steps&) = delete;
   Steps& operator=(const Steps&) = delete;
 
-  std::int64_t positions() const { return cache_.positions(); }
+  /// Makes room for texts of so many positions.
+  void reserve(std::int64_t positions);
+
+  /// A token of a text that the base looks up.
+  struct Row {
+    std::int64_t text, position, token;
+  };
+  /// Where the drafter begins: after `token` of a text, from the base's state in row `state` of those that were
+  /// verified last, or in `state_of` its text, which has the given position.
+  struct Start {
+    std::int64_t text, position, token, state;
+  };
 
   /// Begins a text, with the images that it shows, if any. Returns the base's final hidden state of its last token.
   ///   [1, H]
-  Tensor read(std::span<const std::int64_t> prompt, const std::optional<model::ImageInput>& images);
+  Tensor read(std::int64_t text, std::span<const std::int64_t> prompt, const std::optional<model::ImageInput>& images);
+  /// The row of the state that `read` leaves, until the text's next one.
+  std::int64_t state_of(std::int64_t text) const { return size_.texts * size_.most_rows + text; }
   /// The base's choice after what `read` read; -1: its logits are no numbers.
-  std::int64_t choice();
-  /// The base's choices after each of some tokens that it looks up, the first of which has the given position.
-  Ids verify(std::int64_t position, std::span<const std::int64_t> ids);
-  /// `count` tokens that the drafter expects after `token`, from the base's state in row `row` of what was last read or
-  /// verified, which has the given position.
-  Ids draft(std::int64_t position, std::int64_t row, std::int64_t token, std::int64_t count);
+  std::int64_t choice(std::int64_t text);
+  /// The base's choices after each row.
+  Ids verify(std::span<const Row> rows);
+  /// `count` tokens that the drafter expects after each start, one start's after the other's.
+  Ids draft(std::span<const Start> starts, std::int64_t count);
 
  private:
+  struct DraftSize {
+    std::int64_t starts, count;
+    auto operator<=>(const DraftSize&) const = default;
+  };
   void queue_verify(std::int64_t rows);
-  void queue_draft(std::int64_t count);
-  void choose(std::int64_t rows);
-  Ids run(std::map<std::int64_t, Replay>& replays, std::int64_t size, void (Steps::*queue)(std::int64_t));
+  void queue_draft(const DraftSize& size);
+  void choose(const Tensor& states, const Tensor& choices);
+  void find_stores();
+  ops::RowPlaces places(std::int64_t rows) const;
+  Tensor state(std::int64_t row) const;
+  template <typename T>
+  void write(std::span<const T> rows, std::int64_t T::*member, const Tensor& to) const;
 
   Device& device_;
   const model::BaseModel& base_;
   const model::Drafter& drafter_;
   const model::RoundAlignment& alignment_;
+  const hf::TextConfig& config_;
+  const Cache::Size size_;
   Tensor token_ordering_;  // [V] int64; empty without centroids
   Cache cache_;
   model::Stores stores_;  // the rings that the drafter attends to
 
-  // What steps read and write:
-  Tensor position_;  // [1] int64: of the first row
-  Tensor row_;       // [1] int64: of `hidden_`, where the drafter begins
-  Tensor ids_;       // [rows] int64
-  Tensor hidden_;    // [rows, H] the base's final hidden states
-  Tensor choices_;   // [rows] int64
+  // What steps read and write, for as many rows as all texts have at most:
+  Tensor positions_, texts_, ids_;  // [rows] int64
+  Tensor states_at_;                // [texts] int64: rows of `states_`, where the drafter begins
+  Tensor states_;                   // [rows + texts, H] the base's final hidden states of rows, and after prompts
+  Tensor choices_;                  // [rows] int64
 
-  std::map<std::int64_t, Replay> verify_, draft_;  // by rows and by drafts
+  std::map<std::int64_t, Replay> verify_;
+  std::map<DraftSize, Replay> draft_;
 };
 
 }  // namespace mtp::decode

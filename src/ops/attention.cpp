@@ -14,7 +14,7 @@ namespace {
 void check(const AttentionMask& mask, const Sequences& sequences, const Tensor& q, const Tensor& k, const Tensor& v,
            const Tensor& out, const Tensor& lse) {
   MTP_ASSERT(mask.blocks == nullptr || (mask.kind == AttentionMask::Kind::causal && mask.offset == 0));
-  MTP_ASSERT(!sequences.continues() && q.size(0) == sequences.rows() && k.size(0) == sequences.rows());
+  MTP_ASSERT(!sequences.has_positions() && q.size(0) == sequences.rows() && k.size(0) == sequences.rows());
   MTP_ASSERT(q.shape().size() == 3 && k.shape().size() == 3 && v.shape() == k.shape() && out.shape() == q.shape());
   MTP_ASSERT(k.size(2) == q.size(2) && q.size(1) % k.size(1) == 0 && lse.elements() == q.size(0) * q.size(1));
 }

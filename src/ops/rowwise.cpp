@@ -24,9 +24,13 @@ void check(const RowwiseInput& x, const Tensor& w, const Tensor& y) {
   MTP_ASSERT(w.size(1) == x.x.size(1) && y.size(0) == x.x.size(0) && y.size(1) == w.size(0));
 }
 
-/// Rows that go where y is, or into the ring y.
+/// Rows that go where y is, or into rings.
 void check_rows(const Tensor& rows, const Tensor& y) {
-  MTP_ASSERT(y.size(1) == rows.size(1) && y.size(2) == rows.size(2) && y.dtype() == rows.dtype());
+  MTP_ASSERT(y.size(-2) == rows.size(1) && y.size(-1) == rows.size(2) && y.dtype() == rows.dtype());
+}
+
+void check_places(const RowPlaces& places, std::int64_t rows) {
+  MTP_ASSERT(places.positions.elements() == rows && places.texts.elements() == rows);
 }
 
 }  // namespace
@@ -69,27 +73,30 @@ void rowwise_masked_choice(Device& device, const MaskedHead& head, const Tensor&
   MTP_RUN(rowwise_masked_choice, head, x, w, choices);
 }
 
-void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const Tensor& first,
+void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const RowPlaces& places,
                    const std::vector<Heads>& heads) {
   MTP_ASSERT(!heads.empty() && heads.size() <= most_tensors);
+  check_places(places, heads[0].x.size(0));
   for (const Heads& each : heads) {
     check_rows(each.x, each.y);
-    MTP_ASSERT(each.x.size(0) == heads[0].x.size(0) && (each.is_ring || each.y.size(0) == each.x.size(0)));
+    MTP_ASSERT(each.x.size(0) == heads[0].x.size(0));
+    MTP_ASSERT(each.is_ring ? each.y.shape().size() == 4 : each.y.size(0) == each.x.size(0));
     MTP_ASSERT(each.x.size(2) == 2 * std::ssize(rope.inverse_frequencies));
   }
-  MTP_RUN(rowwise_heads, norm, rope, first, heads);
+  MTP_RUN(rowwise_heads, norm, rope, places, heads);
 }
 
-void put_in_ring(Device& device, const Tensor& first, const Tensor& rows, const Tensor& ring) {
+void put_in_ring(Device& device, const Tensor& rows, const Tensor& ring) {
   check_rows(rows, ring);
-  MTP_RUN(put_in_ring, first, rows, ring);
+  MTP_RUN(put_in_ring, rows, ring);
 }
 
-void rowwise_attention(Device& device, const AttentionMask& mask, const Tensor& first, const Tensor& q, const Tensor& k,
-                       const Tensor& v, const Tensor& out) {
+void rowwise_attention(Device& device, const AttentionMask& mask, const RowPlaces& places, const Tensor& q,
+                       const Tensor& k, const Tensor& v, const Tensor& out) {
+  check_places(places, q.size(0));
   MTP_ASSERT(mask.kind == AttentionMask::Kind::causal && q.shape() == out.shape() && k.shape() == v.shape());
-  MTP_ASSERT(q.size(2) == k.size(2) && q.size(1) % k.size(1) == 0);
-  MTP_RUN(rowwise_attention, mask, first, q, k, v, out);
+  MTP_ASSERT(k.shape().size() == 4 && q.size(2) == k.size(3) && q.size(1) % k.size(2) == 0);
+  MTP_RUN(rowwise_attention, mask, places, q, k, v, out);
 }
 
 }  // namespace mtp::ops

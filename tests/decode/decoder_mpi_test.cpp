@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <set>
 
 #include "decode/support.h"
 #include "mtp/decode/cache.h"
@@ -77,9 +79,10 @@ std::vector<float> hidden_in_decoding(LoadedPair& loaded, const Ids& text, std::
   const model::BaseModel& base = loaded.pair.base;
   const auto length = static_cast<std::int64_t>(text.size());
   Device& device = loaded.device;
-  Cache cache(device, loaded.pair.base_config.text, length + rows, rows, loaded.sharding.compute_dtype);
+  Cache cache(device, loaded.pair.base_config.text, {.texts = 1, .positions = length + rows, .most_rows = rows},
+              loaded.sharding.compute_dtype);
   const ops::Sequences sequences({prefill});
-  PromptGraph first(device, sequences, cache);
+  PromptGraph first(device, sequences, cache, 0);
   base.forward(first, Tokens::on_device(device.from_host(std::span(text).first(prefill))));
   std::vector<float> all;
   for (std::int64_t at = prefill; at < length; at += accepted) {
@@ -88,7 +91,9 @@ std::vector<float> hidden_in_decoding(LoadedPair& loaded, const Ids& text, std::
       const bool is_text = i < accepted && at + i < length;
       ids.push_back(is_text ? text[at + i] : (7 * at + i) % vocabulary);
     }
-    RowwiseGraph g(device, device.from_host({&at, 1}), cache);
+    Ids positions(ids.size());
+    std::iota(positions.begin(), positions.end(), at);
+    RowwiseGraph g(device, {device.from_host(positions), device.zeros({rows}, DType::i64)}, cache);
     const Tensor hidden = base.forward(g, Tokens::on_device(device.from_host(ids))).hidden_TH.data;
     std::vector<float> values(static_cast<std::size_t>(hidden.elements()));
     device.to_host(hidden, values);
@@ -146,6 +151,72 @@ TEST_P(DecoderTest, BeforeAndAfterALongerTextATextIsTheSame) {
   const Ids first = decoder.complete(prompt(5), true).output_ids;
   decoder.complete(prompt(300), true);
   EXPECT_EQ(decoder.complete(prompt(5), true).output_ids, first);
+}
+
+/// Completes prompts, so many at a time, the i-th with at most 20 - i new tokens.
+std::vector<Completion> completions_of(const Decoder& decoder, const std::vector<Ids>& prompts, bool with_drafter) {
+  std::vector<Completion> all(prompts.size());
+  std::int64_t begun = 0;
+  decoder.run(
+      [&]() -> std::optional<Request> {
+        if (begun == std::ssize(prompts)) return std::nullopt;
+        Request request{.number = begun, .prompt = prompts[begun], .max_new_tokens = 20 - begun};
+        ++begun;
+        return request;
+      },
+      [&](const Request& request, Completion completion) { all[request.number] = std::move(completion); },
+      with_drafter);
+  return all;
+}
+
+// Texts come and go at different steps, some with an end token, and one needs more room than the others.
+TEST_P(DecoderTest, ATextOfABatchIsThatOfASingleRun) {
+  std::vector<Ids> prompts;
+  for (const std::int64_t length : {3, 40, 1, 17, 250, 2, 9}) prompts.push_back(prompt(length, 7));
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    LoadedPair pair(test::with_small_vocabulary(GetParam()), 3, {.number = 2, .dtype = dtype});
+    Options options{.drafts = 3};
+    options.end_tokens = {completions_of(pair.decoder(options), {prompts[0]}, false)[0].output_ids.back()};
+    for (const bool with_drafter : {false, true}) {
+      if (dtype == DType::bf16 && !with_drafter) continue;  // has fewer rows of the same
+      const std::vector<Completion> single = completions_of(pair.decoder(options), prompts, with_drafter);
+      for (const std::int64_t batch : {3, 16}) {
+        Options of_batch = options;
+        of_batch.batch = batch;
+        const std::vector<Completion> together = completions_of(pair.decoder(of_batch), prompts, with_drafter);
+        for (std::size_t i = 0; i < prompts.size(); ++i) {
+          EXPECT_EQ(together[i].output_ids, single[i].output_ids) << "prompt " << i << " in a batch of " << batch;
+          EXPECT_EQ(together[i].target_forwards, single[i].target_forwards);
+          EXPECT_EQ(together[i].drafted, single[i].drafted);
+          EXPECT_EQ(together[i].accepted_at, single[i].accepted_at);
+        }
+      }
+    }
+  }
+}
+
+// What comes next may depend on what is complete: there may be none for a while.
+TEST_P(DecoderTest, ATextMayFollowOneThatIsComplete) {
+  const Decoder decoder = loaded.decoder({.batch = 3, .drafts = 3, .max_new_tokens = 6});
+  Ids text = prompt(4);
+  bool is_running = false;
+  int turns = 0;
+  decoder.run(
+      [&] {
+        std::optional<Request> request;
+        if (!is_running && turns < 4) request.emplace(turns, text), is_running = true;
+        return request;
+      },
+      [&](const Request& request, const Completion& completion) {
+        EXPECT_EQ(request.prompt, text);
+        text.insert(text.end(), completion.output_ids.begin(), completion.output_ids.end());
+        is_running = false;
+        ++turns;
+      },
+      true);
+  const Ids whole = loaded.decoder({.max_new_tokens = 24}).complete(prompt(4), false).output_ids;
+  EXPECT_EQ(Ids(text.begin() + 4, text.end()).size(), whole.size());
+  EXPECT_EQ(turns, 4);
 }
 
 TEST_P(DecoderTest, HiddenStatesAreThoseOfTraining) {

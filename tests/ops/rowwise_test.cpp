@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <numeric>
 
 #include "mtp/ops/elementwise.h"
 #include "mtp/ops/embedding.h"
@@ -52,7 +53,15 @@ class RowwiseTest : public DeviceTest {
 };
 INSTANTIATE_TEST_SUITE_P(Devices, RowwiseTest, testing::ValuesIn(device_kinds()), device_name);
 
-Tensor position(Device& device, std::int64_t first) { return device.from_host({&first, 1}); }
+/// `rows` rows of a text, from a position on.
+RowPlaces places(Device& device, std::int64_t first, std::int64_t rows, std::int64_t text = 0) {
+  std::vector<std::int64_t> positions(rows);
+  std::iota(positions.begin(), positions.end(), first);
+  return {.positions = device.from_host(positions), .texts = device.from_host(std::vector(rows, text))};
+}
+Tensor positions(Device& device, std::int64_t first, std::int64_t rows) {
+  return places(device, first, rows).positions;
+}
 
 struct Size {
   std::int64_t in, out;
@@ -171,9 +180,9 @@ const Attention attentions[] = {
     {{.window = 0, .offset = 1}, 300, 8, 1, 64, 400},  // several threads
 };
 
-/// Row j of all positions in row j mod ring.
+/// Row j of all positions in row j mod ring, of one text.
 Array in_ring(const Array& all, std::int64_t positions, std::int64_t ring) {
-  Array held({ring, all.size(1), all.size(2)}, std::vector<double>(ring * all.size(1) * all.size(2), std::nan("")));
+  Array held({1, ring, all.size(1), all.size(2)}, std::vector<double>(ring * all.size(1) * all.size(2), std::nan("")));
   const std::int64_t width = all.size(1) * all.size(2);
   for (std::int64_t j = 0; j < positions; ++j)
     std::copy_n(all.values.begin() + j * width, width, held.values.begin() + j % ring * width);
@@ -206,7 +215,7 @@ TEST_P(RowwiseTest, AttentionIsThatOfThePlainSumOverARing) {
     const Array k = random_array({positions, a.kv_heads, a.width}, 2),
                 v = random_array({positions, a.kv_heads, a.width}, 3);
     const Tensor out = to_write(device, q.shape);
-    rowwise_attention(device, a.mask, position(device, a.first), to_device(device, q),
+    rowwise_attention(device, a.mask, places(device, a.first, most_rows), to_device(device, q),
                       to_device(device, in_ring(k, positions, a.ring)),
                       to_device(device, in_ring(v, positions, a.ring)), out);
     expect_close(fmt::format("window {}, offset {}", a.mask.window, a.mask.offset), to_host(device, out),
@@ -224,7 +233,7 @@ TEST_P(RowwiseTest, AttentionHasTheSameBitsOnAnyNumberOfRowsAndInAnyRing) {
     expect_rowwise("attention", [&](std::int64_t first, std::int64_t rows) {
       const std::int64_t ring = a.ring + (rows == 1 ? 0 : rows);  // another place for each position
       const Tensor out = device.empty({rows, a.heads, a.width});
-      rowwise_attention(device, a.mask, position(device, a.first + first), rows_of(q, first, rows),
+      rowwise_attention(device, a.mask, places(device, a.first + first, rows), rows_of(q, first, rows),
                         to_device(device, in_ring(k, a.first + first + rows, ring)),
                         to_device(device, in_ring(v, a.first + first + rows, ring)), out);
       return out;
@@ -311,18 +320,19 @@ TEST_P(RowwiseTest, HeadsAreNormedRotatedAndPutInTheirRing) {
       Rope rope{.inverse_frequencies = std::vector<float>(width / 2), .position_offset = 1};
       for (std::int64_t i = 0; i < width / 2; ++i) rope.inverse_frequencies[i] = 1.0f / static_cast<float>(1 + i);
       const std::int64_t first = 6;
-      const Tensor at = position(device, first), weight = to_device(device, random_array({width}, 3), dtype);
+      const Tensor weight = to_device(device, random_array({width}, 3), dtype);
       expect_rowwise("heads", [&](std::int64_t begin, std::int64_t rows) {
         const Tensor q = to_device(device, random_array({most_rows, 3, width}, 1), dtype),
                      y = device.empty({rows, 3, width}, dtype);
-        rowwise_heads(device, {}, rope, position(device, first + begin), {{rows_of(q, begin, rows), weight, true, y}});
+        rowwise_heads(device, {}, rope, places(device, first + begin, rows),
+                      {{rows_of(q, begin, rows), weight, true, y}});
         return y;
       });
       const Tensor q = to_device(device, random_array({4, 3, width}, 1), dtype),
                    k = to_device(device, random_array({4, 1, width}, 2), dtype);
-      const Tensor y = device.empty(q.shape(), dtype), ring = device.zeros({7, 1, width}, dtype),
-                   values = device.zeros({9, 1, width}, dtype);
-      rowwise_heads(device, {}, rope, at,
+      const Tensor y = device.empty(q.shape(), dtype), ring = device.zeros({2, 7, 1, width}, dtype),
+                   values = device.zeros({2, 9, 1, width}, dtype);
+      rowwise_heads(device, {}, rope, places(device, first, 4, 1),
                     {{k, weight, true, ring, true}, {k, {}, false, values, true}, {q, weight, true, y}});
 
       const auto normed = [&](const Tensor& x, const Tensor& scale) {
@@ -332,12 +342,17 @@ TEST_P(RowwiseTest, HeadsAreNormedRotatedAndPutInTheirRing) {
       };
       const auto rotated = [&](const Tensor& x) {
         const Tensor result = device.empty(x.shape(), dtype);
-        rope_forward(device, rope, Sequences::continuing(at, x.size(0)), x, result);
+        rope_forward(device, rope, Sequences::at(positions(device, first, x.size(0))), x, result);
         return result;
       };
       const Tensor want_ring = device.zeros(ring.shape(), dtype), want_values = device.zeros(values.shape(), dtype);
-      put_in_ring(device, at, rotated(normed(k, weight)), want_ring);
-      put_in_ring(device, at, normed(k, {}), want_values);
+      const auto put = [&](const Tensor& rows, const Tensor& rings) {  // of the second text
+        const std::int64_t n = rings.size(1);
+        for (std::int64_t i = 0; i < rows.size(0); ++i)
+          device.copy(rows.slice(i * width, {width}), rings.slice((n + (first + i) % n) * width, {width}));
+      };
+      put(rotated(normed(k, weight)), want_ring);
+      put(normed(k, {}), want_values);
       const double tolerance = dtype == DType::f32 ? 1e-5 : 0.02;
       expect_close("queries", to_host(device, y), to_host(device, rotated(normed(q, weight))), tolerance);
       expect_close("ring of keys", to_host(device, ring), to_host(device, want_ring), tolerance);
@@ -349,10 +364,36 @@ TEST_P(RowwiseTest, TheLastRowsOfManyAreInTheRing) {
   Device& device = *made;
   const Array rows = random_array({11, 2, 3}, 1);
   const Tensor ring = device.zeros({4, 2, 3});
-  put_in_ring(device, position(device, 5), to_device(device, rows), ring);
-  Array all({16, 2, 3});
-  std::copy(rows.values.begin(), rows.values.end(), all.values.begin() + 5 * 6);
-  EXPECT_EQ(to_host(device, ring).values, in_ring(all, 16, 4).values);
+  put_in_ring(device, to_device(device, rows), ring);
+  EXPECT_EQ(to_host(device, ring).values, in_ring(rows, 11, 4).values);
+}
+
+// Rows of three texts, at places that have nothing to do with each other: each has the bits that it has where its text
+// is the only one.
+TEST_P(RowwiseTest, RowsOfSeveralTextsHaveTheBitsOfEachAlone) {
+  Device& device = *made;
+  constexpr std::int64_t texts = 3, ring = 40, heads = 4, kv_heads = 2, width = 16;
+  const std::vector<std::int64_t> text{2, 0, 1, 0, 2, 2, 1, 0, 1}, position{30, 0, 17, 1, 31, 32, 39, 2, 5};
+  const auto rows = static_cast<std::int64_t>(text.size());
+  const Tensor q = to_device(device, random_array({rows, heads, width}, 1)),
+               weight = to_device(device, random_array({width}, 4));
+  const Tensor k = to_device(device, random_array({texts, ring, kv_heads, width}, 2)),
+               v = to_device(device, random_array({texts, ring, kv_heads, width}, 3));
+  Rope rope{.inverse_frequencies = std::vector<float>(width / 2, 0.3f)};
+  const auto run = [&](const Tensor& queries, const RowPlaces& where, const Tensor& keys, const Tensor& values) {
+    const Tensor turned = device.empty(queries.shape()), out = device.empty(queries.shape());
+    rowwise_heads(device, {}, rope, where, {{queries, weight, true, turned}});
+    rowwise_attention(device, {.window = 9}, where, turned, keys, values, out);
+    return to_host(device, out).values;
+  };
+  const std::vector<double> together =
+      run(q, {.positions = device.from_host(position), .texts = device.from_host(text)}, k, v);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const auto only = [&](const Tensor& all) { return rows_of(all, text[row], 1); };
+    const std::vector<double> alone = run(rows_of(q, row, 1), places(device, position[row], 1), only(k), only(v));
+    EXPECT_EQ(std::vector(together.begin() + row * heads * width, together.begin() + (row + 1) * heads * width), alone)
+        << "row " << row;
+  }
 }
 
 // The rest of what a forward of decoding consists of. The widths leave rows at every alignment.
@@ -383,19 +424,19 @@ TEST_P(RowwiseTest, OtherOperationsHaveTheSameBitsOnAnyNumberOfRows) {
     for (std::int64_t i = 0; i < width / 2; ++i) rope.inverse_frequencies[i] = 1.0f / static_cast<float>(1 + i);
     expect_rowwise(fmt::format("rope of width {}", width), [&](std::int64_t first, std::int64_t rows) {
       const Tensor a = rows_of(x, first, rows).view({rows, 1, width}), y = device.empty({rows, 1, width});
-      rope_forward(device, rope, Sequences::continuing(position(device, 100 + first), rows), a, y);
+      rope_forward(device, rope, Sequences::at(positions(device, 100 + first, rows)), a, y);
       return y;
     });
   }
 }
 
-TEST_P(RowwiseTest, RowsThatContinueASequenceAreRotatedAsInIt) {
+TEST_P(RowwiseTest, RowsWithPositionsOfTheirOwnAreRotatedAsInTheirSequence) {
   Device& device = *made;
   const Rope rope{.inverse_frequencies = {1, 0.3f}, .position_offset = 1};
   const Tensor x = to_device(device, random_array({9, 2, 4}, 1)), whole = device.empty(x.shape());
   rope_forward(device, rope, Sequences({9}), x, whole);
   const Tensor rest = device.empty({4, 2, 4});
-  rope_forward(device, rope, Sequences::continuing(position(device, 5), 4), rows_of(x, 5, 4), rest);
+  rope_forward(device, rope, Sequences::at(positions(device, 5, 4)), rows_of(x, 5, 4), rest);
   EXPECT_EQ(to_host(device, rest).values, to_host(device, rows_of(whole, 5, 4)).values);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -14,6 +15,7 @@ namespace mtp::decode {
 class Steps;
 
 struct Options {
+  std::int64_t batch = 1;  // texts at a time
   std::int64_t drafts = 4;
   std::int64_t max_new_tokens = 256;
   std::int64_t position_offset = 1;           // of the drafter's queries from the position whose state they have
@@ -23,9 +25,9 @@ struct Options {
 /// What came after a prompt, and what it took.
 struct Completion {
   std::vector<std::int64_t> output_ids;  // an end token included
-  std::int64_t target_forwards = 0;      // the prefill included
-  double prefill_time = 0;               // seconds until the first new token
-  double decode_time = 0;                // seconds from there to the last
+  std::int64_t target_forwards = 0;      // that it had a part in, the prefill included
+  double prefill_time = 0;               // seconds that the prompt took, until its first new token
+  double decode_time = 0;                // seconds of the steps after it, each shared evenly by the texts of the step
   std::int64_t drafted = 0;
   std::vector<std::int64_t>
       accepted_at;  // [drafts] how often the draft at this place was accepted; none without drafter
@@ -34,12 +36,21 @@ struct Completion {
   std::int64_t accepted() const;
 };
 
-/// Greedy decoding of one text at a time, of the tokens with the largest logits (of equal ones the lowest).
+/// A prompt to go on from.
+struct Request {
+  std::int64_t number = 0;  // the caller's own
+  std::vector<std::int64_t> prompt;
+  /// That the prompt shows, if any; what they refer to must live until the text is complete.
+  std::optional<model::ImageInput> images = {};
+  std::optional<std::int64_t> max_new_tokens = {};  // none: that of the options
+};
+
+/// Greedy decoding, of the tokens with the largest logits (of equal ones the lowest), of several texts at a time.
 ///
 /// The prefill's forward over the prompt gives the first new token. Every further forward of the base gives one token
 /// more than it accepts of the drafts that it verifies: min(drafts, tokens that may still come - 1) of them, fewer
-/// where an end token was drafted. The tokens are those of decoding without drafts, to the last: the prefill is the
-/// same, and whatever is computed after it is a function of its own row and of what was accepted before
+/// where an end token was drafted. The tokens are those of decoding one text without drafts, to the last: the prefill
+/// is the same, and whatever is computed after it is a function of its own row and of what was accepted before
 /// (ops/rowwise.h).
 class Decoder {
  public:
@@ -49,10 +60,18 @@ class Decoder {
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
+  /// Asked whenever there is room: none where there is nothing to do now; it is asked again once a text is complete.
+  using Next = std::function<std::optional<Request>()>;
+  using Done = std::function<void(const Request&, Completion)>;
+
+  /// Completes whatever `next` gives, up to `batch` texts at a time: one that is complete makes room at once. Returns
+  /// when none is left and `next` gives none. `with_drafter`: or the base alone. Throws Error where the base's logits
+  /// are no numbers.
+  void run(const Next& next, const Done& done, bool with_drafter) const;
+
   using Images = std::optional<model::ImageInput>;
 
-  /// `with_drafter`: or the base alone. `images`: of the prompt, none where it shows none. Throws Error where the
-  /// base's logits are no numbers.
+  /// The same for one text.
   Completion complete(std::span<const std::int64_t> prompt, bool with_drafter, const Images& images = {}) const;
 
   /// The base's logits after a prompt, soft-capped where it has a cap.   [V]
@@ -62,9 +81,17 @@ class Decoder {
   std::int64_t bytes_per_forward() const { return bytes_per_forward_; }
 
  private:
-  /// The device's part, with room for so many positions of a text.
+  struct Text;
+  using Texts = std::vector<std::unique_ptr<Text>>;  // by their place in the cache; null: there is room
+
   Steps& steps(std::int64_t positions) const;
-  std::vector<std::int64_t> until_end(std::vector<std::int64_t> drafts) const;
+  std::unique_ptr<Text> begin(Request request, std::int64_t place, bool with_drafter) const;
+  void step(Texts& texts, bool with_drafter) const;
+  void draft(Texts& texts) const;
+  void take(Text& text, std::span<const std::int64_t> choices, std::int64_t first_row) const;
+  bool is_complete(const Text& text) const;
+  std::int64_t remaining(const Text& text) const;
+  std::vector<std::int64_t> until_end(std::span<const std::int64_t> drafts) const;
   std::vector<std::int64_t> new_tokens(std::span<const std::int64_t> drafts,
                                        std::span<const std::int64_t> choices) const;
   bool is_end(std::int64_t token) const;
@@ -75,7 +102,7 @@ class Decoder {
   model::RoundAlignment alignment_;
   DType dtype_;
   std::int64_t bytes_per_forward_;
-  mutable std::unique_ptr<Steps> steps_;  // of the last text, for the next
+  mutable std::unique_ptr<Steps> steps_;  // made with the first text
 };
 
 }  // namespace mtp::decode

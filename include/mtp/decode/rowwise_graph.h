@@ -13,23 +13,25 @@ namespace mtp::decode {
 /// Over a text's first rows: like a tape that records nothing, and keeps the layers' keys and values.
 class PromptGraph final : public Tape {
  public:
-  PromptGraph(Device& device, const ops::Sequences& sequences, const Cache& cache)
-      : Tape(device, sequences, {.recording = false}), cache_(cache) {}
+  /// `text`: its place in the cache.
+  PromptGraph(Device& device, const ops::Sequences& sequences, const Cache& cache, std::int64_t text)
+      : Tape(device, sequences, {.recording = false}), cache_(cache), text_(text) {}
 
   Projections heads(int layer, const Projections& projected, const HeadNorms& norms, const ops::Rope& rope) override;
 
  private:
   const Cache& cache_;
+  std::int64_t text_;
 };
 
-/// Over the next few rows of a text: a row's bits depend on this row alone and on what the cache holds of those before,
-/// where its own keys and values go. See ops/rowwise.h. Norms and sums between products are put off until the product
-/// that they go into, whose kernel computes them.
+/// Over the next few rows of some texts: a row's bits depend on this row alone and on what the cache holds of those
+/// before it in its text, where its own keys and values go. See ops/rowwise.h. Norms and sums between products are put
+/// off until the product that they go into, whose kernel computes them.
 class RowwiseGraph final : public Graph {
  public:
-  /// `first`: [1] int64, the position of the first row, which the device reads when it computes.
-  RowwiseGraph(Device& device, Tensor first, const Cache& cache)
-      : Graph(device), first_(std::move(first)), cache_(cache) {}
+  /// `places`: of the rows, which the device reads when it computes.
+  RowwiseGraph(Device& device, ops::RowPlaces places, const Cache& cache)
+      : Graph(device), places_(std::move(places)), cache_(cache) {}
 
   Value linear(const Value& x, const Parameter& w) override;
   std::vector<Value> norm_linear(const Value& x, const Parameter& norm, float eps,
@@ -60,7 +62,7 @@ class RowwiseGraph final : public Graph {
   /// Place in `put_off_`, or its end.
   std::vector<ops::RowwiseInput>::iterator find(const Value& x);
 
-  Tensor first_;
+  ops::RowPlaces places_;
   const Cache& cache_;
   std::vector<ops::RowwiseInput> put_off_;  // each still to be written into its `x`
 };

@@ -10,7 +10,7 @@ namespace mtp::ops {
 /// Rotary position embedding of half-rotated pairs (i, i + d/2).
 struct Rope {
   std::vector<float> inverse_frequencies;  // [d/2]; zero where a pair is not rotated
-  std::int64_t position_offset = 0;        // row t of a sequence has the position of its first + t + offset
+  std::int64_t position_offset = 0;        // row t of a sequence has position t + offset, or its own + offset
 };
 
 /// y = rotate(x, +angle).   x, y [T, heads, d], both fp32 or both bf16; may be the same memory. As in Hugging Face's

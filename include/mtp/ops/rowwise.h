@@ -10,12 +10,21 @@
 
 namespace mtp::ops {
 
-// What decoding computes with: the next few rows of one sequence, whose speed is that of reading all weights once. A
+// What decoding computes with: the next few rows of some texts, whose speed is that of reading all weights once. A
 // row's bits depend on this row alone, not on how many are computed together (nor on the number of threads): whatever
 // the number of rows, a row's sums run over the same terms in the same order. Products of large matrices, such as those
 // of ops/matmul.h, choose that order by size. Tensors are all fp32 or all bf16 where nothing else is said; what is
-// computed is fp32. `first` is one int64 in the device's memory, the position of the first row; together with
-// tensor/replay.h nothing waits for the host.
+// computed is fp32. Where rows stand is read in the device's memory; together with tensor/replay.h nothing waits for
+// the host.
+
+/// Where each row stands: its position in its text, and that text's number among those whose keys and values are held.
+/// A row's place is that of no other.
+struct RowPlaces {
+  Tensor positions;  // [T] int64
+  Tensor texts;      // [T] int64
+
+  std::int64_t rows() const { return positions.elements(); }
+};
 
 /// The rows of a product, and what comes before it: norms that a GPU computes within the product's kernel, since one of
 /// their own would take longer. Each value is rounded as if every step were an operation.
@@ -60,22 +69,22 @@ struct Heads {
   Tensor x;         // [T, heads, d]
   Tensor weight;    // [d], or empty for a norm without scale
   bool is_rotated;  // by the rope
-  Tensor y;         // as x; or a ring [n, heads, d], where row j of the sequence goes to row j mod n
+  Tensor y;         // as x; or rings [texts, n, heads, d]: position j of a text goes to row j mod n of its ring
   bool is_ring = false;
 };
 
-/// y = rope(norm(x) · weight) of up to three tensors, whose rows stand at `first`, `first` + 1, …
-void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const Tensor& first,
+/// y = rope(norm(x) · weight) of up to three tensors.
+void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const RowPlaces& places,
                    const std::vector<Heads>& heads);
 
-/// Puts rows `first`, `first` + 1, … of a sequence into the ring that attention takes; the last n of them, if there are
-/// more.   rows [T, heads, d], ring [n, heads, d]
-void put_in_ring(Device& device, const Tensor& first, const Tensor& rows, const Tensor& ring);
+/// Puts the first rows of a text, positions 0, 1, …, into its ring; the last n of them, if there are more.
+///   rows [T, heads, d], ring [n, heads, d]
+void put_in_ring(Device& device, const Tensor& rows, const Tensor& ring);
 
-/// Attention as in ops/attention.h, of rows that stand at `first`, `first` + 1, … of a sequence, with a causal mask. Of
-/// its keys and values the last n at most are needed: those of row j are in row j mod n.
-///   q, out [T, heads, d], k, v [n, kv_heads, d]
-void rowwise_attention(Device& device, const AttentionMask& mask, const Tensor& first, const Tensor& q, const Tensor& k,
-                       const Tensor& v, const Tensor& out);
+/// Attention as in ops/attention.h with a causal mask, of each row over its text. Of a text's keys and values the last
+/// n at most are needed: those of position j are in row j mod n of its ring.
+///   q, out [T, heads, d], k, v [texts, n, kv_heads, d]
+void rowwise_attention(Device& device, const AttentionMask& mask, const RowPlaces& places, const Tensor& q,
+                       const Tensor& k, const Tensor& v, const Tensor& out);
 
 }  // namespace mtp::ops

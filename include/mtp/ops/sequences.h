@@ -8,7 +8,7 @@
 namespace mtp::ops {
 
 /// The sequences of a micro-batch, packed one after another into T rows without padding: sequence b has rows
-/// begin(b) … end(b) - 1. The first row of each has position 0, but for rows that continue a sequence.
+/// begin(b) … end(b) - 1. The first row of each has position 0, but where every row has a position of its own.
 class Sequences {
  public:
   explicit Sequences(const std::vector<std::int64_t>& lengths) {
@@ -17,15 +17,15 @@ class Sequences {
       offsets_.push_back(offsets_.back() + n);
     }
   }
-  /// `rows` more rows of one sequence, the first of which has the position that the device finds in `first`, one int64:
-  /// an operation that is run again (tensor/replay.h) may find another one.
-  static Sequences continuing(Tensor first, std::int64_t rows) {
-    Sequences sequences({rows});
-    sequences.first_ = std::move(first);
+  /// Rows that stand where the device finds it in `positions`: an operation that is run again (tensor/replay.h) may
+  /// find other ones.   positions [T] int64
+  static Sequences at(Tensor positions) {
+    Sequences sequences({positions.elements()});
+    sequences.positions_ = std::move(positions);
     return sequences;
   }
-  bool continues() const { return !first_.empty(); }
-  const Tensor& first() const { return first_; }
+  bool has_positions() const { return !positions_.empty(); }
+  const Tensor& positions() const { return positions_; }
   std::int64_t count() const { return static_cast<std::int64_t>(offsets_.size()) - 1; }
   std::int64_t rows() const { return offsets_.back(); }
   std::int64_t begin(std::int64_t b) const { return offsets_[b]; }
@@ -34,7 +34,7 @@ class Sequences {
 
  private:
   std::vector<std::int64_t> offsets_{0};
-  Tensor first_;
+  Tensor positions_;
 };
 
 }  // namespace mtp::ops

@@ -36,13 +36,13 @@ void rotate_row(const Rope& rope, std::int64_t position, float sign, std::int64_
 void rotate(const Device& device, const Rope& rope, const Sequences& sequences, float sign, const Tensor& x,
             const Tensor& y) {
   const std::int64_t heads = x.size(1), width = heads * x.size(2);
-  const std::int64_t first = sequences.continues() ? *sequences.first().data<std::int64_t>() : 0;
+  const std::int64_t* const own = sequences.has_positions() ? sequences.positions().data<std::int64_t>() : nullptr;
   cpu::with_type_of(y, [&]<typename T>(T) {
     for (std::int64_t b = 0; b < sequences.count(); ++b)
       cpu::parallel_for(device, sequences.length(b), [&](std::int64_t t) {
         const std::int64_t at = (sequences.begin(b) + t) * width;
-        rotate_row(rope, first + t + rope.position_offset, sign, heads, x.size(2), cpu::elements_of<T>(x) + at,
-                   cpu::elements_of<T>(y) + at);
+        rotate_row(rope, (own != nullptr ? own[t] : t) + rope.position_offset, sign, heads, x.size(2),
+                   cpu::elements_of<T>(x) + at, cpu::elements_of<T>(y) + at);
       });
   });
 }

@@ -121,11 +121,13 @@ void for_each_run(std::int64_t begin, std::int64_t end, std::int64_t n, const Bo
   }
 }
 
-/// One head of the keys or values.
+/// One head of a text's keys or values.
 template <typename T>
 struct Ring {
-  Ring(const Tensor& x, std::int64_t head)
-      : rows{cpu::elements_of<T>(x) + head * x.size(2), x.size(1) * x.size(2)}, n(x.size(0)), width(x.size(2)) {}
+  Ring(const Tensor& x, std::int64_t text, std::int64_t head)
+      : rows{cpu::elements_of<T>(x) + (text * x.size(1) * x.size(2) + head) * x.size(3), x.size(2) * x.size(3)},
+        n(x.size(1)),
+        width(x.size(3)) {}
 
   Rows<T> rows;
   std::int64_t n, width;
@@ -162,6 +164,16 @@ void attend(const float* q, const Ring<T>& k, const Ring<T>& v, std::int64_t beg
       for (std::int64_t c = 0; c < v.width; ++c) out[c] = std::fma(probability, static_cast<float>(value[c]), out[c]);
     }
   });
+}
+
+/// Puts each row where it stands.
+void put_in_rings(Device& device, const RowPlaces& places, const Tensor& rows, const Tensor& rings) {
+  const std::int64_t n = rings.size(1), width = rings.size(2) * rings.size(3);
+  const Shape row{width};
+  for (std::int64_t i = 0; i < rows.size(0); ++i) {
+    const std::int64_t text = places.texts.data<std::int64_t>()[i], j = places.positions.data<std::int64_t>()[i];
+    device.copy(rows.slice(i * width, row), rings.slice((text * n + j % n) * width, row));
+  }
 }
 
 /// y = x wᵀ, x and y in fp32.
@@ -252,38 +264,43 @@ void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, std::int64
   });
 }
 
-void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const Tensor& first,
+void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const RowPlaces& places,
                    const std::vector<Heads>& heads) {
   for (const Heads& each : heads) {
     const Tensor& x = each.x;
     const Tensor y = each.is_ring ? device.empty(x.shape(), x.dtype()) : each.y;
     rms_norm_forward(device, norm, x, each.weight, y, device.empty({x.elements() / x.size(-1)}));
-    if (each.is_rotated) rope_forward(device, rope, Sequences::continuing(first, x.size(0)), y, y);
-    if (each.is_ring) put_in_ring(device, first, y, each.y);
+    if (each.is_rotated) rope_forward(device, rope, Sequences::at(places.positions), y, y);
+    if (each.is_ring) put_in_rings(device, places, y, each.y);
   }
 }
 
-void put_in_ring(Device& device, const Tensor& first, const Tensor& rows, const Tensor& ring) {
-  const std::int64_t n = ring.size(0), width = ring.size(1) * ring.size(2), position = *first.data<std::int64_t>();
+void put_in_ring(Device& device, const Tensor& rows, const Tensor& ring) {
+  const std::int64_t n = ring.size(0), width = ring.size(1) * ring.size(2);
   for (std::int64_t i = std::max<std::int64_t>(0, rows.size(0) - n); i < rows.size(0);) {
-    const std::int64_t row = (position + i) % n, count = std::min(n - row, rows.size(0) - i);
+    const std::int64_t row = i % n, count = std::min(n - row, rows.size(0) - i);
     device.copy(rows.slice(i * width, {count, width}), ring.slice(row * width, {count, width}));
     i += count;
   }
 }
 
-void rowwise_attention(Device& device, const AttentionMask& mask, const Tensor& first, const Tensor& q, const Tensor& k,
-                       const Tensor& v, const Tensor& out) {
-  const std::int64_t rows = q.size(0), heads = q.size(1), width = q.size(2), per_group = heads / k.size(1);
-  const std::int64_t position = *first.data<std::int64_t>(), seen = mask.end(position, 0) - mask.begin(position, 0);
-  MTP_ASSERT(seen > 0 && seen <= k.size(0));
-  const std::int64_t queries = std::max<std::int64_t>(1, elements_per_task / (2 * seen * width));
+void rowwise_attention(Device& device, const AttentionMask& mask, const RowPlaces& places, const Tensor& q,
+                       const Tensor& k, const Tensor& v, const Tensor& out) {
+  const std::int64_t rows = q.size(0), heads = q.size(1), width = q.size(2), per_group = heads / k.size(2);
+  const std::int64_t *positions = places.positions.data<std::int64_t>(), *texts = places.texts.data<std::int64_t>();
+  std::int64_t seen = 0;  // by all rows
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const std::int64_t keys = mask.end(positions[row], 0) - mask.begin(positions[row], 0);
+    MTP_ASSERT(keys > 0 && keys <= k.size(1) && texts[row] < k.size(0));
+    seen += keys;
+  }
+  const std::int64_t queries = std::max<std::int64_t>(1, elements_per_task * rows / (2 * seen * width));
   const Tensor q_fp32 = cpu::as_fp32(device, q), out_fp32 = cpu::fp32_for(device, out);
   cpu::with_type_of(k, [&]<typename T>(T) {
     cpu::parallel_pieces(device, rows * heads, queries, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
-        const std::int64_t t = position + i / heads, group = i % heads / per_group;
-        attend<T>(q_fp32.f32() + i * width, {k, group}, {v, group}, mask.begin(t, 0), mask.end(t, 0),
+        const std::int64_t t = positions[i / heads], text = texts[i / heads], group = i % heads / per_group;
+        attend<T>(q_fp32.f32() + i * width, {k, text, group}, {v, text, group}, mask.begin(t, 0), mask.end(t, 0),
                   out_fp32.f32() + i * width);
       }
     });

@@ -12,14 +12,14 @@ constexpr int threads = 256;
 /// A thread rotates n neighbouring pairs (i, i + half) of a head; `sign` -1 turns back.
 template <int n>
 __global__ void rotate_kernel(SequenceTable sequences, std::int64_t heads, std::int64_t half, Frequencies frequencies,
-                              const std::int64_t* first, std::int64_t position_offset, float sign, Elements x,
+                              const std::int64_t* own, std::int64_t position_offset, float sign, Elements x,
                               Elements y) {
   const std::int64_t task = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
   const std::int64_t packs = half / n, row = sequences.first_row() + task / (heads * packs);
   if (row >= sequences.end_row()) return;
   const std::int64_t head = task / packs % heads, pair = task % packs * n;
-  const std::int64_t begin = first != nullptr ? *first : 0;
-  const std::int64_t position = begin + row - sequences.offsets[sequences.of_row(row)] + position_offset;
+  const std::int64_t position =
+      (own != nullptr ? own[row] : row - sequences.offsets[sequences.of_row(row)]) + position_offset;
   const std::int64_t low_at = (row * heads + head) * 2 * half + pair;
   Pack<n> low = x.load<n>(low_at), high = x.load<n>(low_at + half);
   frequencies.rotate(low, high, pair, position, sign, x);
@@ -30,13 +30,13 @@ __global__ void rotate_kernel(SequenceTable sequences, std::int64_t heads, std::
 void rotate(Device& device, const Rope& rope, const Sequences& sequences, float sign, const Tensor& x,
             const Tensor& y) {
   const std::int64_t heads = x.size(1), half = x.size(2) / 2;
-  const std::int64_t* const first = sequences.continues() ? sequences.first().data<std::int64_t>() : nullptr;
+  const std::int64_t* const own = sequences.has_positions() ? sequences.positions().data<std::int64_t>() : nullptr;
   const Frequencies frequencies(rope);
   for_each_table(sequences, [&](const SequenceTable& table) {
     with_pack(is_packed({half}, {&x, &y}), [&](auto n) {
       const std::int64_t tasks = (table.end_row() - table.first_row()) * heads * (half / n());
       launch(device, rotate_kernel<n()>, blocks(ceil_div(tasks, threads)), threads, table, heads, half, frequencies,
-             first, rope.position_offset, sign, Elements(x), Elements(y));
+             own, rope.position_offset, sign, Elements(x), Elements(y));
     });
   });
 }

@@ -32,9 +32,17 @@ __global__ void choice_kernel(std::int64_t vocabulary, std::int64_t slices, cons
   if (threadIdx.x == 0) choices[blockIdx.x] = best;
 }
 
+/// ops::RowPlaces as a kernel sees them.
+struct Places {
+  const std::int64_t *positions, *texts;
+
+  explicit Places(const RowPlaces& places)
+      : positions(places.positions.data<std::int64_t>()), texts(places.texts.data<std::int64_t>()) {}
+};
+
 constexpr int most_heads_tensors = 3;
 
-/// ops::Heads as a kernel sees it. `ring` is 0 where y is none.
+/// ops::Heads as a kernel sees it. `ring`: the rows of a text's; 0 where y is none.
 struct HeadsOf {
   Elements x, weight, y;
   std::int64_t heads, ring;
@@ -48,7 +56,7 @@ struct AllHeads {
 /// A warp norms and rotates a head.
 template <int n>
 __global__ void heads_kernel(AllHeads all, std::int64_t rows, std::int64_t width, float eps, Frequencies frequencies,
-                             std::int64_t position_offset, const std::int64_t* first) {
+                             std::int64_t position_offset, Places places) {
   const std::int64_t task = static_cast<std::int64_t>(blockIdx.x) * warps + threadIdx.x / warp_size;
   const std::int64_t row = task / all.heads, lane = threadIdx.x % warp_size, half = width / 2;
   if (row >= rows) return;
@@ -56,8 +64,8 @@ __global__ void heads_kernel(AllHeads all, std::int64_t rows, std::int64_t width
   int tensor = 0;
   while (head >= all.of[tensor].heads) head -= all.of[tensor++].heads;
   const HeadsOf& heads = all.of[tensor];
-  const std::int64_t position = *first + row;
-  const std::int64_t target = heads.ring > 0 ? position % heads.ring : row;
+  const std::int64_t position = places.positions[row];
+  const std::int64_t target = heads.ring > 0 ? places.texts[row] * heads.ring + position % heads.ring : row;
   const Elements x = heads.x.from((row * heads.heads + head) * width);
   const Elements y = heads.y.from((target * heads.heads + head) * width);
 
@@ -86,21 +94,20 @@ __global__ void heads_kernel(AllHeads all, std::int64_t rows, std::int64_t width
 
 /// A block moves a row.
 template <int n>
-__global__ void put_kernel(std::int64_t skipped, std::int64_t width, std::int64_t ring, const std::int64_t* first,
-                           Elements x, Elements y) {
-  const std::int64_t row = skipped + blockIdx.x, target = (*first + row) % ring;
+__global__ void put_kernel(std::int64_t skipped, std::int64_t width, std::int64_t ring, Elements x, Elements y) {
+  const std::int64_t row = skipped + blockIdx.x, target = row % ring;
   for (std::int64_t i = threadIdx.x * n; i < width; i += threads * n)
     y.store<n>(target * width + i, x.load<n>(row * width + i));
 }
 
-/// A ring of keys or values: those of row j are in row j mod n.
-struct Ring {
+/// Rings of keys or values: those of a text's position j are in row j mod n of its ring.
+struct Rings {
   Elements elements;
   std::int64_t n, kv_heads, width;
 
-  explicit Ring(const Tensor& x) : elements(x), n(x.size(0)), kv_heads(x.size(1)), width(x.size(2)) {}
-  __device__ std::int64_t begin_of(std::int64_t j, std::int64_t group) const {
-    return (j % n * kv_heads + group) * width;
+  explicit Rings(const Tensor& x) : elements(x), n(x.size(1)), kv_heads(x.size(2)), width(x.size(3)) {}
+  __device__ std::int64_t begin_of(std::int64_t text, std::int64_t j, std::int64_t group) const {
+    return ((text * n + j % n) * kv_heads + group) * width;
   }
 };
 
@@ -134,16 +141,16 @@ struct Seen {
 
 /// A block attends from one row to a span of one key head, for up to `most` of the heads that share it.
 template <int n, int most>
-__global__ void __launch_bounds__(threads, 2) span_kernel(AttentionMask mask, const std::int64_t* first,
-                                                          std::int64_t heads, Elements q, Ring k, Ring v, Spans spans) {
+__global__ void __launch_bounds__(threads, 2)
+    span_kernel(AttentionMask mask, Places places, std::int64_t heads, Elements q, Rings k, Rings v, Spans spans) {
   __shared__ float query[most][widest_head];
   __shared__ float scores[most][keys_of_span];
-  const std::int64_t row = blockIdx.z, width = k.width, per_group = heads / k.kv_heads;
+  const std::int64_t row = blockIdx.z, text = places.texts[row], width = k.width, per_group = heads / k.kv_heads;
   const std::int64_t parts = (per_group + most - 1) / most, group = blockIdx.y / parts;
   const std::int64_t first_head = group * per_group + blockIdx.y % parts * most;
   const std::int64_t rest = (group + 1) * per_group - first_head;
   const int count = static_cast<int>(rest < most ? rest : most);
-  const Seen seen(mask, *first + row);
+  const Seen seen(mask, places.positions[row]);
   if (static_cast<std::int64_t>(blockIdx.x) >= seen.spans) return;
   const std::int64_t span = (seen.first_span + blockIdx.x) * keys_of_span;
   const std::int64_t begin = span > seen.begin ? span : seen.begin;
@@ -163,7 +170,7 @@ __global__ void __launch_bounds__(threads, 2) span_kernel(AttentionMask mask, co
       Pack<n> key[keys_together];
 #pragma unroll
       for (int m = 0; m < keys_together; ++m)
-        key[m] = k.elements.load<n>(k.begin_of(j + m < keys ? begin + j + m : end - 1, group) + i);
+        key[m] = k.elements.load<n>(k.begin_of(text, j + m < keys ? begin + j + m : end - 1, group) + i);
 #pragma unroll
       for (int h = 0; h < most; ++h)
 #pragma unroll
@@ -205,7 +212,7 @@ __global__ void __launch_bounds__(threads, 2) span_kernel(AttentionMask mask, co
   float sums[columns_of_thread][most] = {};
 #pragma unroll 8
   for (int j = 0; j < keys; ++j) {
-    const std::int64_t at = v.begin_of(begin + j, group);
+    const std::int64_t at = v.begin_of(text, begin + j, group);
 #pragma unroll
     for (int c = 0; c < columns_of_thread; ++c) {
       const std::int64_t column = threadIdx.x + c * threads;
@@ -225,9 +232,9 @@ __global__ void __launch_bounds__(threads, 2) span_kernel(AttentionMask mask, co
 }
 
 /// A block combines the spans of a row and head.
-__global__ void combine_kernel(AttentionMask mask, const std::int64_t* first, std::int64_t heads, std::int64_t width,
-                               Spans spans, Elements out) {
-  const Seen seen(mask, *first + blockIdx.x / heads);
+__global__ void combine_kernel(AttentionMask mask, Places places, std::int64_t heads, std::int64_t width, Spans spans,
+                               Elements out) {
+  const Seen seen(mask, places.positions[blockIdx.x / heads]);
   const std::int64_t begin = spans.place(blockIdx.x, 0), end = begin + seen.spans;
   float largest = -INFINITY, sum = 0;
   for (std::int64_t place = begin; place < end; ++place) largest = Largest()(largest, spans.largest[place]);
@@ -264,7 +271,7 @@ void rowwise_choice(Device& device, const Tensor& x, const Tensor& w, std::int64
          none, choices.data<std::int64_t>());
 }
 
-void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const Tensor& first,
+void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const RowPlaces& places,
                    const std::vector<Heads>& heads) {
   const std::int64_t rows = heads[0].x.size(0), width = heads[0].x.size(2);
   AllHeads all = {};
@@ -275,7 +282,7 @@ void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const 
                  .weight = Elements(each.weight),
                  .y = Elements(each.y),
                  .heads = each.x.size(1),
-                 .ring = each.is_ring ? each.y.size(0) : 0,
+                 .ring = each.is_ring ? each.y.size(1) : 0,
                  .has_weight = !each.weight.empty(),
                  .is_rotated = each.is_rotated};
     all.heads += each.x.size(1);
@@ -283,36 +290,37 @@ void rowwise_heads(Device& device, const RmsNorm& norm, const Rope& rope, const 
   }
   with_pack(packed, [&](auto n) {
     launch(device, heads_kernel<n()>, blocks(ceil_div(rows * all.heads, warps)), threads, all, rows, width, norm.eps,
-           Frequencies(rope), rope.position_offset, first.data<std::int64_t>());
+           Frequencies(rope), rope.position_offset, Places(places));
   });
 }
 
-void put_in_ring(Device& device, const Tensor& first, const Tensor& rows, const Tensor& ring) {
+void put_in_ring(Device& device, const Tensor& rows, const Tensor& ring) {
   const std::int64_t width = ring.size(1) * ring.size(2), kept = std::min(rows.size(0), ring.size(0));
   with_pack(is_packed({width}, {&rows, &ring}), [&](auto n) {
-    launch(device, put_kernel<n()>, blocks(kept), threads, rows.size(0) - kept, width, ring.size(0),
-           first.data<std::int64_t>(), Elements(rows), Elements(ring));
+    launch(device, put_kernel<n()>, blocks(kept), threads, rows.size(0) - kept, width, ring.size(0), Elements(rows),
+           Elements(ring));
   });
 }
 
-void rowwise_attention(Device& device, const AttentionMask& mask, const Tensor& first, const Tensor& q, const Tensor& k,
-                       const Tensor& v, const Tensor& out) {
+void rowwise_attention(Device& device, const AttentionMask& mask, const RowPlaces& places, const Tensor& q,
+                       const Tensor& k, const Tensor& v, const Tensor& out) {
   MTP_ASSERT(q.size(2) <= widest_head);
-  const std::int64_t rows = q.size(0), heads = q.size(1), width = q.size(2), per_group = heads / k.size(1);
+  const std::int64_t rows = q.size(0), heads = q.size(1), width = q.size(2);
+  const std::int64_t kv_heads = k.size(2), per_group = heads / kv_heads;
   // So many keys are seen at most, and one span more where they begin within one.
-  const std::int64_t keys = mask.window > 0 ? std::min(mask.window, k.size(0)) : k.size(0);
+  const std::int64_t keys = mask.window > 0 ? std::min(mask.window, k.size(1)) : k.size(1);
   const std::int64_t most_spans = ceil_div(keys, keys_of_span) + (mask.window > 0 ? 1 : 0);
   const Tensor largest = device.empty({rows, heads, most_spans}), sum = device.empty({rows, heads, most_spans});
   const Tensor values = device.empty({rows, heads, most_spans, width});
   const Spans spans{most_spans, largest.f32(), sum.f32(), values.f32()};
   with_pack(is_packed({width}, {&k}), [&](auto n) {
     with_most_heads(per_group, [&](auto most) {
-      const dim3 grid(blocks(most_spans), blocks(k.size(1) * ceil_div(per_group, most())), blocks(rows));
-      launch(device, span_kernel<n(), most()>, grid, threads, mask, first.data<std::int64_t>(), heads, Elements(q),
-             Ring(k), Ring(v), spans);
+      const dim3 grid(blocks(most_spans), blocks(kv_heads * ceil_div(per_group, most())), blocks(rows));
+      launch(device, span_kernel<n(), most()>, grid, threads, mask, Places(places), heads, Elements(q), Rings(k),
+             Rings(v), spans);
     });
   });
-  launch(device, combine_kernel, blocks(rows * heads), threads, mask, first.data<std::int64_t>(), heads, width, spans,
+  launch(device, combine_kernel, blocks(rows * heads), threads, mask, Places(places), heads, width, spans,
          Elements(out));
 }
 
