@@ -143,8 +143,16 @@ def check_dense(case: Case) -> None:
 
 
 def check_images(case: Case) -> None:
+    check_fixture(case, "dense_31b_vision")
+
+
+def check_unified(case: Case) -> None:
+    check_fixture(case, "unified")
+
+
+def check_fixture(case: Case, name: str) -> None:
     """Prompts with none, one and two images; blocks of images that see themselves whole."""
-    fixture = TESTS / "fixtures" / "dense_31b_vision"
+    fixture = TESTS / "fixtures" / name
     case.base, case.drafter = fixture / "base", fixture / "drafter"
     with h5py.File(fixture / "data.h5") as data, h5py.File(case.prompts, "w") as prompts:
         prompts.attrs.update(data.attrs)
@@ -200,4 +208,5 @@ def check_tampering(case: Case) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     cases = {"random": check_random, "centroids": check_centroids, "dense": check_dense, "images": check_images}
+    cases |= {"unified": check_unified}
     sys.exit(run_cases(__doc__, cases, Case))

@@ -19,6 +19,7 @@ from pathlib import Path
 import h5py
 import torch
 from safetensors import safe_open
+from transformers import Gemma4ForCausalLM, Gemma4TextConfig
 
 import job
 
@@ -27,7 +28,7 @@ sys.path.insert(0, str(TESTS.parent / "scripts/dev"))
 sys.path.insert(0, str(TESTS / "reference"))
 import variants
 from check_hf_load import directory_of, load
-from joint_reference import make_pair
+from joint_reference import make_pair, name_in_file
 
 FIXTURES = TESTS / "fixtures"
 LR_ZERO = ["--optimizer.lr", "0", "--schedule.init_lr", "0", "--schedule.min_lr", "0"]
@@ -152,7 +153,7 @@ def check_model(case: Case, run: Path, export: Path, part: str, dtype: str | Non
 
     model, faults = load(directory)
     assert not faults, f"{part}: {faults}"
-    state = model.state_dict()
+    state = {name_in_file(name): tensor for name, tensor in model.state_dict().items()}
     tied = {"lm_head.weight"}
     # Hugging Face does not report every key that it ignores.
     used = exported.keys() - unused(directory, exported)
@@ -222,6 +223,28 @@ def check_variant(case: Case) -> None:
     again = case.train("again", plain, *LR_ZERO, *settings)
     check_same(plain, case.export(again, "plain-again"))
     case.train("split-again", split, "--train.max_steps", "1")
+
+
+def check_text_alone(case: Case) -> None:
+    """A base's text decoder as a model of its own, as AutoModelForCausalLM saves it: trained to the same numbers."""
+    whole = case.train("whole")
+    path = case.source / "base/config.json"
+    config = json.loads(path.read_text())
+    alone = Gemma4ForCausalLM(Gemma4TextConfig(**config["text_config"]))
+    prefix, tensors = "model.language_model.", tensors_in(case.source / "base")
+    unknown = alone.load_state_dict({name.replace(prefix, "model."): t for name, t in tensors.items()}, strict=False)
+    assert unknown.missing_keys == ["lm_head.weight"] and not unknown.unexpected_keys, unknown
+    shutil.rmtree(case.source / "base")
+    alone.save_pretrained(case.source / "base")
+    assert json.loads(path.read_text())["model_type"] == "gemma4_text"
+    run = case.train("run")
+    numbers, of_whole = (job.comparable_lines(path / "metrics.jsonl") for path in (run, whole))
+    assert numbers == of_whole, f"{numbers} {of_whole}"
+    out = case.export(run, "hf")
+    check_model(case, run, out, "base", None)
+    ours = tensors_in(directory_of(out, "base"))
+    for name, tensor in tensors_in(directory_of(case.export(whole, "whole-hf"), "base")).items():
+        assert torch.equal(ours[name.replace(prefix, "model.")], tensor), name
 
 
 def check_targets(case: Case) -> None:
@@ -326,5 +349,6 @@ def on(fixture: str, check: Callable[[Case], None]) -> Callable[[tuple[Path, Pat
 if __name__ == "__main__":
     cases = {path.name: on(path.name, check_variant) for path in sorted(FIXTURES.iterdir())}
     cases |= {"targets": on("e4b", check_targets), "end-of-run": on("e4b", check_end_of_run)}
+    cases |= {"text-alone": on("e4b", check_text_alone)}
     cases |= {"memory": on("e4b", check_memory), "usage": on("e4b", check_usage)}
     sys.exit(job.run_cases(__doc__, cases, lambda programs, folder: (programs, folder)))

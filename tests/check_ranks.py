@@ -18,7 +18,7 @@ from pathlib import Path
 
 from job import MPI, comparable_lines, mpirun
 
-DEFAULT = ("e4b", "k_eq_v_shared_pr2240", "dense_31b_vision", "e2b_masked_head")
+DEFAULT = ("e4b", "k_eq_v_shared_pr2240", "dense_31b_vision", "unified", "e2b_masked_head")
 FIXTURES = Path(__file__).parent / "fixtures"
 # ranks, threads, recompute
 WAYS = [(1, 1, False), (2, 1, False), (3, 1, True), (4, 1, False), (4, 2, True), (1, 2, True), (2, 2, False)]
@@ -46,7 +46,7 @@ def files(run: Path) -> dict[str, bytes]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("programs", type=Path)
-    parser.add_argument("--fixture", type=Path, action="append", help="default: four that cover most of the model")
+    parser.add_argument("--fixture", type=Path, action="append", help="default: five that cover most of the model")
     arguments = parser.parse_args()
     fixtures = arguments.fixture or [FIXTURES / name for name in DEFAULT]
     runs = [(fixture, "fp32", WAYS) for fixture in fixtures] + [(fixtures[-1], "bf16", BF16_WAYS)]

@@ -30,8 +30,12 @@ from pathlib import Path
 import h5py
 import torch
 from safetensors.torch import load_file
-from transformers import Gemma4AssistantForCausalLM, Gemma4ForConditionalGeneration, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "reference"))
+import joint_reference
+from check_hf_load import MODELS
 
 TIE = 1e-4  # logits that are closer may be ordered either way: the models compute in fp32, in other orders
 
@@ -93,8 +97,23 @@ def read_prompts(prompts: Path, decoded: dict) -> list[Prompt]:
     ]
 
 
-def load(model: type, directory: Path) -> PreTrainedModel:
-    return model.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager", local_files_only=True)
+def load(directory: Path) -> PreTrainedModel:
+    model_type = AutoConfig.from_pretrained(directory, local_files_only=True).model_type
+    options = {"dtype": torch.float32, "attn_implementation": "eager", "local_files_only": True}
+    model = MODELS[model_type].from_pretrained(directory, **options)
+    if model_type == "gemma4_unified":
+        model.model.register_forward_pre_hook(use_masks_of_images, with_kwargs=True)
+    return model
+
+
+def use_masks_of_images(model: torch.nn.Module, args: tuple, inputs: dict) -> tuple[tuple, dict]:
+    """Hands the masks of a prompt with images over. Those that Gemma4UnifiedModel.forward makes by itself let images see
+    ahead on full layers and beyond the window; create_masks_for_generate of the same model, which `generate` uses with
+    static caches, and engines do not."""
+    text, types = model.config.get_text_config(), inputs.get("mm_token_type_ids")
+    if types is not None and text.use_bidirectional_attention == "vision":
+        inputs["attention_mask"] = joint_reference.vision_masks(types[0] == 1, text.sliding_window)
+    return args, inputs
 
 
 def end_tokens_of(base: PreTrainedModel) -> list[int]:
@@ -290,7 +309,7 @@ def check(
     logging.disable_progress_bar()
     decoded = json.loads(decoded_file.read_text())
     settings, prompts = decoded["settings"], read_prompts(prompts_file, decoded)
-    base, drafter = load(Gemma4ForConditionalGeneration, base_dir), load(Gemma4AssistantForCausalLM, drafter_dir)
+    base, drafter = load(base_dir), load(drafter_dir)
     end_tokens = [] if settings["ignore_eos"] else end_tokens_of(base)
     base.generation_config.eos_token_id = end_tokens or None
     drafter.generation_config.num_assistant_tokens = settings["drafts"]

@@ -10,14 +10,25 @@ import argparse
 import sys
 from pathlib import Path
 
-from transformers import AutoConfig, Gemma4AssistantForCausalLM, Gemma4ForCausalLM, Gemma4ForConditionalGeneration
-from transformers import PreTrainedModel
+from transformers import (
+    AutoConfig,
+    Gemma4AssistantForCausalLM,
+    Gemma4ForCausalLM,
+    Gemma4ForConditionalGeneration,
+    Gemma4UnifiedAssistantForCausalLM,
+    Gemma4UnifiedForCausalLM,
+    Gemma4UnifiedForConditionalGeneration,
+    PreTrainedModel,
+)
 from transformers.utils import logging
 
 MODELS = {
     "gemma4": Gemma4ForConditionalGeneration,
     "gemma4_text": Gemma4ForCausalLM,
     "gemma4_assistant": Gemma4AssistantForCausalLM,
+    "gemma4_unified": Gemma4UnifiedForConditionalGeneration,
+    "gemma4_unified_text": Gemma4UnifiedForCausalLM,
+    "gemma4_unified_assistant": Gemma4UnifiedAssistantForCausalLM,
 }
 FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 

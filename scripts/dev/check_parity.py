@@ -120,10 +120,8 @@ def seeing(variant: Variant, rng: np.random.Generator) -> Variant:
     def pick(*choices: object) -> object:
         return choices[rng.integers(len(choices))]
 
-    names = ("video_token_id", "boi_token_id", "image_token_id", "eoi_token_id", "boa_token_id", "audio_token_id",
-             "eoa_token_index")  # fmt: skip
     text, pooling, heads = variant.base["text_config"], int(pick(2, 3)), int(pick(2, 4))
-    vocab, clipped = text["vocab_size"], bool(pick(False, True))
+    clipped = bool(pick(False, True))
     vision = {
         "hidden_size": int(pick(20, 32)),
         "intermediate_size": int(pick(28, 40)),
@@ -141,7 +139,7 @@ def seeing(variant: Variant, rng: np.random.Generator) -> Variant:
     return replace(
         variant,
         base={
-            **dict(zip(names, range(vocab - len(names), vocab))),
+            **media_ids(text["vocab_size"]),
             "vision_config": vision,
             "text_config": text | {"use_bidirectional_attention": pick(None, "vision")},
         },
@@ -150,6 +148,44 @@ def seeing(variant: Variant, rng: np.random.Generator) -> Variant:
         ),
         max_length=0,  # a cut must not go through an image
         clips={"input": [-1.7, 2.1], "output": [-1.1, 0.9]} if clipped else None,
+        with_media=True,
+    )
+
+
+def media_ids(vocab: int) -> dict[str, int]:
+    names = ("video_token_id", "boi_token_id", "image_token_id", "eoi_token_id", "boa_token_id", "audio_token_id",
+             "eoa_token_index")  # fmt: skip
+    return dict(zip(names, range(vocab - len(names), vocab)))
+
+
+def unified(variant: Variant, rng: np.random.Generator) -> Variant:
+    """The same pair, but for per-layer inputs, as one of the unified family that sees."""
+
+    def pick(*choices: object) -> object:
+        return choices[rng.integers(len(choices))]
+
+    text, width = variant.base["text_config"] | {"hidden_size_per_layer_input": 0}, int(pick(20, 32))
+    vision = {
+        "model_type": "gemma4_unified_vision",
+        "patch_size": int(pick(1, 2)),
+        "pooling_kernel_size": int(pick(2, 3)),
+        "mm_embed_dim": width,
+        "output_proj_dims": width,
+        "mm_posemb_size": int(pick(4, 9)),
+        "rms_norm_eps": float(pick(1e-6, 1e-5)),
+    }
+    trained = {name: bool(pick(False, True)) for name in ("freeze_vision", "freeze_vision_projector")}
+    return replace(
+        variant,
+        base={
+            "model_type": "gemma4_unified",
+            **media_ids(text["vocab_size"]),
+            "vision_config": vision,
+            "text_config": text | {"use_bidirectional_attention": pick(None, "vision")},
+        },
+        drafter={"model_type": pick("gemma4_assistant", "gemma4_unified_assistant"), **variant.drafter},
+        recipe=replace(variant.recipe, **trained),
+        max_length=0,
         with_media=True,
     )
 
@@ -173,9 +209,10 @@ def describe(variant: Variant) -> str:
     }
     if vision := variant.base.get("vision_config"):
         flags |= {
+            "unified": "model_type" in variant.base,
             "bidirectional": text["use_bidirectional_attention"],
-            "standardized": vision["standardize"],
-            "clipped": vision["use_clipped_linears"],
+            "standardized": vision.get("standardize"),
+            "clipped": vision.get("use_clipped_linears"),
             "trained-tower": not r.freeze_vision,
             "trained-projector": not r.freeze_vision_projector,
         }
@@ -268,7 +305,7 @@ def make_pair_and_data(variant: Variant, where: Path, seed: int, rng: np.random.
     joint_reference.make_pair(variant.spec, where, seed)
     path, pad = where / "data.h5", variant.pad_token_id
     if variant.with_media:
-        joint_reference.make_media_data(variant.base | {"model_type": "gemma4"}, 12, 32, path, seed)
+        joint_reference.make_media_data({"model_type": "gemma4"} | variant.base, 12, 32, path, seed)
         with h5py.File(path, "a") as file:
             file.attrs["pad_token_id"] = pad
     else:
@@ -297,7 +334,7 @@ def check_pair(index: int, seed: int, bin_dir: Path, ranks: int, sees: bool) -> 
         rng = np.random.default_rng([seed, index, attempt])
         variant = random_variant(rng)
         if sees:
-            variant = seeing(variant, rng)
+            variant = (unified if index % 2 else seeing)(variant, rng)
         with tempfile.TemporaryDirectory() as scratch:
             where = Path(scratch)
             make_pair_and_data(variant, where, int(rng.integers(2**31)), rng)
@@ -324,7 +361,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=10, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="other pairs for another seed")
     parser.add_argument("--ranks", type=int, default=1, help="MPI ranks of mtp-train, at most 2")
-    parser.add_argument("--images", action="store_true", help="pairs that see, with images in their data")
+    parser.add_argument("--images", action="store_true", help="pairs that see, every second one of the unified family, with images in their data")
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()

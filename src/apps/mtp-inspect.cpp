@@ -51,16 +51,19 @@ void print_vision(const hf::VisionConfig& vision) {
 }
 
 void print_base(const hf::BaseConfig& config) {
-  print_line("kind", "base (Gemma4ForConditionalGeneration)");
+  print_line("kind", "base ({})", config.model_type);
   print_text(config.text);
   if (config.text.hidden_size_per_layer_input > 0)
     print_line("per-layer input", "{} wide", config.text.hidden_size_per_layer_input);
   if (config.text.final_logit_softcapping) print_line("logit soft-cap", "{}", *config.text.final_logit_softcapping);
   if (config.vision) print_vision(*config.vision);
+  if (const auto& embedder = config.patch_embedder)
+    print_line("patch embedding", "{} wide; patches of {} × {} pixels, each a token", embedder->embed_dim,
+               embedder->patch_size, embedder->patch_size);
 }
 
 void print_drafter(const hf::DrafterConfig& config) {
-  print_line("kind", "drafter (Gemma4AssistantForCausalLM)");
+  print_line("kind", "drafter ({})", config.model_type);
   print_text(config.text);
   print_line("base's hidden size", "{}", config.backbone_hidden_size);
   if (config.use_ordered_embeddings)
@@ -83,8 +86,7 @@ void print_tensors(const hf::TensorFiles& files) {
 }
 
 void inspect_model(const fs::path& directory) {
-  const Json config = read_json(directory / "config.json");
-  const bool is_drafter = config.is_object() && config.value("model_type", Json()) == "gemma4_assistant";
+  const bool is_drafter = hf::is_drafter(read_json(directory / "config.json"));
   const auto files = hf::TensorFiles::open(directory);
   if (is_drafter) {
     const hf::DrafterConfig drafter = hf::read_drafter_config(directory);

@@ -193,7 +193,7 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       flag("freeze.base", s.freeze.base, "train the drafter only"),
       flag("freeze.embeddings", s.freeze.embeddings,
            "do not train the base's token table (its output projection too) and its per-layer table"),
-      flag("freeze.vision", s.freeze.vision, "do not train the vision tower"),
+      flag("freeze.vision", s.freeze.vision, "do not train the vision tower, or a unified base's patch embedding"),
       flag("freeze.vision_projector", s.freeze.vision_projector,
            "do not train the projection of the vision tower's features"),
       flag("freeze.audio", s.freeze.audio, "do not train the audio tower (training it is not built yet)"),

@@ -5,6 +5,7 @@
 #include "mtp/graph/tape.h"
 #include "mtp/ops/elementwise.h"
 #include "mtp/ops/embedding.h"
+#include "mtp/ops/layer_norm.h"
 #include "mtp/ops/matmul.h"
 #include "mtp/ops/norm.h"
 #include "mtp/ops/vision.h"
@@ -49,6 +50,31 @@ Value Tape::norm(const Value* residual, const Value& x, const Parameter* w, floa
     const Tensor dx = empty_like(x.data);
     ops::rms_norm_backward(device(), dy, x.data, weight_value(), rrms, dx, trained ? weight->gradient() : Tensor());
     if (x.needs_gradient()) x.gradient->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::layer_norm(const Value& x, const Parameter& w, const std::optional<Parameter>& bias, float eps) {
+  const bool trained = w.trained(), with_norm = x.needs_gradient() || trained;
+  Value y = output(empty_like(x.data), with_norm || (bias && bias->trained()));
+  const Tensor statistics = device().empty({x.data.elements() / x.data.size(-1), 2});
+  ops::layer_norm_forward(device(), {eps}, x.data, w.value(), bias ? bias->value() : Tensor(), y.data, statistics);
+  on_backward(y, [this, w, bias, trained, with_norm, statistics, x](const Tensor& dy) {
+    if (bias && bias->trained()) ops::add_bias_backward(device(), dy, bias->gradient());
+    if (!with_norm) return;
+    const Tensor dx = empty_like(x.data);
+    ops::layer_norm_backward(device(), dy, x.data, w.value(), statistics, dx, trained ? w.gradient() : Tensor());
+    if (x.needs_gradient()) x.gradient->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::add_bias(const Value& x, const Parameter& bias) {
+  Value y = output(empty_like(x.data), x.needs_gradient() || bias.trained());
+  ops::add_bias(device(), x.data, bias.value(), y.data);
+  on_backward(y, [this, bias, dx_sum = x.gradient](const Tensor& dy) {
+    if (bias.trained()) ops::add_bias_backward(device(), dy, bias.gradient());
+    if (dx_sum != nullptr) dx_sum->add(device(), dy);
   });
   return y;
 }
@@ -211,16 +237,14 @@ Graph::Lookup Tape::lookup(const Parameter& table, const Tokens& tokens, float e
   return {y, tokens.fill >= 0 ? rows.slice(tokens.count() * width, {1, width}) : Tensor()};
 }
 
-Value Tape::rows_of(const Parameter& tables, std::int64_t table, const Tensor& ids) {
-  const auto in = [table](const Tensor& all) {
-    return all.slice(table * all.size(1) * all.size(2), {all.size(1), all.size(2)});
-  };
-  const Tensor values = in(tables.value());
-  Value y = output(device().empty({ids.elements(), values.size(1)}, values.dtype()), tables.trained());
+Value Tape::rows_of(const Parameter& table, const Tensor& ids) {
+  const auto as_rows = [](const Tensor& all) { return all.view({all.elements() / all.size(-1), all.size(-1)}); };
+  const Tensor values = as_rows(table.value());
+  Value y = output(device().empty({ids.elements(), values.size(1)}, values.dtype()), table.trained());
   ops::lookup_forward(device(), values, ids, 1, y.data);
-  on_backward(y, [this, tables, in, ids](const Tensor& dy) {
+  on_backward(y, [this, table, as_rows, ids](const Tensor& dy) {
     constexpr std::int64_t skip_none = -1;
-    ops::lookup_backward(device(), dy, ids, 1, skip_none, in(tables.gradient()));
+    ops::lookup_backward(device(), dy, ids, 1, skip_none, as_rows(table.gradient()));
   });
   return y;
 }

@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::int64_t largest_size = std::numeric_limits<std::int32_t>::max();  // a product of two fits 64 bits
 constexpr std::int64_t most_layers = 10'000;
+constexpr std::int64_t largest_patch = 10'000;  // pixels a side
 
 /// An object of a configuration file, whose path and key every message names.
 class Section {
@@ -145,6 +146,13 @@ RopeParameters read_rope(const Section& text, LayerType type) {
   return parameters;
 }
 
+/// The two families of classes, which differ in the defaults of missing keys.
+enum class Family { towers, unified };
+
+Family family_of(const std::string& model_type) {
+  return model_type.starts_with("gemma4_unified") ? Family::unified : Family::towers;
+}
+
 void refuse_other_variants(const Section& text) {
   const auto refuse = [&](const char* key, const char* what) {
     throw Error("{}: {} {} is not supported", text.where(), key, what);
@@ -184,9 +192,19 @@ void check_sizes(const Section& text, const TextConfig& config) {
                 config.vocab_size_per_layer_input, config.vocab_size);
 }
 
-TextConfig read_text(const Section& text, bool share_all_by_default) {
-  refuse_other_variants(text);
+TextConfig defaults_of(Family family) {
   TextConfig config;
+  if (family == Family::towers) return config;
+  config.max_position_embeddings = 262144;
+  config.sliding_window = 1024;
+  config.hidden_size_per_layer_input = 0;
+  config.bidirectional_images = true;
+  return config;
+}
+
+TextConfig read_text(const Section& text, Family family, bool share_all_by_default) {
+  refuse_other_variants(text);
+  TextConfig config = defaults_of(family);
   config.vocab_size = text.positive("vocab_size", config.vocab_size);
   config.hidden_size = text.positive("hidden_size", config.hidden_size);
   config.intermediate_size = text.positive("intermediate_size", config.intermediate_size);
@@ -200,10 +218,15 @@ TextConfig read_text(const Section& text, bool share_all_by_default) {
   config.pad_token_id = text.get("pad_token_id", config.pad_token_id);
   config.sliding_window = text.at_least(2, "sliding_window", config.sliding_window);
   if (text.has("final_logit_softcapping")) config.final_logit_softcapping = text.get("final_logit_softcapping", 0.0f);
-  config.hidden_size_per_layer_input = text.at_least(0, "hidden_size_per_layer_input", 256);
+  config.hidden_size_per_layer_input =
+      text.at_least(0, "hidden_size_per_layer_input", config.hidden_size_per_layer_input);
+  if (family == Family::unified && config.hidden_size_per_layer_input > 0)
+    throw Error("{}: hidden_size_per_layer_input is {}; the unified family has none", text.where(),
+                config.hidden_size_per_layer_input);
   config.vocab_size_per_layer_input = text.at_least(0, "vocab_size_per_layer_input", config.vocab_size_per_layer_input);
   config.num_kv_shared_layers = text.at_least(0, "num_kv_shared_layers", 0);
-  config.bidirectional_images = text.get<std::string>("use_bidirectional_attention", "") == "vision";
+  if (text.json().contains("use_bidirectional_attention"))  // null is an answer, too
+    config.bidirectional_images = text.get<std::string>("use_bidirectional_attention", "") == "vision";
   if (share_all_by_default && config.num_kv_shared_layers == 0) config.num_kv_shared_layers = config.num_hidden_layers;
   for (const LayerType type : layer_types(text, config.num_hidden_layers))
     config.layers.push_back({.is_sliding = type == LayerType::sliding});
@@ -259,15 +282,35 @@ VisionConfig read_vision(const Section& vision) {
   return config;
 }
 
-constexpr const char* text_alone = "gemma4_text";
+PatchEmbedderConfig read_patch_embedder(const Section& vision) {
+  const PatchEmbedderConfig missing;
+  if (const auto type = vision.get<std::string>("model_type", "gemma4_unified_vision"); type != "gemma4_unified_vision")
+    throw Error("{}: model_type is \"{}\", expected \"gemma4_unified_vision\"", vision.where(), type);
+  PatchEmbedderConfig config{
+      .patch_size = vision.positive("patch_size", 16) * vision.positive("pooling_kernel_size", 3),
+      .embed_dim = vision.positive("mm_embed_dim", missing.embed_dim),
+      .position_embedding_size = vision.positive("mm_posemb_size", missing.position_embedding_size),
+      .rms_norm_eps = vision.get("rms_norm_eps", missing.rms_norm_eps)};
+  if (config.patch_size > largest_patch)
+    throw Error("{}: patches of {} pixels a side are too large; {} at most", vision.where(), config.patch_size,
+                largest_patch);
+  if (const auto width = vision.positive("output_proj_dims", missing.embed_dim); width != config.embed_dim)
+    throw Error("{}: output_proj_dims is {}, mm_embed_dim is {}; they must be the same", vision.where(), width,
+                config.embed_dim);
+  if (config.rms_norm_eps < 0)
+    throw Error("{}: rms_norm_eps is {}, it must be at least 0", vision.where(), config.rms_norm_eps);
+  return config;
+}
 
-/// What stands around text_config. The tie is decided here: Hugging Face does not ask text_config for it.
-void check_model(const Section& file, const std::vector<std::string>& expected) {
+/// What stands around text_config, and its model_type. The tie is decided here: Hugging Face does not ask text_config
+/// for it.
+std::string check_model(const Section& file, const std::vector<std::string>& expected) {
   const auto type = file.get<std::string>("model_type", "");
   if (std::ranges::count(expected, type) == 0)
     throw Error("{}: model_type is \"{}\", expected \"{}\"", file.where(), type, fmt::join(expected, "\" or \""));
   if (!file.get("tie_word_embeddings", true))
     throw Error("{}: tie_word_embeddings false is not supported", file.where());
+  return type;
 }
 
 /// The base's shared layers need a layer of their type before them that has keys and values.
@@ -325,16 +368,25 @@ BaseConfig read_base_config(const std::filesystem::path& directory) {
 
 BaseConfig parse_base_config(const Json& json, const std::string& name) {
   const Section file(name, json);
-  check_model(file, {"gemma4", text_alone});
-  const bool is_alone = json["model_type"] == text_alone;
+  const std::string type = check_model(file, {"gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"});
+  const Family family = family_of(type);
+  const bool is_alone = type.ends_with("_text");
   BaseConfig config{.file = name,
+                    .model_type = type,
                     .prefix = is_alone ? "model." : "model.language_model.",
-                    .text = read_text(is_alone ? file : file.section("text_config"), false),
+                    .text = read_text(is_alone ? file : file.section("text_config"), family, false),
                     .vision = {},
+                    .patch_embedder = {},
                     .image_token_id = file.get<std::int64_t>("image_token_id", 258880),
                     .video_token_id = file.get<std::int64_t>("video_token_id", 258884),
                     .audio_token_id = file.get<std::int64_t>("audio_token_id", 258881)};
-  if (!is_alone && file.has("vision_config")) config.vision = read_vision(file.section("vision_config"));
+  if (!is_alone && file.has("vision_config")) {
+    const Section vision = file.section("vision_config");
+    if (family == Family::towers)
+      config.vision = read_vision(vision);
+    else
+      config.patch_embedder = read_patch_embedder(vision);
+  }
   check_stores(name, config.text);
   return config;
 }
@@ -346,11 +398,13 @@ DrafterConfig read_drafter_config(const std::filesystem::path& directory) {
 
 DrafterConfig parse_drafter_config(const Json& json, const std::string& name) {
   const Section file(name, json);
-  check_model(file, {"gemma4_assistant"});
   DrafterConfig config;
   config.file = name;
-  config.text = read_text(file.section("text_config"), true);
-  config.backbone_hidden_size = file.positive("backbone_hidden_size", config.backbone_hidden_size);
+  config.model_type = check_model(file, {"gemma4_assistant", "gemma4_unified_assistant"});
+  const Family family = family_of(config.model_type);
+  const Section text = file.section("text_config");  // of whichever family's class it names
+  config.text = read_text(text, family_of(text.get("model_type", config.model_type)), true);
+  config.backbone_hidden_size = file.positive("backbone_hidden_size", family == Family::towers ? 1536 : 3840);
   config.use_ordered_embeddings = file.get("use_ordered_embeddings", false);
   config.num_centroids = file.positive("num_centroids", config.num_centroids);
   config.centroid_intermediate_top_k = file.positive("centroid_intermediate_top_k", config.centroid_intermediate_top_k);
@@ -367,6 +421,11 @@ DrafterConfig parse_drafter_config(const Json& json, const std::string& name) {
     throw Error("{}: centroid_intermediate_top_k {} is more than num_centroids {}", name,
                 config.centroid_intermediate_top_k, config.num_centroids);
   return config;
+}
+
+bool is_drafter(const Json& json) {
+  const auto type = json.is_object() ? json.find("model_type") : json.end();
+  return type != json.end() && type->is_string() && type->get<std::string>().ends_with("_assistant");
 }
 
 void check_fit(const BaseConfig& base, const DrafterConfig& drafter) {

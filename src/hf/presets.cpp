@@ -98,6 +98,23 @@ constexpr const char* e2b_changes = R"({
   },
   "drafter": {"num_key_value_heads": 1}
 })";
+constexpr const char* unified_12b_changes = R"({
+  "name": "12b",
+  "summary": "Gemma 4 12B's text decoder, 11.9 billion parameters, and its drafter, 422.9 million: 49 GB",
+  "family": "unified",
+  "base": {
+    "hidden_size": 3840, "intermediate_size": 15360,
+    "num_attention_heads": 16, "num_key_value_heads": 8, "num_global_key_value_heads": 1, "attention_k_eq_v": true,
+    "layers": {"repeats": 8, "sharing": 0}, "sliding_window": 1024, "max_position_embeddings": 262144,
+    "hidden_size_per_layer_input": 0
+  },
+  "drafter": {
+    "hidden_size": 1024, "intermediate_size": 8192,
+    "num_attention_heads": 16, "num_key_value_heads": 8, "num_global_key_value_heads": 1, "attention_k_eq_v": true,
+    "sliding_window": 1024
+  },
+  "centroids": null
+})";
 constexpr const char* dense_31b_changes = R"({
   "name": "31b",
   "summary": "Gemma 4 31B's text decoder, 30.7 billion parameters, and its drafter, 469.5 million: 125 GB",
@@ -156,19 +173,27 @@ Json with_layer_types(Json text) {
   return text;
 }
 
-Json model(const char* architecture, const char* type, const Json& shape) {
+/// The names of a family's classes and types: "Gemma4" and "gemma4", or "Gemma4Unified" and "gemma4_unified".
+struct Names {
+  std::string classes, types;
+};
+
+/// `architecture` and `type`: what follows the family's.
+Json model(const Names& family, const char* architecture, const char* type, const Json& shape) {
   Json text = with_layer_types(shape);
-  text.update({{"model_type", "gemma4_text"}, {"pad_token_id", 0}, {"eos_token_id", 1}, {"bos_token_id", 2}});
-  return {{"architectures", {architecture}},
-          {"model_type", type},
+  text.update({{"model_type", family.types + "_text"}, {"pad_token_id", 0}, {"eos_token_id", 1}, {"bos_token_id", 2}});
+  return {{"architectures", {family.classes + architecture}},
+          {"model_type", family.types + type},
           {"dtype", "float32"},
           {"tie_word_embeddings", true},
           {"text_config", std::move(text)}};
 }
 
 Preset preset(const Json& shape) {
-  Preset preset{shape["name"], shape["summary"], model("Gemma4ForCausalLM", "gemma4", shape["base"]),
-                model("Gemma4AssistantForCausalLM", "gemma4_assistant", shape["drafter"])};
+  const Names family =
+      shape.value("family", "") == "unified" ? Names{"Gemma4Unified", "gemma4_unified"} : Names{"Gemma4", "gemma4"};
+  Preset preset{shape["name"], shape["summary"], model(family, "ForCausalLM", "", shape["base"]),
+                model(family, "AssistantForCausalLM", "_assistant", shape["drafter"])};
   if (shape.contains("vision")) {
     preset.base["architectures"] = {"Gemma4ForConditionalGeneration"};
     preset.base.update(shape["vision"]);
@@ -188,6 +213,7 @@ const std::vector<Preset>& presets() {
   static const std::vector<Preset> all = [] {
     const Json e4b_shape = Json::parse(e4b);
     const Json published[] = {changed(e4b_shape, Json::parse(e2b_changes)), e4b_shape,
+                              changed(e4b_shape, Json::parse(unified_12b_changes)),
                               changed(e4b_shape, Json::parse(dense_31b_changes))};
     std::vector<Preset> made;
     for (const Json& shape : Json::parse(small_shapes)) made.push_back(preset(shape));

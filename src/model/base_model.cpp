@@ -38,7 +38,7 @@ BaseModel::BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freez
     layers_.emplace_back(in_unit(name).below(name + "."), config_, i, Attention::UnusedKeyValue::declared);
   }
   final_norm_ = in_unit("head").vector("norm", hidden);
-  if (parts.vision && config.vision) vision_.emplace(Tensors(records_, ""), *config.vision, hidden, freeze);
+  if (parts.vision) vision_ = ImageEncoder::of(config, Tensors(records_, ""), freeze);
 }
 
 void BaseModel::read_buffers(const hf::TensorFiles& files) {

@@ -44,11 +44,12 @@ Joint::Joint(Device& device, const Settings& settings, const Pair& pair)
 }
 
 std::optional<VisionPass> Joint::see(const JointInput& input, bool learns) const {
-  const std::optional<VisionTower>& tower = base_.vision();
-  MTP_ASSERT(tower || !input.some_have_images);
-  const Tape::Options options{.recording = learns && tower && tower->trained(), .recompute = recompute_};
-  if (!options.recording && !input.some_have_images) return std::nullopt;
-  return std::optional<VisionPass>(std::in_place, device_, *tower, input.images, options);
+  const ImageEncoder* encoder = base_.vision();
+  MTP_ASSERT(encoder != nullptr || !input.some_have_images);
+  const bool goes_back = learns && encoder != nullptr && encoder->trained();
+  if (!goes_back && !input.some_have_images) return std::nullopt;
+  const Tape::Options options{.recording = goes_back, .recompute = recompute_};
+  return std::optional<VisionPass>(std::in_place, device_, *encoder, input.images, options);
 }
 
 LossSums Joint::forward_backward(const JointInput& input, std::int64_t label_tokens) {

@@ -24,8 +24,8 @@ hf::DrafterConfig read_fitting_drafter(const std::filesystem::path& directory, c
 /// A part that is to be trained is in memory.
 Parts with_trained(Parts parts, const Settings::Freeze& freeze, const hf::BaseConfig& base) {
   const bool trains_vision = !freeze.vision || !freeze.vision_projector;
-  if (trains_vision && !base.vision)
-    throw UsageError("setting {}: {} has no vision_config: there is no tower to train",
+  if (trains_vision && !base.takes_images())
+    throw UsageError("setting {}: {} has no vision_config: there is nothing of it to train",
                      freeze.vision ? "freeze.vision_projector" : "freeze.vision", base.file);
   if (trains_vision && !freeze.base) parts.vision = true;
   return parts;

@@ -21,7 +21,7 @@ bool is_unused_kv(const hf::TextConfig& config, const std::string& name) {
 }
 
 bool is_media(const std::string& name) {
-  static const std::regex pattern(R"(model\.(vision_tower|audio_tower|embed_vision|embed_audio)\..*)");
+  static const std::regex pattern(R"(model\.(vision_tower|vision_embedder|audio_tower|embed_vision|embed_audio)\..*)");
   return std::regex_match(name, pattern);
 }
 

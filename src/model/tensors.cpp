@@ -54,6 +54,10 @@ Parameter Tensors::head_norm(std::string_view name, std::int64_t head_dim) const
   return vector(name, head_dim, 1.0f / std::sqrt(std::sqrt(static_cast<float>(head_dim))));
 }
 
+Parameter Tensors::bias(std::string_view name, std::int64_t width) const {
+  return parameter(std::string(name) + ".bias", {width}, {Start::Kind::constant, 0});
+}
+
 Parameter Tensors::matrix(std::string_view name, std::int64_t out, std::int64_t in) const {
   return parameter(weight(name), {out, in}, {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(in))});
 }
@@ -63,9 +67,8 @@ Parameter Tensors::table(std::string_view name, std::int64_t rows, std::int64_t 
                    {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(width))});
 }
 
-Parameter Tensors::positions(std::string_view name, std::int64_t dimensions, std::int64_t positions,
-                             std::int64_t width) const {
-  return parameter(std::string(name), {dimensions, positions, width}, {Start::Kind::normal, 0.02f});
+Parameter Tensors::positions(std::string_view name, Shape shape) const {
+  return parameter(std::string(name), std::move(shape), {Start::Kind::normal, 0.02f});
 }
 
 Buffer Tensors::buffer(std::string_view name, Shape shape, Start start, std::string dtype) const {

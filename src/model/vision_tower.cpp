@@ -1,26 +1,11 @@
 #include "mtp/model/vision_tower.h"
 
-#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "mtp/model/open_units.h"
-#include "mtp/ops/vision.h"
 
 namespace mtp::model {
-
-namespace {
-
-Tensor upload(Device& device, std::span<const std::uint8_t> bytes, Shape shape) {
-  const Tensor on_host = device.empty_on_host(shape, DType::u8), on_device = device.empty(std::move(shape), DType::u8);
-  MTP_ASSERT(std::ssize(bytes) == on_host.elements());
-  std::memcpy(on_host.data<std::byte>(), bytes.data(), bytes.size());
-  device.copy_from_host(on_host, on_device);
-  return on_device;
-}
-
-}  // namespace
 
 ClippableLinear::ClippableLinear(const Tensors& tensors, std::int64_t out, std::int64_t in, bool clipped)
     : weight_(tensors.matrix("linear", out, in)) {
@@ -110,7 +95,7 @@ VisionTower::VisionTower(const Tensors& all, const hf::VisionConfig& config, std
   };
   const Tensors embedder = in_unit("patch_embedder").below("patch_embedder.");
   patch_projection_ = embedder.matrix("input_proj", width, config.patch_values());
-  position_table_ = embedder.positions("position_embedding_table", 2, config.position_embedding_size, width);
+  position_table_ = embedder.positions("position_embedding_table", {2, config.position_embedding_size, width});
   for (int i = 0; i < config.num_hidden_layers; ++i) {
     const std::string name = "layers." + std::to_string(i);
     layers_.emplace_back(in_unit(name).below("encoder." + name + "."), config);
@@ -118,9 +103,9 @@ VisionTower::VisionTower(const Tensors& all, const hf::VisionConfig& config, std
   if (config.standardize)
     standard_ = {tower.buffer("std_bias", {width}, {Start::Kind::constant, 0}),
                  tower.buffer("std_scale", {width}, {Start::Kind::constant, 1})};
-  projection_ = all.in_unit("base.vision.projector", !freeze.base && !freeze.vision_projector)
-                    .below("model.embed_vision.")
-                    .matrix("embedding_projection", hidden, width);
+  projector_ = Projector(
+      all.in_unit("base.vision.projector", !freeze.base && !freeze.vision_projector).below("model.embed_vision."),
+      hidden, config.hidden_size, config.rms_norm_eps);
 }
 
 void VisionTower::read_buffers(const hf::TensorFiles& files) {
@@ -132,25 +117,22 @@ void VisionTower::read_buffers(const hf::TensorFiles& files) {
 
 Value VisionTower::forward(Tape& g, const ops::PatchGrids& grids, std::span<const std::uint8_t> bytes) const {
   const Tensor positions = g.device().from_host(grids.positions()).view({2, grids.rows()});
-  Value x_PV = embed_patches(g, bytes, positions);
+  Value x_PV = embed_patches(g, grids, bytes);
   for (const VisionLayer& layer : layers_) {
     const std::vector<Graph::Scope> weights = open_units(g, layer.parameters());
     x_PV = layer.forward(g, x_PV, rope_, positions);
   }
-  const Value features_RV = g.rms_norm(pool(g, x_PV, grids), config_.rms_norm_eps);
-  const Graph::Scope projector = g.scope(projection_.group());
-  return g.linear(features_RV, projection_);
+  return projector_.forward(g, pool(g, x_PV, grids));
 }
 
-Value VisionTower::embed_patches(Tape& g, std::span<const std::uint8_t> bytes, const Tensor& positions) const {
-  Device& device = g.device();
-  const std::int64_t rows = positions.size(1), values = config_.patch_values();
+Value VisionTower::embed_patches(Tape& g, const ops::PatchGrids& grids, std::span<const std::uint8_t> bytes) const {
   const Graph::Scope weights = g.scope(patch_projection_.group());
-  const Tensor pixels = device.empty({rows, values}, patch_projection_.value().dtype());
-  ops::pixels(device, upload(device, bytes, {rows, values}), pixels);
-  const Value place = g.add(g.rows_of(position_table_, 0, positions.slice(0, {rows})),
-                            g.rows_of(position_table_, 1, positions.slice(rows, {rows})));
-  return g.add(g.linear(Graph::constant(pixels), patch_projection_), place);
+  const Tensor centred = pixels(g.device(), bytes, {.middle = 0.5f, .factor = 2}, patch_projection_.value().dtype());
+  // The table of lines follows that of columns.
+  const auto [columns, lines] = grids.rows_of_tables(1, config_.position_embedding_size);
+  const Value place = g.add(g.rows_of(position_table_, g.device().from_host(columns)),
+                            g.rows_of(position_table_, g.device().from_host(lines)));
+  return g.add(g.linear(Graph::constant(centred), patch_projection_), place);
 }
 
 Value VisionTower::pool(Tape& g, const Value& x_PV, const ops::PatchGrids& grids) const {
@@ -160,26 +142,6 @@ Value VisionTower::pool(Tape& g, const Value& x_PV, const ops::PatchGrids& grids
   if (!standard_) return g.convert(means_RV, dtype);
   const Shape width{config_.hidden_size};
   return g.standardize(means_RV, g.device().from_host(bias_V_, width), g.device().from_host(scale_V_, width), dtype);
-}
-
-namespace {
-
-ops::PatchGrids grids_of(const VisionTower& tower, const std::optional<ImageInput>& images) {
-  if (images) return images->grids;
-  ops::PatchGrids blank;
-  blank.add(tower.blank_size());
-  return blank;
-}
-
-}  // namespace
-
-VisionPass::VisionPass(Device& device, const VisionTower& tower, const std::optional<ImageInput>& images,
-                       Tape::Options options)
-    : grids_(grids_of(tower, images)), sequences_(grids_.sequences()), tape_(device, sequences_, options) {
-  if (images)
-    soft_tokens_ = {tower.forward(tape_, grids_, images->patches), device.from_host(images->rows)};
-  else
-    tower.forward(tape_, grids_, std::vector<std::uint8_t>(grids_.rows() * tower.patch_bytes()));
 }
 
 }  // namespace mtp::model

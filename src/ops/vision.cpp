@@ -21,9 +21,9 @@ void check_pooling(const PatchGrids& grids, std::int64_t k, const Tensor& patche
 
 }  // namespace
 
-void pixels(Device& device, const Tensor& bytes, const Tensor& y) {
+void pixels(Device& device, const PixelRange& range, const Tensor& bytes, const Tensor& y) {
   MTP_ASSERT(bytes.dtype() == DType::u8 && y.elements() == bytes.elements());
-  MTP_RUN(pixels, bytes, y);
+  MTP_RUN(pixels, range, bytes, y);
 }
 
 void pool_patches_forward(Device& device, const PatchGrids& grids, std::int64_t k, float factor, const Tensor& x,

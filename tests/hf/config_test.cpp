@@ -128,6 +128,71 @@ TEST_F(ConfigTest, AVisionTowerIsReadWithItsDefaults) {
   EXPECT_FLOAT_EQ(frequencies[8], 0.1f);  // 100^(-16 / 32)
 }
 
+TEST_F(ConfigTest, MissingKeysOfAUnifiedModelHaveTheDefaultsOfItsOwnClasses) {
+  const BaseConfig config = base({{"model_type", "gemma4_unified"}, {"text_config", Json::object()}});
+  EXPECT_EQ(config.prefix, "model.language_model.");
+  EXPECT_EQ(config.text.hidden_size, 2304);
+  EXPECT_EQ(config.text.max_position_embeddings, 262144);
+  EXPECT_EQ(config.text.sliding_window, 1024);
+  EXPECT_EQ(config.text.hidden_size_per_layer_input, 0);
+  EXPECT_TRUE(config.text.bidirectional_images);
+  EXPECT_FALSE(config.takes_images());
+  EXPECT_FALSE(base({{"model_type", "gemma4_unified"}, {"text_config", {{"use_bidirectional_attention", nullptr}}}})
+                   .text.bidirectional_images);
+  EXPECT_EQ(base({{"model_type", "gemma4_unified_text"}}).prefix, "model.");
+  EXPECT_EQ(without_path([&] {
+              base({{"model_type", "gemma4_unified"}, {"text_config", {{"hidden_size_per_layer_input", 256}}}});
+            }),
+            "text_config: hidden_size_per_layer_input is 256; the unified family has none");
+}
+
+TEST_F(ConfigTest, ADraftersTextHasTheDefaultsOfTheClassThatItNames) {
+  const auto window = [&](const char* type, const Json& of_text) {
+    Json json = drafter_json;
+    json["model_type"] = type;
+    json["text_config"].erase("sliding_window");
+    return drafter(with_text(json, of_text)).text.sliding_window;
+  };
+  EXPECT_EQ(window("gemma4_assistant", Json::object()), 512);
+  EXPECT_EQ(window("gemma4_unified_assistant", Json::object()), 1024);
+  EXPECT_EQ(window("gemma4_unified_assistant", {{"model_type", "gemma4_text"}}), 512);
+  EXPECT_EQ(drafter({{"model_type", "gemma4_unified_assistant"}, {"text_config", {{"hidden_size_per_layer_input", 0}}}})
+                .backbone_hidden_size,
+            3840);
+}
+
+TEST_F(ConfigTest, APatchEmbedderIsReadWithItsDefaults) {
+  const auto read = [&](const Json& vision) {
+    return base({{"model_type", "gemma4_unified"}, {"text_config", Json::object()}, {"vision_config", vision}});
+  };
+  const Json released = {{"initializer_range", 0.02},
+                         {"mm_embed_dim", 3840},
+                         {"mm_posemb_size", 1120},
+                         {"model_patch_size", 48},
+                         {"model_type", "gemma4_unified_vision"},
+                         {"num_soft_tokens", 280},
+                         {"output_proj_dims", 3840},
+                         {"patch_size", 16},
+                         {"pooling_kernel_size", 3},
+                         {"rms_norm_eps", 1e-6}};
+  for (const Json& vision : {Json::object(), released}) {
+    const BaseConfig config = read(vision);
+    ASSERT_TRUE(config.patch_embedder);
+    EXPECT_TRUE(config.takes_images());
+    EXPECT_EQ(config.vision, std::nullopt);
+    EXPECT_EQ(config.patch_embedder->patch_values(), 6912);
+    EXPECT_EQ(config.patch_embedder->embed_dim, 3840);
+    EXPECT_EQ(config.patch_embedder->position_embedding_size, 1120);
+    EXPECT_EQ(config.patch_embedder->rms_norm_eps, 1e-6f);
+  }
+  const auto refusal = [&](const Json& vision) { return without_path([&] { read(vision); }, "vision_config: "); };
+  EXPECT_EQ(refusal({{"mm_embed_dim", 20}}), "output_proj_dims is 3840, mm_embed_dim is 20; they must be the same");
+  EXPECT_EQ(refusal({{"model_type", "gemma4_vision"}}),
+            "model_type is \"gemma4_vision\", expected \"gemma4_unified_vision\"");
+  EXPECT_EQ(refusal({{"patch_size", 10000}}), "patches of 30000 pixels a side are too large; 10000 at most");
+  EXPECT_EQ(refusal({{"rms_norm_eps", -1}}), "rms_norm_eps is -1, it must be at least 0");
+}
+
 TEST_F(ConfigTest, AVisionTowerThatIsNotBuiltIsRefusedByName) {
   const auto refusal = [&](const Json& vision) {
     return without_path(
@@ -304,8 +369,10 @@ TEST_F(ConfigTest, WrongValuesAreNamed) {
   EXPECT_EQ(base_refusal({{"rope_parameters", 3}}), "rope_parameters: is no JSON object");
   EXPECT_EQ(without_path([&] { base({{"model_type", "gemma4"}}); }), "text_config is missing");
   EXPECT_EQ(without_path([&] { base(drafter_json); }),
-            "model_type is \"gemma4_assistant\", expected \"gemma4\" or \"gemma4_text\"");
-  EXPECT_EQ(without_path([&] { drafter(base_json); }), "model_type is \"gemma4\", expected \"gemma4_assistant\"");
+            "model_type is \"gemma4_assistant\", expected \"gemma4\" or \"gemma4_text\" or \"gemma4_unified\" or "
+            "\"gemma4_unified_text\"");
+  EXPECT_EQ(without_path([&] { drafter(base_json); }),
+            "model_type is \"gemma4\", expected \"gemma4_assistant\" or \"gemma4_unified_assistant\"");
   EXPECT_THAT(test::error_of([&] { read_base_config(dir.path() / "gone"); }), testing::HasSubstr("cannot be read"));
 }
 

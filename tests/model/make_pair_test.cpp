@@ -121,7 +121,7 @@ void expect_config(const Json& preset, const Json& released, const Json& text_de
 
 TEST_F(MakePairTest, RealShapesAreThoseOfThePublishedPairs) {
   const Json released = read_json(mtp::test::source_dir() / "tests/model/released.json");
-  for (const std::string name : {"e2b", "e4b", "31b"}) {
+  for (const std::string name : {"e2b", "e4b", "12b", "31b"}) {
     SCOPED_TRACE(name);
     const Preset& preset = *std::ranges::find(presets(), name, &Preset::name);
     const auto& [base, drafter] = shapes(name);
@@ -135,17 +135,20 @@ TEST_F(MakePairTest, RealShapesAreThoseOfThePublishedPairs) {
 // What the published checkpoints hold in their text decoders (towers for images and sound are not part of a preset);
 // the second number is that of keys' and values' parameters of layers that share them.
 TEST_F(MakePairTest, RealShapesHaveTheParametersOfThePublishedPairs) {
-  const Shapes e2b = shapes("e2b"), e4b = shapes("e4b"), dense = shapes("31b");
+  const Shapes e2b = shapes("e2b"), e4b = shapes("e4b"), unified = shapes("12b"), dense = shapes("31b");
   EXPECT_EQ(parameters(tensors_of(e4b.base)), 7'463'013'376 + 55'055'616);
   EXPECT_EQ(parameters(tensors_of(e4b.drafter)), 78'517'760);
   EXPECT_EQ(parameters(tensors_of(e2b.base)), 4'628'569'344 + 18'880'512);
   EXPECT_EQ(parameters(tensors_of(e2b.drafter)), 77'731'328);
+  EXPECT_EQ(parameters(tensors_of(unified.base)), 11'907'350'272);
+  EXPECT_EQ(parameters(tensors_of(unified.drafter)), 422'856'960);
   EXPECT_EQ(parameters(tensors_of(dense.base)), 30'697'345'280);
   EXPECT_EQ(parameters(tensors_of(dense.drafter)), 469'518'592);
 }
 
 TEST_F(MakePairTest, RealShapesHaveTheLayersOfThePublishedPairs) {
-  const hf::TextConfig e2b = shapes("e2b").base.text, e4b = shapes("e4b").base.text, dense = shapes("31b").base.text;
+  const hf::TextConfig e2b = shapes("e2b").base.text, e4b = shapes("e4b").base.text, unified = shapes("12b").base.text,
+                       dense = shapes("31b").base.text;
   const auto describe = [](const hf::TextConfig& text) {
     std::string
         layers;  // s, f: a layer with keys and values; S, F: a layer that shares them; a bar after a store layer
@@ -157,6 +160,7 @@ TEST_F(MakePairTest, RealShapesHaveTheLayersOfThePublishedPairs) {
   };
   EXPECT_EQ(describe(e4b), "sssssfsssssfsssssfsssss|f|SSSSSFSSSSSFSSSSSF");
   EXPECT_EQ(describe(e2b), "ssssfssssfssss|f|SSSSFSSSSFSSSSFSSSSF");
+  EXPECT_EQ(describe(unified), "sssssfsssssfsssssfsssssfsssssfsssssfsssssfsssss|f|");
   EXPECT_EQ(describe(dense), "sssssfsssssfsssssfsssssfsssssfsssssfsssssfsssssfsssssfsssss|f|");
   EXPECT_EQ(e2b.layers.front().intermediate_size, 6144);
   EXPECT_EQ(e2b.layers.back().intermediate_size, 2 * 6144);  // double-wide
@@ -168,7 +172,7 @@ TEST_F(MakePairTest, RealShapesHaveTheLayersOfThePublishedPairs) {
 }
 
 TEST_F(MakePairTest, AMiniHasTheStructureOfItsModel) {
-  for (const std::string name : {"e2b", "e4b", "31b"}) {
+  for (const std::string name : {"e2b", "e4b", "12b", "31b"}) {
     const Shapes real = shapes(name), mini = shapes(name + "-mini");
     EXPECT_EQ(mini.base.text.hidden_size, real.base.text.hidden_size / 32) << name;
     EXPECT_EQ(mini.drafter.use_ordered_embeddings, real.drafter.use_ordered_embeddings) << name;

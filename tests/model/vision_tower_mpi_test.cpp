@@ -38,7 +38,7 @@ class VisionTowerTest : public testing::Test {
           joint(device, settings, pair) {
       parameters.load(pair, device);
     }
-    const VisionTower& tower() const { return *pair.base.vision(); }
+    const ImageEncoder& tower() const { return *pair.base.vision(); }
 
     Pair pair;
     parallel::Sharding sharding;
@@ -115,7 +115,7 @@ TEST_F(VisionTowerTest, ATowerThatIsNotThereCannotBeTrained) {
   settings.freeze.vision = false;
   EXPECT_EQ(test::error_of([&] { Pair{settings}; }),
             "setting freeze.vision: " + (text / "base" / "config.json").string() +
-                " has no vision_config: there is no tower to train");
+                " has no vision_config: there is nothing of it to train");
 }
 
 }  // namespace

@@ -309,6 +309,10 @@ def experts():
     case("experts", [draw(5, 6), draw(5, 6, 6), draw(5, 6, 3), draw(5, 2)], outputs_of, chosen=chosen)
 
 
+def layer_norms():
+    case("layer_norm", [draw(5, 12), draw(12), draw(12)], lambda x, w, b: F.layer_norm(x, (12,), w, b))
+
+
 def write(out):
     """One line for every field, so that a change shows what changed."""
     entries = []
@@ -321,6 +325,6 @@ def write(out):
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    for family in (layers, embeddings, rope, attention, losses, optimizer, images, experts):
+    for family in (layers, embeddings, rope, attention, losses, optimizer, images, experts, layer_norms):
         family()
     write(sys.stdout)

@@ -220,7 +220,7 @@ TEST_P(VisionTest, PixelsAreThoseOfTheImageProcessor) {
   std::iota(on_host.data<std::uint8_t>(), on_host.data<std::uint8_t>() + 256, std::uint8_t{0});
   device.copy_from_host(on_host, bytes);
   const Tensor y = to_write(device, {2, 128});
-  pixels(device, bytes, y);
+  pixels(device, {.middle = 0.5f, .factor = 2}, bytes, y);
   const Array values = to_host(device, y);
   for (int u = 0; u < 256; ++u) {
     const float scaled = static_cast<float>(u) * 0x1.010102p-8f;  // 1/255 rounded to fp32

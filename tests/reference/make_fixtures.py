@@ -56,7 +56,7 @@ def make_variant(out: Path, name: str, variant: Variant, seed: int) -> None:
 
 def write_samples(variant: Variant, path: Path, seed: int) -> None:
     if variant.with_media:
-        joint_reference.make_media_data(variant.base | {"model_type": "gemma4"}, 3 * STEPS, 16, path, seed)
+        joint_reference.make_media_data({"model_type": "gemma4"} | variant.base, 3 * STEPS, 16, path, seed)
     else:
         write_data(path, variant.pad_token_id, variant.base["text_config"]["vocab_size"], LENGTHS, seed)
 

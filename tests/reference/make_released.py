@@ -16,10 +16,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from transformers import Gemma4AssistantForCausalLM, Gemma4ForConditionalGeneration, Gemma4TextConfig
+from transformers import Gemma4TextConfig
+
+from joint_reference import MODELS
 
 # The pairs, and how many tensors the released base has in all: its index says so.
-MODELS = {"e2b": ("E2B", 2011), "e4b": ("E4B", 2130), "31b": ("31B", 1188)}
+PAIRS = {"e2b": ("E2B", 2011), "e4b": ("E4B", 2130), "12b": ("12B", 677), "31b": ("31B", 1188)}
 TOP = ("model_type", "tie_word_embeddings", "backbone_hidden_size", "use_ordered_embeddings", "num_centroids")
 TOP += ("centroid_intermediate_top_k",)
 # Presets are of fp32, and without images, among whose tokens alone attention is bidirectional.
@@ -27,7 +29,8 @@ LEFT_OUT = {"dtype", "use_bidirectional_attention"}
 Shapes = dict[str, list[int]]
 
 
-def shapes_of(config: dict, architecture: type) -> Shapes:
+def shapes_of(config: dict) -> Shapes:
+    architecture = MODELS[config["model_type"]]
     with torch.device("meta"):
         model = architecture(architecture.config_class(**config))
     head = {"lm_head.weight"}  # tied
@@ -78,15 +81,15 @@ def main() -> None:
         return json.loads((arguments.configs / f"{name}.json").read_text())
 
     released = {}
-    for preset, (name, tensors) in MODELS.items():
+    for preset, (name, tensors) in PAIRS.items():
         base, drafter = read(f"gemma-4-{name}-it"), read(f"gemma-4-{name}-it-assistant")
         del drafter["text_config"]["max_position_embeddings"]  # not known of every one
-        shapes = with_shared_layers(shapes_of(base, Gemma4ForConditionalGeneration), base["text_config"])
+        shapes = with_shared_layers(shapes_of(base), base["text_config"])
         assert len(shapes) == tensors, f"{name}: {len(shapes)} tensors, the released model has {tensors}"
         text = {tensor: shape for tensor, shape in shapes.items() if tensor.startswith("model.language_model.")}
         released[preset] = {
             "base": facts(base, text),
-            "drafter": facts(drafter, shapes_of(drafter, Gemma4AssistantForCausalLM)),
+            "drafter": facts(drafter, shapes_of(drafter)),
         }
     stated = released["e4b"]["base"]["config"]["text_config"].keys() - {"layer_types"}
     defaults = {key: value for key, value in Gemma4TextConfig().to_dict().items() if key in stated}

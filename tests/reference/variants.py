@@ -22,8 +22,8 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 class Variant:
     """A pair and what to do with it."""
 
-    base: dict  # Gemma4Config
-    drafter: dict  # Gemma4AssistantConfig
+    base: dict  # Gemma4Config, or by its model_type Gemma4UnifiedConfig
+    drafter: dict  # Gemma4AssistantConfig, or Gemma4UnifiedAssistantConfig
     recipe: Recipe
     micro_batch: int = 1  # sequences of a forward; the reference takes each alone, the loss is a sum
     max_length: int = 0  # tokens a sample is cut to; 0: uncut
@@ -131,11 +131,16 @@ TOWERS = {
 }  # fmt: skip
 
 
+MEDIA_IDS = {
+    **{"boi_token_id": 90, "eoi_token_id": 91, "image_token_id": 92, "video_token_id": 89},
+    **{"boa_token_id": 93, "eoa_token_index": 94, "audio_token_id": 95},
+}
+
+
 def vision(**config: object) -> dict:
     """A tower for images of up to 12 x 12 patches, and the ids of what stands for them."""
     return {
-        **{"boi_token_id": 90, "eoi_token_id": 91, "image_token_id": 92, "video_token_id": 89},
-        **{"boa_token_id": 93, "eoa_token_index": 94, "audio_token_id": 95},
+        **MEDIA_IDS,
         "vision_config": {
             "hidden_size": 20, "intermediate_size": 28, "num_hidden_layers": 2, "num_attention_heads": 2,
             "num_key_value_heads": 1, "head_dim": 12, "patch_size": 2, "pooling_kernel_size": 3,
@@ -143,6 +148,14 @@ def vision(**config: object) -> dict:
         },
     }  # fmt: skip
 
+
+# Patches of 6 x 6 pixels, in images of up to 4 x 4 of them.
+PATCHES = MEDIA_IDS | {
+    "vision_config": {
+        "model_type": "gemma4_unified_vision", "patch_size": 2, "pooling_kernel_size": 3, "mm_embed_dim": 20,
+        "mm_posemb_size": 4, "output_proj_dims": 20, "rms_norm_eps": 1e-5,
+    },
+}  # fmt: skip
 
 VARIANTS: dict[str, Variant] = {
     "e4b": Variant(base(), drafter(), recipe(), micro_batch=2, validated=True),
@@ -226,6 +239,16 @@ VARIANTS: dict[str, Variant] = {
         weight_std=0.1,
         with_media=True,
         validated=True,
+    ),
+    "unified": Variant(
+        base(per_layer_width=0, towers=PATCHES | {"model_type": "gemma4_unified"}, **K_EQ_V, **NO_SHARING),
+        drafter(centroids=0, model_type="gemma4_unified_text", **K_EQ_V) | {"model_type": "gemma4_unified_assistant"},
+        recipe(freeze_vision=False, freeze_vision_projector=False, num_rounds=2),
+        micro_batch=2,
+        as_written=True,
+        with_media=True,
+        validated=True,
+        bf16=True,
     ),
 }
 

@@ -64,7 +64,8 @@ INSTANTIATE_TEST_SUITE_P(Fixtures, ValidationReference,
                          testing::Values("e4b",                   // centroids
                                          "kv_heads_per_layer",    // none; learns from the base
                                          "k_eq_v_shared_pr2240",  // trained as pr2240
-                                         "e4b_vision"),           // sees images
+                                         "e4b_vision",            // sees images by a tower
+                                         "unified"),              // and without one
                          [](const auto& variant) { return variant.param; });
 
 }  // namespace

@@ -49,6 +49,10 @@ class Tape : public Graph {
 
   /// Norm over the last dimension without scale.
   Value rms_norm(const Value& x, float eps);
+  /// Over the last dimension; `bias`: may be none. See ops/layer_norm.h.
+  Value layer_norm(const Value& x, const Parameter& w, const std::optional<Parameter>& bias, float eps);
+  /// x + bias in every row.
+  Value add_bias(const Value& x, const Parameter& bias);
   Value add(const Value& a, const Value& b);
   /// gelu(gate) · up
   Value gated_gelu(const Value& gate, const Value& up);
@@ -58,8 +62,8 @@ class Tape : public Graph {
   Value clamp(const Value& x, const ops::Bounds& bounds);
   /// x with rows[r] replaced by features[r].   x [T, W], features [R, W], rows [R] int64, each of them once
   Value put_rows(const Value& x, const Value& features, const Tensor& rows);
-  /// Rows of one of the tables that are stacked in a parameter of an acquired group.   tables [N, V, W], ids [T] int64
-  Value rows_of(const Parameter& tables, std::int64_t table, const Tensor& ids);
+  /// Rows of a parameter of an acquired group, as its last dimension counts them.   table [rows…, W], ids [T] int64
+  Value rows_of(const Parameter& table, const Tensor& ids);
   /// Means of squares of patches, times `factor`, in fp32. See ops/vision.h; `grids` must live until the backward is
   /// done.
   Value pool_patches(const Value& x, const ops::PatchGrids& grids, std::int64_t k, float factor);

@@ -30,8 +30,8 @@ struct RopeParameters {
   double factor = 1, partial_rotary_factor = 1;
 };
 
-/// A Gemma 4 text decoder, of the base or of the drafter; keys that are missing have Hugging Face's class defaults.
-/// Source: Gemma4TextConfig, Hugging Face configuration_gemma4.py.
+/// A Gemma 4 text decoder, of the base or of the drafter; keys that are missing have Hugging Face's class defaults,
+/// here those of Gemma4TextConfig. Source: Hugging Face configuration_gemma4.py and configuration_gemma4_unified.py.
 struct TextConfig {
   std::int64_t vocab_size = 262144, hidden_size = 2304, intermediate_size = 9216;
   std::int64_t num_hidden_layers = 30, num_attention_heads = 8;
@@ -71,21 +71,38 @@ struct VisionConfig {
   std::vector<float> rope_inverse_frequencies() const;
 };
 
+/// What a unified base has in place of a vision tower; keys that are missing have Hugging Face's class defaults.
+/// Source: Gemma4UnifiedVisionConfig, Hugging Face configuration_gemma4_unified.py.
+struct PatchEmbedderConfig {
+  std::int64_t patch_size = 48;  // pixels that a patch, which is a soft token, is wide and high
+  std::int64_t embed_dim = 3840;
+  std::int64_t position_embedding_size = 1120;  // patches that an image may be wide or high
+  float rms_norm_eps = 1e-6f;                   // of the projector
+
+  std::int64_t patch_values() const { return 3 * patch_size * patch_size; }
+};
+
 /// config.json of a Gemma4ForConditionalGeneration, or of a Gemma4ForCausalLM on its own (model_type gemma4_text: the
-/// keys of text_config stand at the top level).
+/// keys of text_config stand at the top level); or of the unified family's (gemma4_unified, gemma4_unified_text).
 struct BaseConfig {
-  std::string file;    // for messages
-  std::string prefix;  // of the text decoder's tensors: "model.language_model.", or "model." in a file of it alone
+  std::string file;        // for messages
+  std::string model_type;  // "gemma4", …
+  std::string prefix;      // of the text decoder's tensors: "model.language_model.", or "model." in a file of it alone
   TextConfig text;
-  std::optional<VisionConfig> vision;  // none: a model of text alone
+  // What it takes images with: at most one of these; neither: a model of text alone.
+  std::optional<VisionConfig> vision;
+  std::optional<PatchEmbedderConfig> patch_embedder;
   std::int64_t image_token_id = 0, video_token_id = 0, audio_token_id = 0;
 
+  bool takes_images() const { return vision || patch_embedder; }
   std::vector<std::int64_t> special_ids() const { return {image_token_id, video_token_id, audio_token_id}; }
 };
 
-/// config.json of a Gemma4AssistantForCausalLM.
+/// config.json of a Gemma4AssistantForCausalLM or a Gemma4UnifiedAssistantForCausalLM, which differ in the defaults of
+/// missing keys alone: either may work on either family's base.
 struct DrafterConfig {
-  std::string file;  // for messages
+  std::string file;        // for messages
+  std::string model_type;  // "gemma4_assistant", …
   TextConfig text;
   std::int64_t backbone_hidden_size = 1536;
   bool use_ordered_embeddings = false;  // has centroids
@@ -101,6 +118,8 @@ DrafterConfig read_drafter_config(const std::filesystem::path& directory);
 /// The same from what a file holds; messages call it `name`.
 BaseConfig parse_base_config(const Json& json, const std::string& name);
 DrafterConfig parse_drafter_config(const Json& json, const std::string& name);
+/// Which of the two a config.json describes, by its model_type.
+bool is_drafter(const Json& json);
 
 /// Throws Error, naming both numbers, where a drafter cannot work on a base.
 void check_fit(const BaseConfig& base, const DrafterConfig& drafter);

@@ -1,12 +1,13 @@
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "mtp/core/settings.h"
 #include "mtp/model/decoder_layer.h"
-#include "mtp/model/vision_tower.h"
+#include "mtp/model/image_encoder.h"
 
 namespace mtp::model {
 
@@ -48,8 +49,8 @@ class BaseModel {
   const std::optional<Parameter>& per_layer_embedding() const { return per_layer_embedding_; }
   float soft_cap() const { return config_.final_logit_softcapping.value_or(0); }
 
-  /// None: the part is not in memory.
-  const std::optional<VisionTower>& vision() const { return vision_; }
+  /// Null: the part is not in memory.
+  const ImageEncoder* vision() const { return vision_.get(); }
 
   /// The ids whose rows the base reads: pad in place of image, video and audio tokens.
   std::vector<std::int64_t> looked_up(std::span<const std::int64_t> ids) const;
@@ -77,7 +78,7 @@ class BaseModel {
   std::vector<DecoderLayer> layers_;
   Parameter embedding_, final_norm_;
   std::optional<Parameter> per_layer_embedding_, per_layer_model_projection_, per_layer_projection_norm_;
-  std::optional<VisionTower> vision_;
+  std::unique_ptr<ImageEncoder> vision_;
 };
 
 }  // namespace mtp::model

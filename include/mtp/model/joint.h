@@ -17,8 +17,8 @@ struct JointInput {
   const ops::Sequences& sequences;
   std::span<const std::int64_t> ids;     // [T]
   std::span<const std::int64_t> labels;  // [T] the next token, or ops::no_label
-  /// Whether any of the micro-batches that the ranks work on side by side has images. All ranks then run the vision
-  /// tower, since its weights are gathered: one that has no image runs it on a blank one.
+  /// Whether any of the micro-batches that the ranks work on side by side has images. All ranks then run the images'
+  /// encoder, since its weights are gathered: one that has no image runs it on a blank one.
   bool some_have_images = false;
   std::optional<ImageInput> images = {};
 };
@@ -32,7 +32,7 @@ class Joint {
   Joint(Device& device, const Settings& settings, const Pair& pair);
 
   /// Whether inputs may have images.
-  bool sees_images() const { return base_.vision().has_value(); }
+  bool sees_images() const { return base_.vision() != nullptr; }
 
   /// Computes the losses, and the gradients into the units. `label_tokens`: base labels of the global batch.
   LossSums forward_backward(const JointInput& input, std::int64_t label_tokens);
@@ -42,7 +42,7 @@ class Joint {
   ValidationSums validate(const JointInput& input);
 
  private:
-  /// The tower's run, if it runs. `learns`: and goes back through it where it is trained, which then always runs:
+  /// The encoder's run, if it runs. `learns`: and goes back through it where it is trained, which then always runs:
   /// whoever has no image adds zeros to its gradient.
   std::optional<VisionPass> see(const JointInput& input, bool learns) const;
 

@@ -65,12 +65,15 @@ class Tensors {
   /// The norm of a head's queries or keys. Attention has no 1/√d, so both norms have it between them at first: larger
   /// ones would make it look at one position only.
   Parameter head_norm(std::string_view name, std::int64_t head_dim) const;
+  /// Added to every row, at first nothing. ".bias" is added to its name, which is that of its matrix or norm.
+  Parameter bias(std::string_view name, std::int64_t width) const;
   /// Gives outputs of the size of its inputs.   [out, in]
   Parameter matrix(std::string_view name, std::int64_t out, std::int64_t in) const;
   /// Rows that are looked up and then scaled by √width. `packed`: so many side by side.   [rows, packed · width]
   Parameter table(std::string_view name, std::int64_t rows, std::int64_t width, std::int64_t packed = 1) const;
-  /// Tables of positions, one for each dimension of a place; no ".weight" is added.   [dimensions, positions, width]
-  Parameter positions(std::string_view name, std::int64_t dimensions, std::int64_t positions, std::int64_t width) const;
+  /// Tables of positions, one for each dimension of a place, whose rows are the last dimension of the shape; no
+  /// ".weight" is added.
+  Parameter positions(std::string_view name, Shape shape) const;
 
   Buffer buffer(std::string_view name, Shape shape, Start start, std::string dtype = "F32") const;
 

@@ -7,20 +7,13 @@
 #include <vector>
 
 #include "mtp/core/settings.h"
-#include "mtp/graph/tape.h"
 #include "mtp/hf/config.h"
-#include "mtp/model/tensors.h"
+#include "mtp/model/image_encoder.h"
+#include "mtp/model/projector.h"
 
 namespace mtp::model {
 
-// Letters in names: P rows of patches of packed images · R rows of soft tokens · V width of the tower · H of the text.
-
-/// A micro-batch's images on the host.
-struct ImageInput {
-  const ops::PatchGrids& grids;
-  std::span<const std::uint8_t> patches;  // [grids.rows(), 3 · side²] bytes of pixels
-  std::span<const std::int64_t> rows;     // [R] the row of the packed sequences whose input each soft token is
-};
+// Letters in names: P rows of patches of packed images · R rows of soft tokens · V width of the tower.
 
 /// A linear layer whose input and output are kept within bounds, which are buffers of its file.
 /// Source: Gemma4ClippableLinear, Hugging Face modeling_gemma4.py.
@@ -69,37 +62,23 @@ class VisionLayer {
   std::vector<Parameter> parameters_;
 };
 
-/// Soft tokens, and the rows of the packed sequences whose input each of them is.
-struct SoftTokens {
-  Value features_RH;
-  Tensor rows;  // [R] int64
-};
-
-/// What a base sees images with: the tower, which gives features of squares of patches, and the projector, which makes
-/// soft tokens of them. Its graph's sequences are the images: `ImageInput::grids.sequences()`.
-/// Source: Gemma4VisionModel and Gemma4MultimodalEmbedder, Hugging Face modeling_gemma4.py.
-class VisionTower {
+/// The tower, which gives features of squares of patches, and the projector, which makes soft tokens of them.
+/// Source: Gemma4VisionModel, Hugging Face modeling_gemma4.py.
+class VisionTower : public ImageEncoder {
  public:
   /// Declares its tensors in `all`, which have the whole names of the file. `hidden`: width of the text model.
   VisionTower(const Tensors& all, const hf::VisionConfig& config, std::int64_t hidden, const Settings::Freeze& freeze);
 
-  /// Throws Error where one is missing or has another shape.
-  void read_buffers(const hf::TensorFiles& files);
-
-  /// Whether anything of it is trained: else nothing is kept for a backward.
-  bool trained() const { return projection_.trained() || patch_projection_.trained(); }
-
-  /// The soft tokens of all images, image after image.   [R, H]
-  /// `grids` must live until the graph's backward is done.
-  /// `bytes`: of their pixels, patch after patch.
-  Value forward(Tape& g, const ops::PatchGrids& grids, std::span<const std::uint8_t> bytes) const;
-
-  /// The smallest image.
-  ops::PatchGrids::Size blank_size() const { return {config_.pooling_kernel_size, config_.pooling_kernel_size}; }
-  std::int64_t patch_bytes() const { return config_.patch_values(); }
+  void read_buffers(const hf::TensorFiles& files) override;
+  bool trained() const override { return projector_.trained() || patch_projection_.trained(); }
+  Value forward(Tape& g, const ops::PatchGrids& grids, std::span<const std::uint8_t> bytes) const override;
+  ops::PatchGrids::Size blank_size() const override {
+    return {config_.pooling_kernel_size, config_.pooling_kernel_size};
+  }
+  std::int64_t patch_bytes() const override { return config_.patch_values(); }
 
  private:
-  Value embed_patches(Tape& g, std::span<const std::uint8_t> bytes, const Tensor& positions) const;
+  Value embed_patches(Tape& g, const ops::PatchGrids& grids, std::span<const std::uint8_t> bytes) const;
   Value pool(Tape& g, const Value& x_PV, const ops::PatchGrids& grids) const;
 
   hf::VisionConfig config_;
@@ -111,25 +90,7 @@ class VisionTower {
   };
   std::optional<Standard> standard_;
   std::vector<float> bias_V_, scale_V_;
-  Parameter projection_;
-};
-
-/// One run of a tower, on a tape of its own: on a micro-batch's images; or on a blank one, whose soft tokens nobody
-/// uses, so that its gradient is exactly zero. What is passed by reference must outlive it.
-class VisionPass {
- public:
-  VisionPass(Device& device, const VisionTower& tower, const std::optional<ImageInput>& images, Tape::Options options);
-
-  /// None of a blank image.
-  const std::optional<SoftTokens>& soft_tokens() const { return soft_tokens_; }
-  /// After the backward of what used the soft tokens.
-  void backward() { tape_.backward(); }
-
- private:
-  ops::PatchGrids grids_;
-  ops::Sequences sequences_;
-  Tape tape_;
-  std::optional<SoftTokens> soft_tokens_;
+  Projector projector_;
 };
 
 }  // namespace mtp::model

@@ -41,6 +41,17 @@ class PatchGrids {
     return x;
   }
 
+  /// In two tables of positions that are one: for every patch the row of its x, `step` · x, and that of its y,
+  /// `step` · y + `lines`.
+  std::pair<std::vector<std::int64_t>, std::vector<std::int64_t>> rows_of_tables(std::int64_t step,
+                                                                                 std::int64_t lines) const {
+    std::vector<std::int64_t> x = positions(), y(x.begin() + rows(), x.end());
+    x.resize(rows());
+    for (std::int64_t& row : x) row *= step;
+    for (std::int64_t& row : y) row = row * step + lines;
+    return {std::move(x), std::move(y)};
+  }
+
   /// Each image's patches as a sequence of their own, for operations that look at nothing but neighbours in one.
   Sequences sequences() const {
     std::vector<std::int64_t> lengths;

@@ -8,9 +8,12 @@ namespace mtp::ops {
 // What a vision tower computes besides a text model's operations. Patches are rows, packed as PatchGrids says.
 // Source of all: Gemma4VisionModel, Hugging Face modeling_gemma4.py.
 
-/// y = 2 · (u/255 - ½) of bytes u, with u/255 as the product of fp32 with the constant rounded to fp32.
+/// y = factor · (u/255 - middle) of bytes u, with u/255 as the product of fp32 with the constant rounded to fp32.
 ///   bytes [P, n] uint8, y [P, n] fp32 or bf16
-void pixels(Device& device, const Tensor& bytes, const Tensor& y);
+struct PixelRange {
+  float middle, factor;
+};
+void pixels(Device& device, const PixelRange& range, const Tensor& bytes, const Tensor& y);
 
 /// y's row of each soft token = factor · the mean over its square of k × k patches, which is rounded to x's type before
 /// it is multiplied. Widths and heights of all grids are multiples of k; squares go row by row from the top left.

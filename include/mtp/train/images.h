@@ -4,7 +4,7 @@
 
 #include "mtp/data/image_sets.h"
 #include "mtp/hf/config.h"
-#include "mtp/model/vision_tower.h"
+#include "mtp/model/image_encoder.h"
 
 // Where the images of data files meet the models that see them.
 

@@ -24,13 +24,15 @@ void for_each_square(const Device& device, const PatchGrids& grids, std::int64_t
 
 }  // namespace
 
-void pixels(Device& device, const Tensor& bytes, const Tensor& y) {
+void pixels(Device& device, const PixelRange& range, const Tensor& bytes, const Tensor& y) {
+  const auto [middle, factor] = range;
   const auto* u = bytes.data<std::uint8_t>();
   cpu::with_type_of(y, [&]<typename T>(T) {
     T* out = cpu::elements_of<T>(y);
     cpu::parallel_pieces(device, y.elements(), 16384, [&](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
-      for (std::int64_t i = begin; i < end; ++i) out[i] = 2.0f * (static_cast<float>(u[i]) * (1.0f / 255.0f) - 0.5f);
+      for (std::int64_t i = begin; i < end; ++i)
+        out[i] = factor * (static_cast<float>(u[i]) * (1.0f / 255.0f) - middle);
     });
   });
 }

@@ -1,28 +1,15 @@
 #include "mtp/ops/norm.h"
 
-#include "reduce.cuh"
+#include "rows.cuh"
 
 namespace mtp::ops::cuda {
 
 namespace {
 
-// Narrow rows (heads) take a warp each, eight in a block; wide ones a block.
-constexpr std::int64_t widest_of_warp = 1024;
-constexpr int block_threads = 256;
-
-dim3 block_of(std::int64_t width) {
-  return width <= widest_of_warp ? dim3(warp_size, block_threads / warp_size) : dim3(block_threads, 1);
-}
-
-/// Over the threads of a row.
-__device__ float sum_of_row(float value) {
-  return blockDim.x == warp_size ? reduce_warp(value, Sum()) : reduce_block(value, Sum());
-}
-
 template <int n>
 __global__ void forward_kernel(std::int64_t rows, std::int64_t width, float eps, Elements residual, Elements x,
                                Elements weight, Elements y, float* rrms) {
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
+  const std::int64_t row = row_of_thread();
   if (row >= rows) return;
   const std::int64_t first = threadIdx.x * n, step = blockDim.x * n;
   x = x.from(row * width);
@@ -52,7 +39,7 @@ __global__ void forward_kernel(std::int64_t rows, std::int64_t width, float eps,
 template <int n>
 __global__ void backward_kernel(std::int64_t rows, std::int64_t width, Elements dy, Elements x, Elements weight,
                                 const float* rrms, Elements dx) {
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
+  const std::int64_t row = row_of_thread();
   if (row >= rows) return;
   const std::int64_t first = threadIdx.x * n, step = blockDim.x * n;
   dy = dy.from(row * width);
@@ -83,35 +70,17 @@ __global__ void backward_kernel(std::int64_t rows, std::int64_t width, Elements 
   }
 }
 
-// The weight's gradient is summed over pieces of rows, then over the pieces, each in order.
-constexpr std::int64_t rows_of_piece = 64;
-constexpr int column_threads = 64;
-
-__global__ void weight_pieces_kernel(std::int64_t rows, std::int64_t width, Elements dy, Elements x, const float* rrms,
-                                     float* pieces) {
-  const std::int64_t column = static_cast<std::int64_t>(blockIdx.y) * column_threads + threadIdx.x;
-  if (column >= width) return;
-  const std::int64_t begin = blockIdx.x * rows_of_piece;
-  const std::int64_t end = begin + rows_of_piece < rows ? begin + rows_of_piece : rows;
-  float sum = 0;
-  for (std::int64_t row = begin; row < end; ++row)
-    sum += dy[row * width + column] * (x[row * width + column] * rrms[row]);
-  pieces[blockIdx.x * width + column] = sum;
-}
-
-__global__ void add_pieces_kernel(std::int64_t pieces, std::int64_t width, const float* parts, float* dweight) {
-  const std::int64_t column = static_cast<std::int64_t>(blockIdx.x) * column_threads + threadIdx.x;
-  if (column >= width) return;
-  float sum = 0;
-  for (std::int64_t piece = 0; piece < pieces; ++piece) sum += parts[piece * width + column];
-  dweight[column] += sum;
-}
+struct WeightTerm {
+  Elements dy, x;
+  const float* rrms;
+  __device__ float operator()(std::int64_t row, std::int64_t i) const { return dy[i] * (x[i] * rrms[row]); }
+};
 
 /// The residual may be empty.
 void forward(Device& device, const RmsNorm& norm, const Tensor& residual, const Tensor& x, const Tensor& weight,
              const Tensor& y, const Tensor& rrms) {
   const std::int64_t width = x.size(-1), rows = x.elements() / width;
-  const dim3 block = block_of(width);
+  const dim3 block = block_of_rows(width);
   with_pack(is_packed({width}, {&residual, &x, &weight, &y}), [&](auto n) {
     launch(device, forward_kernel<n()>, blocks(ceil_div(rows, block.y)), block, rows, width, norm.eps,
            Elements(residual), Elements(x), Elements(weight), Elements(y), rrms.f32());
@@ -133,18 +102,13 @@ void add_rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& res
 void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rrms,
                        const Tensor& dx, const Tensor& dweight) {
   const std::int64_t width = x.size(-1), rows = x.elements() / width;
-  const dim3 block = block_of(width);
+  const dim3 block = block_of_rows(width);
   with_pack(is_packed({width}, {&dy, &x, &weight, &dx}), [&](auto n) {
     launch(device, backward_kernel<n()>, blocks(ceil_div(rows, block.y)), block, rows, width, Elements(dy), Elements(x),
            Elements(weight), rrms.f32(), Elements(dx));
   });
   if (dweight.empty()) return;
-  const std::int64_t pieces = ceil_div(rows, rows_of_piece);
-  const Tensor parts = device.empty({pieces, width});
-  const dim3 grid(blocks(pieces), blocks(ceil_div(width, column_threads)));
-  launch(device, weight_pieces_kernel, grid, column_threads, rows, width, Elements(dy), Elements(x), rrms.f32(),
-         parts.f32());
-  launch(device, add_pieces_kernel, grid.y, column_threads, pieces, width, parts.f32(), dweight.f32());
+  add_column_sums(device, rows, width, WeightTerm{Elements(dy), Elements(x), rrms.f32()}, dweight);
 }
 
 }  // namespace mtp::ops::cuda

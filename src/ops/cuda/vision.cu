@@ -8,9 +8,9 @@ namespace {
 
 constexpr int threads = 256;
 
-__global__ void pixels_kernel(std::int64_t elements, const std::uint8_t* bytes, Elements y) {
+__global__ void pixels_kernel(std::int64_t elements, PixelRange range, const std::uint8_t* bytes, Elements y) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * threads + threadIdx.x;
-  if (i < elements) y.set(i, 2.0f * (static_cast<float>(bytes[i]) * (1.0f / 255.0f) - 0.5f));
+  if (i < elements) y.set(i, range.factor * (static_cast<float>(bytes[i]) * (1.0f / 255.0f) - range.middle));
 }
 
 /// A grid of patches and the squares of k × k that it is cut into.
@@ -58,8 +58,8 @@ __global__ void standardize_kernel(std::int64_t columns, Elements x, Elements bi
 
 }  // namespace
 
-void pixels(Device& device, const Tensor& bytes, const Tensor& y) {
-  launch(device, pixels_kernel, blocks(ceil_div(y.elements(), threads)), threads, y.elements(),
+void pixels(Device& device, const PixelRange& range, const Tensor& bytes, const Tensor& y) {
+  launch(device, pixels_kernel, blocks(ceil_div(y.elements(), threads)), threads, y.elements(), range,
          bytes.data<const std::uint8_t>(), Elements(y));
 }
 
