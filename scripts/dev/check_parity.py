@@ -159,7 +159,7 @@ def media_ids(vocab: int) -> dict[str, int]:
 
 
 def unified(variant: Variant, rng: np.random.Generator) -> Variant:
-    """The same pair, but for per-layer inputs, as one of the unified family that sees."""
+    """The same pair, but for per-layer inputs, as one of the unified family that sees and hears."""
 
     def pick(*choices: object) -> object:
         return choices[rng.integers(len(choices))]
@@ -174,13 +174,16 @@ def unified(variant: Variant, rng: np.random.Generator) -> Variant:
         "mm_posemb_size": int(pick(4, 9)),
         "rms_norm_eps": float(pick(1e-6, 1e-5)),
     }
-    trained = {name: bool(pick(False, True)) for name in ("freeze_vision", "freeze_vision_projector")}
+    audio = {"model_type": "gemma4_unified_audio", "audio_embed_dim": int(pick(12, 20)), "rms_norm_eps": 1e-4}
+    frozen = ("freeze_vision", "freeze_vision_projector", "freeze_audio_projector")
+    trained = {name: bool(pick(False, True)) for name in frozen}
     return replace(
         variant,
         base={
             "model_type": "gemma4_unified",
             **media_ids(text["vocab_size"]),
             "vision_config": vision,
+            "audio_config": audio,
             "text_config": text | {"use_bidirectional_attention": pick(None, "vision")},
         },
         drafter={"model_type": pick("gemma4_assistant", "gemma4_unified_assistant"), **variant.drafter},
@@ -361,7 +364,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=10, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="other pairs for another seed")
     parser.add_argument("--ranks", type=int, default=1, help="MPI ranks of mtp-train, at most 2")
-    parser.add_argument("--images", action="store_true", help="pairs that see, every second one of the unified family, with images in their data")
+    parser.add_argument("--images", action="store_true", help="pairs that see, with images in their data; every second one is of the unified family and hears, too")
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()

@@ -94,6 +94,9 @@ void inspect_data(const fs::path& path) {
   if (file.images())
     print_line("images", "{} of {} patches, {} patches a token, {} bytes", summary.images, summary.patches,
                file.images()->patches_per_token(), summary.image_bytes);
+  if (file.audio())
+    print_line("clips of sound", "{} of {} frames of {} numbers, {} frames a token", summary.clips, summary.frames,
+               file.audio()->frame_size(), file.audio()->frames_per_token());
 }
 
 void print_sample(const fs::path& path, std::int64_t number, const fs::path& tokenizer, const fs::path& images) {
@@ -106,9 +109,7 @@ void print_sample(const fs::path& path, std::int64_t number, const fs::path& tok
     vocabulary.emplace(tokenizer);
   }
   const data::Sample sample = file.sample(number);
-  const auto is_image = [&](std::size_t t) {
-    return file.images() && sample.tokens[t] == file.images()->image_token_id();
-  };
+  const auto is_image = [&](std::size_t t) { return file.images() && sample.tokens[t] == file.images()->token_id(); };
   std::int64_t image = file.images() ? file.images()->first(number) : 0, left = 0;  // of its tokens
   for (std::size_t begin = 0, end = 0; begin < sample.tokens.size(); begin = end) {
     std::string text;

@@ -11,7 +11,7 @@
 #include "mtp/hf/end_tokens.h"
 #include "mtp/hf/safetensors.h"
 #include "mtp/tensor/cuda_devices.h"
-#include "mtp/train/images.h"
+#include "mtp/train/media.h"
 #include "parallel_program.h"
 #include "program.h"
 

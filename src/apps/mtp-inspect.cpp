@@ -60,6 +60,8 @@ void print_base(const hf::BaseConfig& config) {
   if (const auto& embedder = config.patch_embedder)
     print_line("patch embedding", "{} wide; patches of {} × {} pixels, each a token", embedder->embed_dim,
                embedder->patch_size, embedder->patch_size);
+  if (const auto& frames = config.frame_projector)
+    print_line("sound", "frames of {} samples, each a token", frames->frame_size);
 }
 
 void print_drafter(const hf::DrafterConfig& config) {

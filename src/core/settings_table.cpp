@@ -197,6 +197,8 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       flag("freeze.vision_projector", s.freeze.vision_projector,
            "do not train the projection of the vision tower's features"),
       flag("freeze.audio", s.freeze.audio, "do not train the audio tower (training it is not built yet)"),
+      flag("freeze.audio_projector", s.freeze.audio_projector,
+           "do not train the projection of a unified base's frames of sound"),
 
       number("train.max_steps", s.train.max_steps, count_or_none, "optimizer steps; 0: no limit"),
       number("train.max_epochs", s.train.max_epochs, count_or_none, "passes over the data; 0: no limit"),

@@ -1,11 +1,13 @@
 #include "mtp/data/prompts_file.h"
 
 #include "mtp/core/error.h"
+#include "mtp/data/audio_sets.h"
 
 namespace mtp::data {
 
 PromptsFile::PromptsFile(const std::filesystem::path& path)
     : lists_(path, {.item = "prompt", .use = "decoded", .shortest = 1}), images_(ImageSets::of(lists_)) {
+  if (AudioSets::of(lists_)) throw Error("{} has sound, which decoding does not take", path.string());
   if (lists_.file().exists("loss_mask"))
     throw Error("{} is a data file for training, it has a loss_mask; scripts/prepare_data.py --prompts makes prompts",
                 path.string());
@@ -26,7 +28,9 @@ Images PromptsFile::images(std::int64_t i) const {
 
 std::vector<std::int32_t> PromptsFile::tokens(std::int64_t i, std::span<const std::int64_t> refused) const {
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(lists_.length(i)));
-  lists_.read(i, tokens, ImageSets::refused_beside(images_, refused));
+  std::vector<std::int64_t> of_no_image(refused.begin(), refused.end());
+  if (images_) std::erase(of_no_image, images_->token_id());
+  lists_.read(i, tokens, of_no_image);
   return tokens;
 }
 

@@ -9,15 +9,13 @@
 namespace mtp::data {
 namespace {
 
-hdf5::File open_checked(const std::filesystem::path& path, const TokenLists::Kind& kind) {
+hdf5::File open_checked(const std::filesystem::path& path) {
   hdf5::File file = hdf5::File::open(path);
   const std::string where = path.string();
   if (!file.has_attribute("format") || file.attribute<std::string>("format") != "mtp-data")
     throw Error("{} is not a data file: its attribute format must be mtp-data", where);
   if (const auto version = file.attribute<std::int64_t>("version"); version != 1)
     throw Error("{} is a data file of version {}, this program reads version 1", where, version);
-  for (const char* name : {"audio_features", "audio_offsets", "sample_audios"})
-    if (file.exists(name)) throw Error("{} has audio (dataset {}), which cannot be {} yet", where, name, kind.use);
   return file;
 }
 
@@ -51,7 +49,7 @@ hdf5::Dataset open_list(const hdf5::File& file, const std::filesystem::path& pat
 TokenLists::TokenLists(const std::filesystem::path& path, Kind kind)
     : path_(path),
       kind_(std::move(kind)),
-      file_(open_checked(path, kind_)),
+      file_(open_checked(path)),
       vocab_size_(file_.attribute<std::int64_t>("vocab_size")),
       pad_token_id_(file_.attribute<std::int64_t>("pad_token_id")),
       offsets_(read_offsets(file_, path, kind_)),

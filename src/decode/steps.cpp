@@ -64,13 +64,13 @@ void Steps::write(std::span<const T> rows, std::int64_t T::*member, const Tensor
 
 Tensor Steps::read(std::int64_t text, std::span<const std::int64_t> prompt,
                    const std::optional<model::ImageInput>& images) {
-  std::optional<model::SoftTokens> soft_tokens;
-  if (images) soft_tokens = model::VisionPass(device_, *base_.vision(), images, {.recording = false}).soft_tokens();
+  std::vector<model::SoftTokens> media;
+  if (images) media.push_back(*model::VisionPass(device_, *base_.vision(), images, {.recording = false}).soft_tokens());
   const auto rows = static_cast<std::int64_t>(prompt.size());
   const ops::Sequences sequences({rows});
   PromptGraph g(device_, sequences, cache_, text);
   const Graph::Scope table = g.scope(base_.embedding().group());
-  const Tensor hidden_TH = base_.forward(g, sequences, prompt, soft_tokens).hidden_TH.data;
+  const Tensor hidden_TH = base_.forward(g, sequences, prompt, media).hidden_TH.data;
   const std::int64_t width = hidden_TH.size(1);
   Tensor last_1H = state(state_of(text));
   device_.copy(hidden_TH.slice((rows - 1) * width, {1, width}), last_1H);

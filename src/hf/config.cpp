@@ -302,6 +302,22 @@ PatchEmbedderConfig read_patch_embedder(const Section& vision) {
   return config;
 }
 
+/// Four keys are names of one number.
+FrameProjectorConfig read_frame_projector(const Section& audio) {
+  FrameProjectorConfig config;
+  if (const auto type = audio.get<std::string>("model_type", "gemma4_unified_audio"); type != "gemma4_unified_audio")
+    throw Error("{}: model_type is \"{}\", expected \"gemma4_unified_audio\"", audio.where(), type);
+  config.frame_size = audio.positive("audio_embed_dim", config.frame_size);
+  for (const char* name : {"hidden_size", "output_proj_dims", "audio_samples_per_token"})
+    if (const auto size = audio.positive(name, config.frame_size); size != config.frame_size)
+      throw Error("{}: {} is {}, audio_embed_dim is {}; they must be the same", audio.where(), name, size,
+                  config.frame_size);
+  config.rms_norm_eps = audio.get("rms_norm_eps", config.rms_norm_eps);
+  if (config.rms_norm_eps < 0)
+    throw Error("{}: rms_norm_eps is {}, it must be at least 0", audio.where(), config.rms_norm_eps);
+  return config;
+}
+
 /// What stands around text_config, and its model_type. The tie is decided here: Hugging Face does not ask text_config
 /// for it.
 std::string check_model(const Section& file, const std::vector<std::string>& expected) {
@@ -377,6 +393,7 @@ BaseConfig parse_base_config(const Json& json, const std::string& name) {
                     .text = read_text(is_alone ? file : file.section("text_config"), family, false),
                     .vision = {},
                     .patch_embedder = {},
+                    .frame_projector = {},
                     .image_token_id = file.get<std::int64_t>("image_token_id", 258880),
                     .video_token_id = file.get<std::int64_t>("video_token_id", 258884),
                     .audio_token_id = file.get<std::int64_t>("audio_token_id", 258881)};
@@ -387,6 +404,8 @@ BaseConfig parse_base_config(const Json& json, const std::string& name) {
     else
       config.patch_embedder = read_patch_embedder(vision);
   }
+  if (!is_alone && family == Family::unified && file.has("audio_config"))
+    config.frame_projector = read_frame_projector(file.section("audio_config"));
   check_stores(name, config.text);
   return config;
 }

@@ -18,6 +18,7 @@ BaseModel::BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freez
       special_ids_(config.special_ids()),
       image_token_id_(config.image_token_id),
       video_token_id_(config.video_token_id),
+      audio_token_id_(config.audio_token_id),
       types_(causal_attention(config.text, 0)) {
   const bool trained = !freeze.base, tables_trained = trained && !freeze.embeddings;
   const std::int64_t hidden = config_.hidden_size, width = config_.hidden_size_per_layer_input,
@@ -39,11 +40,13 @@ BaseModel::BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freez
   }
   final_norm_ = in_unit("head").vector("norm", hidden);
   if (parts.vision) vision_ = ImageEncoder::of(config, Tensors(records_, ""), freeze);
+  if (parts.audio) audio_ = AudioEncoder::of(config, Tensors(records_, ""), freeze);
 }
 
 void BaseModel::read_buffers(const hf::TensorFiles& files) {
   for (DecoderLayer& layer : layers_) layer.read_buffers(files);
   if (vision_) vision_->read_buffers(files);
+  if (audio_) audio_->read_buffers(files);
 }
 
 /// An image, a video or a sound brings features of its own, which take the place of its tokens' rows.
@@ -76,19 +79,20 @@ BaseOutput BaseModel::forward(Graph& g, const Tokens& tokens) const {
 }
 
 BaseOutput BaseModel::forward(Tape& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids,
-                              const std::optional<SoftTokens>& images) const {
+                              std::span<const SoftTokens> media) const {
   Device& device = g.device();
   const std::vector<std::int64_t> rows = looked_up(ids);
   const Tokens tokens = Tokens::known(device, rows, config_.pad_token_id);
-  if (!images) return forward(g, tokens);
-  // The drafter is given image tokens as they are: what it reads of the image is in the base's state.
+  if (media.empty()) return forward(g, tokens);
+  // The drafter is given media tokens as they are: what it reads of the media is in the base's state.
   std::vector<std::int64_t> drafter_rows = rows;
   for (std::size_t t = 0; t < ids.size(); ++t)
-    if (ids[t] == image_token_id_) drafter_rows[t] = ids[t];
+    if (ids[t] == image_token_id_ || ids[t] == audio_token_id_) drafter_rows[t] = ids[t];
   const Graph::Lookup embeddings = lookup(g, Tokens::known(device, drafter_rows, config_.pad_token_id));
-  const Value inputs_TH = g.put_rows(embeddings.rows, images->features_RH, images->rows);
+  Value inputs_TH = embeddings.rows;
+  for (const SoftTokens& tokens_of : media) inputs_TH = g.put_rows(inputs_TH, tokens_of.features_RH, tokens_of.rows);
   Tensor blocks;
-  if (config_.bidirectional_images)
+  if (config_.bidirectional_images && std::ranges::count(ids, image_token_id_) > 0)
     blocks = device.from_host(ops::blocks_of(sequences, ids, std::vector{image_token_id_, video_token_id_}));
   return run(g, embeddings, inputs_TH, tokens, blocks);
 }

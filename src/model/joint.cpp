@@ -15,9 +15,38 @@ std::vector<std::int64_t> teacher_rows(const ops::Sequences& sequences, std::spa
   return rows;
 }
 
-std::optional<SoftTokens> soft_tokens_of(const std::optional<VisionPass>& seen) {
-  return seen ? seen->soft_tokens() : std::nullopt;
-}
+/// The runs of a base's encoders on a micro-batch's images and sound, as far as they run. `learns`: and go back through
+/// those that are trained, which then always run: whoever has no image or no clip adds zeros to their gradients.
+class Perception {
+ public:
+  Perception(Device& device, const BaseModel& base, const JointInput& input, bool learns, bool recompute) {
+    const auto run = [&](const auto* encoder, bool some_have, const auto& media, auto& pass) {
+      MTP_ASSERT(encoder != nullptr || !some_have);
+      const bool goes_back = learns && encoder != nullptr && encoder->trained();
+      if (!goes_back && !some_have) return;
+      pass.emplace(device, *encoder, media, Tape::Options{.recording = goes_back, .recompute = recompute});
+    };
+    run(base.vision(), input.some_have_images, input.images, images_);
+    run(base.audio(), input.some_have_clips, input.clips, clips_);
+  }
+
+  std::vector<SoftTokens> soft_tokens() const {
+    std::vector<SoftTokens> all;
+    if (images_ && images_->soft_tokens()) all.push_back(*images_->soft_tokens());
+    if (clips_ && clips_->soft_tokens()) all.push_back(*clips_->soft_tokens());
+    return all;
+  }
+
+  /// After the backward of what used the soft tokens.
+  void backward() {
+    if (images_) images_->backward();
+    if (clips_) clips_->backward();
+  }
+
+ private:
+  std::optional<VisionPass> images_;
+  std::optional<AudioPass> clips_;
+};
 
 Settings::Drafter as_served(Settings::Drafter settings) {
   settings.alignment = Alignment::serving;
@@ -43,21 +72,12 @@ Joint::Joint(Device& device, const Settings& settings, const Pair& pair)
   if (const auto& ordering = drafter_.token_ordering(); !ordering.empty()) token_ordering_ = device.from_host(ordering);
 }
 
-std::optional<VisionPass> Joint::see(const JointInput& input, bool learns) const {
-  const ImageEncoder* encoder = base_.vision();
-  MTP_ASSERT(encoder != nullptr || !input.some_have_images);
-  const bool goes_back = learns && encoder != nullptr && encoder->trained();
-  if (!goes_back && !input.some_have_images) return std::nullopt;
-  const Tape::Options options{.recording = goes_back, .recompute = recompute_};
-  return std::optional<VisionPass>(std::in_place, device_, *encoder, input.images, options);
-}
-
 LossSums Joint::forward_backward(const JointInput& input, std::int64_t label_tokens) {
-  std::optional<VisionPass> seen = see(input, true);
+  Perception perception(device_, base_, input, true, recompute_);
   Tape tape(device_, input.sequences, {.recording = true, .recompute = recompute_});
-  const Losses losses = forward(tape, input, soft_tokens_of(seen), static_cast<double>(label_tokens));
+  const Losses losses = forward(tape, input, perception.soft_tokens(), static_cast<double>(label_tokens));
   tape.backward();
-  if (seen) seen->backward();
+  perception.backward();
 
   LossSums sums{.base = to_host(device_, losses.base), .rounds = {}};
   for (const Tensor& loss : losses.rounds) sums.rounds.push_back(to_host(device_, loss));
@@ -69,7 +89,8 @@ ValidationSums Joint::validate(const JointInput& input) {
   const Tensor labels = device_.from_host(input.labels);
   const Parameter& embedding = base_.embedding();
   const Graph::Scope base_table = g.scope(embedding.group());
-  const BaseOutput base = base_.forward(g, input.sequences, input.ids, soft_tokens_of(see(input, false)));
+  const BaseOutput base =
+      base_.forward(g, input.sequences, input.ids, Perception(device_, base_, input, false, recompute_).soft_tokens());
 
   ValidationSums sums;
   sums.losses.base =
@@ -102,14 +123,14 @@ std::vector<std::int64_t> Joint::serving_choices(const Value& hidden_TD, const T
   return device_.ids_to_host(choices);
 }
 
-Joint::Losses Joint::forward(Tape& g, const JointInput& input, const std::optional<SoftTokens>& images,
+Joint::Losses Joint::forward(Tape& g, const JointInput& input, std::span<const SoftTokens> media,
                              double label_tokens) const {
   const Tensor labels = device_.from_host(input.labels);
   const Parameter& embedding = base_.embedding();
   // Gathered for the output projection alone, whose gradient comes along with the loss.
   const Graph::Scope base_table = g.scope(embedding.group(), Graph::Use::forward_values);
 
-  const BaseOutput base = base_.forward(g, input.sequences, input.ids, images);
+  const BaseOutput base = base_.forward(g, input.sequences, input.ids, media);
   Losses losses;
   losses.base =
       g.cross_entropy({.soft_cap = base_.soft_cap(), .gradient_scale = static_cast<float>(1.0 / label_tokens)},

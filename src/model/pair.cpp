@@ -28,6 +28,9 @@ Parts with_trained(Parts parts, const Settings::Freeze& freeze, const hf::BaseCo
     throw UsageError("setting {}: {} has no vision_config: there is nothing of it to train",
                      freeze.vision ? "freeze.vision_projector" : "freeze.vision", base.file);
   if (trains_vision && !freeze.base) parts.vision = true;
+  if (!freeze.audio_projector && !base.takes_sound())
+    throw UsageError("setting freeze.audio_projector: {} takes no sound: there is nothing of it to train", base.file);
+  if (!freeze.audio_projector && !freeze.base) parts.audio = true;
   return parts;
 }
 
@@ -58,7 +61,7 @@ std::pair<const hf::TensorFiles*, std::string> Pair::source_of(const std::string
 }
 
 std::vector<TensorRecord> tensors_of(const hf::BaseConfig& config) {
-  return in_file_order(BaseModel(config, {}, {.vision = true}).tensors());
+  return in_file_order(BaseModel(config, {}, {.vision = true, .audio = true}).tensors());
 }
 
 std::vector<TensorRecord> tensors_of(const hf::DrafterConfig& config) {

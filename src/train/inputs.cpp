@@ -12,7 +12,7 @@
 #include "mtp/checkpoint/run_directory.h"
 #include "mtp/checkpoint/source.h"
 #include "mtp/parallel/arithmetic.h"
-#include "mtp/train/images.h"
+#include "mtp/train/media.h"
 
 namespace mtp::train {
 
@@ -52,7 +52,8 @@ std::optional<data::DataFile> open_validation_data(const Settings& settings) {
 }
 
 model::Parts parts_for(const data::DataFile& data, const std::optional<data::DataFile>& validation) {
-  return {.vision = data.images() || (validation && validation->images())};
+  return {.vision = data.images() || (validation && validation->images()),
+          .audio = data.audio() || (validation && validation->audio())};
 }
 
 }  // namespace
@@ -133,6 +134,7 @@ void Inputs::check_data(const data::DataFile& file) const {
   const hf::TextConfig& base = pair_.base_config.text;
   file.check_base(pair_.base_directory, base.vocab_size);
   file.check_images(pair_.base_directory, vision_input(pair_.base_config));
+  file.check_audio(pair_.base_directory, audio_input(pair_.base_config));
   if (file.pad_token_id() != base.pad_token_id)
     throw Error("{}: pad_token_id is {}, the base's is {}; prepare it with the base's tokenizer", name,
                 file.pad_token_id(), base.pad_token_id);

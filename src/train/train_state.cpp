@@ -3,7 +3,7 @@
 #include <optional>
 
 #include "mtp/hf/safetensors.h"
-#include "mtp/train/images.h"
+#include "mtp/train/media.h"
 
 namespace mtp::train {
 
@@ -23,10 +23,15 @@ parallel::Sharding sharding_of(const Settings& settings, Device& device, const p
 
 model::JointInput input_of(const data::MicroBatch& batch, const model::Joint& joint,
                            const parallel::Communicator& communicator) {
-  model::JointInput input{
-      .sequences = batch.sequences, .ids = batch.ids, .labels = batch.labels, .images = image_input(batch.images)};
+  model::JointInput input{.sequences = batch.sequences,
+                          .ids = batch.ids,
+                          .labels = batch.labels,
+                          .images = image_input(batch.images),
+                          .clips = clip_input(batch.clips)};
   if (joint.sees_images())
     input.some_have_images = communicator.max(input.images.has_value(), "the micro-batches with images") > 0;
+  if (joint.hears())
+    input.some_have_clips = communicator.max(input.clips.has_value(), "the micro-batches with sound") > 0;
   return input;
 }
 

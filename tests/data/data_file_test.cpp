@@ -118,16 +118,6 @@ TEST_F(DataFileTest, AMissingDatasetIsNamed) {
   EXPECT_EQ(without_path([&] { DataFile{path}; }), " has no dataset offsets");
 }
 
-TEST_F(DataFileTest, FilesWithAudioAreRefused) {
-  hdf5::File out = hdf5::File::create(path);
-  out.set_attribute("format", "mtp-data");
-  out.set_attribute("version", std::int64_t{1});
-  out.create_dataset<float>("audio_features", {1, 128});
-  out.close();
-  EXPECT_EQ(without_path([&] { DataFile{path}; }),
-            " has audio (dataset audio_features), which cannot be trained on yet");
-}
-
 TEST_F(DataFileTest, ATokenOutsideTheVocabularyIsFoundWhenItsSampleIsRead) {
   for (const std::int32_t token : {100, -1}) {
     parts.tokens[5] = token;

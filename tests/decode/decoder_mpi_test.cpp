@@ -69,7 +69,7 @@ Tensor hidden_in_training(LoadedPair& loaded, const Ids& text) {
   const ops::Sequences sequences({static_cast<std::int64_t>(text.size())});
   Tape g(loaded.device, sequences, {.recording = false});
   const model::BaseModel& base = loaded.pair.base;
-  return base.forward(g, sequences, text, std::nullopt).hidden_TH.data;
+  return base.forward(g, sequences, text, {}).hidden_TH.data;
 }
 
 /// The same as decoding computes them: a prefill, then `rows` at a time, of which it accepts `accepted`; the rejected
@@ -251,7 +251,7 @@ std::vector<Ids> round_choices(LoadedPair& loaded, const Ids& text, std::int64_t
 
   const ops::Sequences sequences({static_cast<std::int64_t>(text.size())});
   Tape g(device, sequences, {.recording = false});
-  const model::BaseOutput out = base.forward(g, sequences, text, std::nullopt);
+  const model::BaseOutput out = base.forward(g, sequences, text, {});
   const std::vector<Graph::Scope> opened = drafter.open(g);
   const Tensor every_row = device.from_host(Ids(text.size(), 0));
   const model::RoundAlignment alignment = drafter.alignment(settings);

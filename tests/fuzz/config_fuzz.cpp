@@ -24,7 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     fuzz::may_refuse([&] {
       const hf::BaseConfig base = hf::parse_base_config(json, "base");
       use(base.text);
-      model::BaseModel(base, {}, {.vision = true});
+      model::BaseModel(base, {}, {.vision = true, .audio = true});
       hf::check_fit(base, {});
     });
     fuzz::may_refuse([&] {

@@ -66,6 +66,30 @@ void write_images(hdf5::File& file, std::size_t samples, FuzzedDataProvider& byt
       .write(0, std::span(std::as_const(of_samples)));
 }
 
+/// A few short clips of the samples, as above.
+void write_clips(hdf5::File& file, std::size_t samples, FuzzedDataProvider& bytes) {
+  for (const char* name : {"audio_token_id", "frames_per_audio_token"})
+    file.set_attribute(name,
+                       bytes.ConsumeIntegralInRange(0, 15) ? std::int64_t{1} : bytes.ConsumeIntegral<std::int64_t>());
+  std::vector<std::int64_t> offsets{0}, of_samples{0};
+  for (std::size_t i = 0; i < samples; ++i) {
+    for (int clips = bytes.ConsumeIntegralInRange(0, 2); clips > 0; --clips)
+      offsets.push_back(offsets.back() + bytes.ConsumeIntegralInRange(1, 3));
+    of_samples.push_back(std::ssize(offsets) - 1);
+  }
+  const auto frames = bytes.ConsumeIntegralInRange(0, 15) ? offsets.back() : 3;
+  if (bytes.ConsumeBool()) {
+    std::vector<std::int64_t>& broken = bytes.ConsumeBool() ? offsets : of_samples;
+    broken[bytes.ConsumeIntegralInRange<std::size_t>(0, broken.size() - 1)] = bytes.ConsumeIntegral<std::int64_t>();
+  }
+  std::vector<float> features(frames * 2, 0.5f);
+  if (!features.empty()) features.back() = bytes.ConsumeFloatingPoint<float>();
+  file.create_dataset<float>("audio_features", {frames, 2}).write(0, std::span(std::as_const(features)));
+  file.create_dataset<std::int64_t>("audio_offsets", {std::ssize(offsets)}).write(0, std::span(std::as_const(offsets)));
+  file.create_dataset<std::int64_t>("sample_audios", {std::ssize(of_samples)})
+      .write(0, std::span(std::as_const(of_samples)));
+}
+
 void write_data(const std::filesystem::path& path, FuzzedDataProvider& bytes) {
   hdf5::File file = hdf5::File::create(path);
   file.set_attribute("format", bytes.ConsumeIntegralInRange(0, 31) ? "mtp-data" : bytes.ConsumeRandomLengthString(8));
@@ -89,6 +113,7 @@ void write_data(const std::filesystem::path& path, FuzzedDataProvider& bytes) {
     write_dataset<std::int32_t>(file, "tokens", tokens, bytes);
   write_dataset<std::uint8_t>(file, "loss_mask", tokens, bytes);
   if (bytes.ConsumeBool()) write_images(file, samples, bytes);
+  if (bytes.ConsumeBool()) write_clips(file, samples, bytes);
   file.close();
 }
 

@@ -193,6 +193,27 @@ TEST_F(ConfigTest, APatchEmbedderIsReadWithItsDefaults) {
   EXPECT_EQ(refusal({{"rms_norm_eps", -1}}), "rms_norm_eps is -1, it must be at least 0");
 }
 
+TEST_F(ConfigTest, AFrameProjectorIsReadWithItsDefaults) {
+  const auto read = [&](const Json& audio) {
+    return base({{"model_type", "gemma4_unified"}, {"text_config", Json::object()}, {"audio_config", audio}});
+  };
+  const Json released = {{"audio_embed_dim", 640},    {"audio_samples_per_token", 640},       {"hidden_size", 640},
+                         {"initializer_range", 0.02}, {"model_type", "gemma4_unified_audio"}, {"output_proj_dims", 640},
+                         {"rms_norm_eps", 1e-6}};
+  for (const Json& audio : {Json::object(), released}) {
+    ASSERT_TRUE(read(audio).takes_sound());
+    EXPECT_EQ(read(audio).frame_projector->frame_size, 640);
+    EXPECT_EQ(read(audio).frame_projector->rms_norm_eps, 1e-6f);
+  }
+  EXPECT_FALSE(base({{"model_type", "gemma4"}, {"text_config", Json::object()}, {"audio_config", Json::object()}})
+                   .takes_sound());
+  const auto refusal = [&](const Json& audio) { return without_path([&] { read(audio); }, "audio_config: "); };
+  EXPECT_EQ(refusal({{"audio_embed_dim", 20}, {"hidden_size", 24}}),
+            "hidden_size is 24, audio_embed_dim is 20; they must be the same");
+  EXPECT_EQ(refusal({{"model_type", "gemma4_audio"}}),
+            "model_type is \"gemma4_audio\", expected \"gemma4_unified_audio\"");
+}
+
 TEST_F(ConfigTest, AVisionTowerThatIsNotBuiltIsRefusedByName) {
   const auto refusal = [&](const Json& vision) {
     return without_path(

@@ -34,7 +34,7 @@ class Variant:
     validated: bool = False  # with validation data and the numbers of one validation before the first step
     bf16: bool = False  # with the numbers of a run that computes in bf16
     clips: dict | None = None  # bounds of the towers' clipped linears: see joint_reference.make_pair
-    with_media: bool = False  # the data have the images that the base takes
+    with_media: bool = False  # the data have the images and the sound that the base takes
 
     @property
     def spec(self) -> dict:
@@ -149,8 +149,10 @@ def vision(**config: object) -> dict:
     }  # fmt: skip
 
 
-# Patches of 6 x 6 pixels, in images of up to 4 x 4 of them.
-PATCHES = MEDIA_IDS | {
+# Patches of 6 x 6 pixels, in images of up to 4 x 4 of them; frames of 20 samples of sound.
+UNIFIED = MEDIA_IDS | {
+    "model_type": "gemma4_unified",
+    "audio_config": {"model_type": "gemma4_unified_audio", "audio_embed_dim": 20, "rms_norm_eps": 1e-4},
     "vision_config": {
         "model_type": "gemma4_unified_vision", "patch_size": 2, "pooling_kernel_size": 3, "mm_embed_dim": 20,
         "mm_posemb_size": 4, "output_proj_dims": 20, "rms_norm_eps": 1e-5,
@@ -241,9 +243,9 @@ VARIANTS: dict[str, Variant] = {
         validated=True,
     ),
     "unified": Variant(
-        base(per_layer_width=0, towers=PATCHES | {"model_type": "gemma4_unified"}, **K_EQ_V, **NO_SHARING),
+        base(per_layer_width=0, towers=UNIFIED, **K_EQ_V, **NO_SHARING),
         drafter(centroids=0, model_type="gemma4_unified_text", **K_EQ_V) | {"model_type": "gemma4_unified_assistant"},
-        recipe(freeze_vision=False, freeze_vision_projector=False, num_rounds=2),
+        recipe(freeze_vision=False, freeze_vision_projector=False, freeze_audio_projector=False, num_rounds=2),
         micro_batch=2,
         as_written=True,
         with_media=True,
@@ -297,7 +299,8 @@ def settings_text(variant: Variant, steps: int) -> str:
             "share_embedding_with_base": r.share_embedding_with_base,
         },
         "freeze": {"base": r.freeze_base, "embeddings": r.freeze_embeddings}
-        | ({"vision": r.freeze_vision, "vision_projector": r.freeze_vision_projector} if variant.with_media else {}),
+        | ({"vision": r.freeze_vision, "vision_projector": r.freeze_vision_projector} if variant.with_media else {})
+        | ({"audio_projector": r.freeze_audio_projector} if variant.with_media and "audio_config" in variant.base else {}),
         "train": {
             "max_steps": steps,
             "global_batch": r.micro_batches,

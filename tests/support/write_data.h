@@ -22,6 +22,11 @@ struct DataParts {
   std::vector<std::int32_t> image_sizes;
   std::vector<std::int64_t> image_offsets, sample_images;
 
+  // Of clips of sound, which a file has where `audio_offsets` is not empty.
+  std::int64_t audio_token_id = 80, frames_per_audio_token = 2, frame_size = 3;
+  std::vector<float> audio_features;
+  std::vector<std::int64_t> audio_offsets, sample_audios;
+
   /// Appends a sample; every token is a target unless a mask says otherwise.
   void add(const std::vector<std::int32_t>& sample, std::vector<std::uint8_t> mask = {}) {
     mask.resize(sample.size(), mask.empty() ? 1 : 0);
@@ -29,6 +34,7 @@ struct DataParts {
     loss_mask.insert(loss_mask.end(), mask.begin(), mask.end());
     offsets.push_back(static_cast<std::int64_t>(tokens.size()));
     if (!sample_images.empty()) sample_images.push_back(std::ssize(image_offsets) - 1);
+    if (!sample_audios.empty()) sample_audios.push_back(std::ssize(audio_offsets) - 1);
   }
   /// Appends an image of the next sample's, all of whose bytes are `value`.
   void add_image(std::int32_t width, std::int32_t height, std::uint8_t value) {
@@ -39,6 +45,15 @@ struct DataParts {
     image_sizes.insert(image_sizes.end(), {width, height});
     image_offsets.push_back(image_offsets.back() + width * height);
     patches.resize(image_offsets.back() * patch_bytes, value);
+  }
+  /// Appends a clip of the next sample's, all of whose numbers are `value`.
+  void add_clip(std::int64_t frames, float value) {
+    if (sample_audios.empty()) {
+      audio_offsets = {0};
+      sample_audios.assign(offsets.size(), 0);
+    }
+    audio_offsets.push_back(audio_offsets.back() + frames);
+    audio_features.resize(audio_offsets.back() * frame_size, value);
   }
 };
 
@@ -62,6 +77,14 @@ inline void write_images(hdf5::File& file, const DataParts& parts) {
   write_dataset(file, "sample_images", parts.sample_images);
 }
 
+inline void write_audio(hdf5::File& file, const DataParts& parts) {
+  file.set_attribute("audio_token_id", parts.audio_token_id);
+  file.set_attribute("frames_per_audio_token", parts.frames_per_audio_token);
+  write_table(file, "audio_features", parts.audio_features, parts.frame_size);
+  write_dataset(file, "audio_offsets", parts.audio_offsets);
+  write_dataset(file, "sample_audios", parts.sample_audios);
+}
+
 inline void write_data(const std::filesystem::path& path, const DataParts& parts) {
   hdf5::File file = hdf5::File::create(path);
   file.set_attribute("format", parts.format);
@@ -72,6 +95,7 @@ inline void write_data(const std::filesystem::path& path, const DataParts& parts
   write_dataset(file, "loss_mask", parts.loss_mask);
   write_dataset(file, "offsets", parts.offsets);
   if (!parts.image_offsets.empty()) write_images(file, parts);
+  if (!parts.audio_offsets.empty()) write_audio(file, parts);
   file.close();
 }
 

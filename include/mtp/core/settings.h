@@ -46,7 +46,7 @@ struct Settings {
   struct Freeze {
     bool base = false, embeddings = false;
     bool vision = true, vision_projector = true;
-    bool audio = true;
+    bool audio = true, audio_projector = true;
   } freeze;
   struct Train {
     std::int64_t max_steps = 0;   // 0: no limit

@@ -16,6 +16,7 @@ struct MicroBatch {
   std::vector<std::int64_t> ids;     // [T]
   std::vector<std::int64_t> labels;  // [T] token t + 1 where it is a target, else ops::no_label
   Images images;
+  Clips clips;
 
   std::int64_t label_tokens() const;
 };

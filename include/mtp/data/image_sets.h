@@ -7,8 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "mtp/core/hdf5.h"
-#include "mtp/data/token_lists.h"
+#include "mtp/data/media_sets.h"
 #include "mtp/ops/patch_grids.h"
 
 namespace mtp::data {
@@ -39,31 +38,17 @@ struct Images {
 /// A list has the image token once for each of its images' soft tokens, image after image. Opening checks everything
 /// but that, which is checked when the list is read. Throws Error in one line that names the file and the list or
 /// image. May be used by several threads.
-class ImageSets {
+class ImageSets : public MediaSets {
  public:
   /// Nothing of a file without images.
   static std::optional<ImageSets> of(const TokenLists& lists);
 
-  std::int64_t image_token_id() const { return image_token_id_; }
-  std::int64_t count() const { return std::ssize(offsets_) - 1; }
-  std::int64_t patches() const { return offsets_.back(); }
+  std::int64_t patches() const { return elements(); }
   std::int64_t patch_bytes() const { return patches_.shape()[1]; }
   std::int64_t patches_per_token() const { return patches_per_token_; }
 
   ops::PatchGrids::Size size(std::int64_t image) const { return {sizes_[2 * image], sizes_[2 * image + 1]}; }
-  std::int64_t soft_tokens(std::int64_t image) const { return size(image).patches() / patches_per_token_; }
-  /// The first image of list i; that of list i + 1 is one past its last.
-  std::int64_t first(std::int64_t i) const { return lists_[i]; }
-
-  /// How many of the images of list i `inputs` show, the first tokens of it that a model is given; `label`: the token
-  /// behind them that is only asked for, if any. Images whose tokens are all cut off are not counted; a cut through one
-  /// is refused.
-  std::int64_t shown(std::int64_t i, std::span<const std::int32_t> inputs, std::optional<std::int32_t> label,
-                     bool is_cut) const;
-
-  /// Of media tokens that a list must not have, those that are not of these images. `images`: may be none.
-  static std::vector<std::int64_t> refused_beside(const std::optional<ImageSets>& images,
-                                                  std::span<const std::int64_t> refused);
+  std::int64_t soft_tokens(std::int64_t image) const override { return size(image).patches() / patches_per_token_; }
 
   /// [size(image).patches(), patch_bytes]
   std::vector<std::uint8_t> read(std::int64_t image) const;
@@ -79,10 +64,7 @@ class ImageSets {
   explicit ImageSets(const TokenLists& lists);
   void check_sizes() const;
 
-  std::string where_, item_;  // "data.h5", "sample"
-  std::int64_t image_token_id_;
   std::int64_t patches_per_token_;
-  std::vector<std::int64_t> offsets_, lists_;
   std::vector<std::int32_t> sizes_;
   hdf5::Dataset patches_;
 };

@@ -18,7 +18,7 @@ namespace mtp::data {
 ///   offsets     [N+1] int64    list i has tokens offsets[i] … offsets[i+1] - 1
 ///
 /// Opening checks everything but the tokens, which are checked when they are read. Throws Error in one line that names
-/// the file and the list. Files with audio are refused. May be used by several threads.
+/// the file and the list. May be used by several threads.
 class TokenLists {
  public:
   /// What messages call a list, "sample", and what it is for, "trained on"; how many tokens it must have.

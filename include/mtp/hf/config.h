@@ -82,6 +82,13 @@ struct PatchEmbedderConfig {
   std::int64_t patch_values() const { return 3 * patch_size * patch_size; }
 };
 
+/// What a unified base takes sound with: frames of raw samples are projected into the model.
+/// Source: Gemma4UnifiedAudioConfig, Hugging Face configuration_gemma4_unified.py.
+struct FrameProjectorConfig {
+  std::int64_t frame_size = 640;  // samples that a frame, which is a soft token, has
+  float rms_norm_eps = 1e-6f;
+};
+
 /// config.json of a Gemma4ForConditionalGeneration, or of a Gemma4ForCausalLM on its own (model_type gemma4_text: the
 /// keys of text_config stand at the top level); or of the unified family's (gemma4_unified, gemma4_unified_text).
 struct BaseConfig {
@@ -92,9 +99,12 @@ struct BaseConfig {
   // What it takes images with: at most one of these; neither: a model of text alone.
   std::optional<VisionConfig> vision;
   std::optional<PatchEmbedderConfig> patch_embedder;
+  // What it takes sound with; none: no sound, or by an audio tower, which is not built.
+  std::optional<FrameProjectorConfig> frame_projector;
   std::int64_t image_token_id = 0, video_token_id = 0, audio_token_id = 0;
 
   bool takes_images() const { return vision || patch_embedder; }
+  bool takes_sound() const { return frame_projector.has_value(); }
   std::vector<std::int64_t> special_ids() const { return {image_token_id, video_token_id, audio_token_id}; }
 };
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "mtp/core/settings.h"
+#include "mtp/model/audio_encoder.h"
 #include "mtp/model/decoder_layer.h"
 #include "mtp/model/image_encoder.h"
 
@@ -29,7 +30,7 @@ struct BaseOutput {
 
 /// Which parts beside the text decoder, of those that its configuration has, a base has in memory. Others are carried.
 struct Parts {
-  bool vision = false;
+  bool vision = false, audio = false;
 };
 
 /// The Gemma 4 text decoder without its output projection, and what gives it soft tokens.
@@ -51,15 +52,17 @@ class BaseModel {
 
   /// Null: the part is not in memory.
   const ImageEncoder* vision() const { return vision_.get(); }
+  const AudioEncoder* audio() const { return audio_.get(); }
 
   /// The ids whose rows the base reads: pad in place of image, video and audio tokens.
   std::vector<std::int64_t> looked_up(std::span<const std::int64_t> ids) const;
 
   /// `tokens`: of `looked_up` ids.
   BaseOutput forward(Graph& g, const Tokens& tokens) const;
-  /// Of texts on the host, with pad after each one's end. `images`: none where the texts show none.   ids [T]
+  /// Of texts on the host, with pad after each one's end. `media`: of their images and of their clips, if any.   ids
+  /// [T]
   BaseOutput forward(Tape& g, const ops::Sequences& sequences, std::span<const std::int64_t> ids,
-                     const std::optional<SoftTokens>& images) const;
+                     std::span<const SoftTokens> media) const;
   /// Scaled token embeddings alone.
   Value embed(Graph& g, const Tokens& tokens) const { return lookup(g, tokens).rows; }
 
@@ -72,13 +75,14 @@ class BaseModel {
 
   hf::TextConfig config_;
   std::vector<std::int64_t> special_ids_;
-  std::int64_t image_token_id_, video_token_id_;
+  std::int64_t image_token_id_, video_token_id_, audio_token_id_;
   AttentionTypes types_;
   std::vector<TensorRecord> records_;
   std::vector<DecoderLayer> layers_;
   Parameter embedding_, final_norm_;
   std::optional<Parameter> per_layer_embedding_, per_layer_model_projection_, per_layer_projection_norm_;
   std::unique_ptr<ImageEncoder> vision_;
+  std::unique_ptr<AudioEncoder> audio_;
 };
 
 }  // namespace mtp::model

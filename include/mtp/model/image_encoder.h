@@ -9,6 +9,7 @@
 #include "mtp/graph/tape.h"
 #include "mtp/hf/config.h"
 #include "mtp/hf/safetensors.h"
+#include "mtp/model/soft_tokens.h"
 #include "mtp/model/tensors.h"
 #include "mtp/ops/vision.h"
 
@@ -21,12 +22,6 @@ struct ImageInput {
   const ops::PatchGrids& grids;
   std::span<const std::uint8_t> patches;  // [grids.rows(), 3 · side²] bytes of pixels
   std::span<const std::int64_t> rows;     // [R] the row of the packed sequences whose input each soft token is
-};
-
-/// Soft tokens, and the rows of the packed sequences whose input each of them is.
-struct SoftTokens {
-  Value features_RH;
-  Tensor rows;  // [R] int64
 };
 
 /// What a base sees images with: it makes soft tokens of them. Its graph's sequences are the images:

@@ -21,6 +21,8 @@ struct JointInput {
   /// encoder, since its weights are gathered: one that has no image runs it on a blank one.
   bool some_have_images = false;
   std::optional<ImageInput> images = {};
+  bool some_have_clips = false;  // the same of clips of sound
+  std::optional<ClipInput> clips = {};
 };
 
 /// Base and drafter together: one base forward, K drafter rounds on its hidden states, keys and values, and the loss
@@ -33,6 +35,8 @@ class Joint {
 
   /// Whether inputs may have images.
   bool sees_images() const { return base_.vision() != nullptr; }
+  /// And clips of sound.
+  bool hears() const { return base_.audio() != nullptr; }
 
   /// Computes the losses, and the gradients into the units. `label_tokens`: base labels of the global batch.
   LossSums forward_backward(const JointInput& input, std::int64_t label_tokens);
@@ -42,16 +46,12 @@ class Joint {
   ValidationSums validate(const JointInput& input);
 
  private:
-  /// The encoder's run, if it runs. `learns`: and goes back through it where it is trained, which then always runs:
-  /// whoever has no image adds zeros to its gradient.
-  std::optional<VisionPass> see(const JointInput& input, bool learns) const;
-
   struct Losses {
     Tensor base;
     std::vector<Tensor> rounds;
   };
 
-  Losses forward(Tape& g, const JointInput& input, const std::optional<SoftTokens>& images, double label_tokens) const;
+  Losses forward(Tape& g, const JointInput& input, std::span<const SoftTokens> media, double label_tokens) const;
   /// K rounds on one base forward; `use(hidden_TD, lead)` gets each one's result.
   using RoundUse = std::function<void(const Value& hidden_TD, std::int64_t lead)>;
   void run_rounds(Tape& g, const BaseOutput& base, const RoundAlignment& alignment, const RoundUse& use) const;

@@ -15,11 +15,10 @@ class Projector {
       : projection_(tensors.matrix("embedding_projection", hidden, width)), eps_(eps) {}
 
   bool trained() const { return projection_.trained(); }
-  /// features [R, width], the result [R, hidden]
+  /// features [R, width], the result [R, hidden] in the type of the weight
   Value forward(Tape& g, const Value& features) const {
-    const Value normed = g.rms_norm(features, eps_);
     const Graph::Scope weights = g.scope(projection_.group());
-    return g.linear(normed, projection_);
+    return g.linear(g.rms_norm(g.convert(features, projection_.value().dtype()), eps_), projection_);
   }
 
  private:

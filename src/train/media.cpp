@@ -1,4 +1,4 @@
-#include "mtp/train/images.h"
+#include "mtp/train/media.h"
 
 namespace mtp::train {
 
@@ -15,9 +15,20 @@ std::optional<data::VisionInput> vision_input(const hf::BaseConfig& base) {
                            .positions = base.vision->position_embedding_size};
 }
 
+std::optional<data::AudioInput> audio_input(const hf::BaseConfig& base) {
+  if (!base.frame_projector) return std::nullopt;
+  return data::AudioInput{
+      .audio_token_id = base.audio_token_id, .frames_per_token = 1, .frame_size = base.frame_projector->frame_size};
+}
+
 std::optional<model::ImageInput> image_input(const data::Images& images) {
   if (images.grids.empty()) return std::nullopt;
   return std::optional<model::ImageInput>(std::in_place, images.grids, images.patches, images.rows);
+}
+
+std::optional<model::ClipInput> clip_input(const data::Clips& clips) {
+  if (clips.lengths.empty()) return std::nullopt;
+  return model::ClipInput{clips.lengths, clips.frames, clips.rows};
 }
 
 }  // namespace mtp::train
