@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """mtp-bench-decode against Hugging Face, token for token (scripts/dev/check_hf_decode.py): trained and random pairs, with
-and without centroids, at both position offsets, with end tokens, with images; and validation on the base's own texts.
+and without centroids, at both position offsets, with end tokens, with images and sound; and validation on the base's own texts.
 
     .venv-hf/bin/python tests/check_hf_decode.py PROGRAMS [CASE …]
 """
@@ -27,7 +27,7 @@ sys.path[:0] = [str(SCRIPTS / "dev"), str(TESTS / "reference")]
 import check_hf_decode
 from check_hf_load import directory_of
 from job import run_cases
-from joint_reference import make_data, make_media_data
+from joint_reference import make_data
 
 VOCAB, SYMBOLS = 512, 24  # of the pair, and as many as the texts have
 SETTINGS = {
@@ -151,14 +151,13 @@ def check_unified(case: Case) -> None:
 
 
 def check_fixture(case: Case, name: str) -> None:
-    """Prompts with none, one and two images; blocks of images that see themselves whole."""
+    """Prompts with none, one and two images, with sound where the base hears; images that see themselves whole."""
     fixture = TESTS / "fixtures" / name
     case.base, case.drafter = fixture / "base", fixture / "drafter"
-    config = json.loads((case.base / "config.json").read_text())
-    without_sound = {"model_type": "gemma4", **config, "audio_config": None}  # which decoding does not take
-    make_media_data(without_sound, 9, 16, case.prompts, seed=1)
-    with h5py.File(case.prompts, "r+") as prompts:
-        del prompts["loss_mask"]
+    with h5py.File(fixture / "data.h5") as data, h5py.File(case.prompts, "w") as prompts:
+        prompts.attrs.update(data.attrs)
+        for name in data.keys() - {"loss_mask"}:
+            data.copy(name, prompts)
     case.expect_agreement(case.decode_prompts(16, "--ignore-eos", "true"))
 
 

@@ -48,11 +48,18 @@ class Prompt:
     ids: list[int]
     ways: dict[str, dict]  # "plain" and "drafted": mtp-bench-decode's record
     images: Images | None = None
+    clips: list[torch.Tensor] = field(default_factory=list)  # [frames, numbers] of each
 
     def inputs(self, output: list[int] | None = None) -> dict[str, torch.Tensor]:
         """What a model's forward takes of the prompt and of the tokens after it."""
         ids = torch.tensor([self.ids + (output or [])])
-        return {"input_ids": ids} | (self.images.inputs(ids) if self.images else {})
+        inputs = {"input_ids": ids} | (self.images.inputs(ids) if self.images else {})
+        if self.clips:
+            longest = max(map(len, self.clips))
+            frames = [torch.nn.functional.pad(clip, (0, 0, 0, longest - len(clip))) for clip in self.clips]
+            valid = [torch.arange(longest) < len(clip) for clip in self.clips]
+            inputs |= {"input_features": torch.stack(frames), "input_features_mask": torch.stack(valid)}
+        return inputs
 
 
 @dataclass
@@ -83,16 +90,24 @@ def read_images(file: h5py.File, i: int) -> Images | None:
     return Images(int(file.attrs["image_token_id"]), patches, [int(file["image_sizes"][image, 0]) for image in own])
 
 
+def read_clips(file: h5py.File, i: int) -> list[torch.Tensor]:
+    """Of prompt i."""
+    if "sample_audios" not in file:
+        return []
+    own, offsets = range(*file["sample_audios"][i : i + 2]), file["audio_offsets"]
+    return [torch.tensor(file["audio_features"][offsets[clip] : offsets[clip + 1]]) for clip in own]
+
+
 def read_prompts(prompts: Path, decoded: dict) -> list[Prompt]:
     ways = {way: decoded[way]["prompts"] for way in ("plain", "drafted") if way in decoded}
     with h5py.File(prompts) as file:
         tokens, offsets = file["tokens"][:].tolist(), file["offsets"][:].tolist()
         count = len(offsets) - 1
-        images = [read_images(file, i) for i in range(count)]
+        media = [(read_images(file, i), read_clips(file, i)) for i in range(count)]
     if any([record["index"] for record in records] != list(range(count)) for records in ways.values()):
         raise SystemExit(f"{prompts}: has {count} prompts, the decoded ones are others")
     return [
-        Prompt(tokens[offsets[i] : offsets[i + 1]], {way: records[i] for way, records in ways.items()}, images[i])
+        Prompt(tokens[offsets[i] : offsets[i + 1]], {way: records[i] for way, records in ways.items()}, *media[i])
         for i in range(count)
     ]
 

@@ -96,6 +96,9 @@ Settings settings_of(const CommandLine& line) {
 struct Prompt {
   std::vector<std::int64_t> ids;
   data::Images images;
+  data::Clips clips;
+
+  decode::Media media() const { return {train::image_input(images), train::clip_input(clips)}; }
 };
 
 std::vector<Prompt> read_prompts(const CommandLine& line, const data::PromptsFile& file, const model::Pair& pair) {
@@ -103,10 +106,12 @@ std::vector<Prompt> read_prompts(const CommandLine& line, const data::PromptsFil
   const std::string name = line.prompts.string();
   file.check_base(pair.base_directory, base.vocab_size);
   file.check_images(pair.base_directory, train::vision_input(pair.base_config));
+  file.check_audio(pair.base_directory, train::audio_input(pair.base_config));
   const std::int64_t most = std::min(base.max_position_embeddings, pair.drafter_config.text.max_position_embeddings);
   std::vector<Prompt> prompts;
   for (std::int64_t i = 0; i < file.prompts(); ++i) {
-    const Prompt& prompt = prompts.emplace_back(file.prompt(i, pair.base_config.special_ids()), file.images(i));
+    const Prompt& prompt =
+        prompts.emplace_back(file.prompt(i, pair.base_config.special_ids()), file.images(i), file.clips(i));
     if (const std::int64_t length = std::ssize(prompt.ids); length + line.max_new_tokens > most)
       throw UsageError(
           "option --max-new-tokens: prompt {} of {} has {} tokens, with {} new ones it exceeds the pair's "
@@ -126,9 +131,7 @@ void decode_prompts(const decode::Decoder& decoder, std::span<const Prompt> prom
   const auto next = [&]() -> std::optional<decode::Request> {
     if (begun == prompts.size()) return std::nullopt;
     const Prompt& prompt = prompts[begun];
-    return decode::Request{.number = static_cast<std::int64_t>(begun++),
-                           .prompt = prompt.ids,
-                           .images = train::image_input(prompt.images)};
+    return decode::Request{.number = static_cast<std::int64_t>(begun++), .prompt = prompt.ids, .media = prompt.media()};
   };
   const auto done = [&](const decode::Request& request, decode::Completion completion) {
     result.completions[first + static_cast<std::size_t>(request.number)] = std::move(completion);
@@ -151,7 +154,7 @@ void write_logits(const std::filesystem::path& path, const decode::Decoder& deco
   for (std::size_t i = 0; i < prompts.size(); ++i) entries.push_back({std::to_string(i), "F32", {vocab_size}});
   hf::SafetensorsWriter writer(path, entries);
   for (const Prompt& prompt : prompts) {
-    const std::vector<float> logits = decoder.logits_after(prompt.ids, train::image_input(prompt.images));
+    const std::vector<float> logits = decoder.logits_after(prompt.ids, prompt.media());
     writer.append(std::as_bytes(std::span(logits)));
   }
   writer.finish();
@@ -183,7 +186,7 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
   check_file("json", line->json);
   check_file("logits", line->logits);
   const data::PromptsFile file(line->prompts);
-  model::Pair pair(settings, {.vision = file.images().has_value()});
+  model::Pair pair(settings, {.vision = file.images().has_value(), .audio = file.audio().has_value()});
   pair.table.freeze();
   const std::vector<Prompt> prompts = read_prompts(*line, file, pair);
   decode::Options options{.batch = line->batch,

@@ -1,13 +1,13 @@
 #include "mtp/data/prompts_file.h"
 
 #include "mtp/core/error.h"
-#include "mtp/data/audio_sets.h"
 
 namespace mtp::data {
 
 PromptsFile::PromptsFile(const std::filesystem::path& path)
-    : lists_(path, {.item = "prompt", .use = "decoded", .shortest = 1}), images_(ImageSets::of(lists_)) {
-  if (AudioSets::of(lists_)) throw Error("{} has sound, which decoding does not take", path.string());
+    : lists_(path, {.item = "prompt", .use = "decoded", .shortest = 1}),
+      images_(ImageSets::of(lists_)),
+      audio_(AudioSets::of(lists_)) {
   if (lists_.file().exists("loss_mask"))
     throw Error("{} is a data file for training, it has a loss_mask; scripts/prepare_data.py --prompts makes prompts",
                 path.string());
@@ -26,11 +26,20 @@ Images PromptsFile::images(std::int64_t i) const {
   return images;
 }
 
+Clips PromptsFile::clips(std::int64_t i) const {
+  Clips clips;
+  if (!audio_) return clips;
+  const std::vector<std::int32_t> inputs = tokens(i, {});
+  audio_->append(i, audio_->shown(i, inputs, std::nullopt, false), inputs, 0, clips);
+  return clips;
+}
+
 std::vector<std::int32_t> PromptsFile::tokens(std::int64_t i, std::span<const std::int64_t> refused) const {
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(lists_.length(i)));
-  std::vector<std::int64_t> of_no_image(refused.begin(), refused.end());
-  if (images_) std::erase(of_no_image, images_->token_id());
-  lists_.read(i, tokens, of_no_image);
+  std::vector<std::int64_t> of_no_media(refused.begin(), refused.end());
+  if (images_) std::erase(of_no_media, images_->token_id());
+  if (audio_) std::erase(of_no_media, audio_->token_id());
+  lists_.read(i, tokens, of_no_media);
   return tokens;
 }
 

@@ -94,8 +94,8 @@ void Decoder::run(const Next& next, const Done& done, bool with_drafter) const {
   }
 }
 
-Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_drafter, const Images& images) const {
-  std::optional<Request> request(std::in_place, 0, Ids(prompt.begin(), prompt.end()), images);
+Completion Decoder::complete(std::span<const std::int64_t> prompt, bool with_drafter, const Media& media) const {
+  std::optional<Request> request(std::in_place, 0, Ids(prompt.begin(), prompt.end()), media);
   Completion completion;
   run([&] { return std::exchange(request, std::nullopt); },
       [&](const Request&, Completion all) { completion = std::move(all); }, with_drafter);
@@ -110,7 +110,7 @@ std::unique_ptr<Decoder::Text> Decoder::begin(Request request, std::int64_t plac
   Steps& steps = this->steps(positions + most);
   auto text = std::make_unique<Text>(Text{std::move(request), place, most, positions, steps.state_of(place)});
   if (with_drafter) text->completion.accepted_at.resize(static_cast<std::size_t>(options_.drafts));
-  steps.read(place, text->request.prompt, text->request.images);
+  steps.read(place, text->request.prompt, text->request.media);
   text->output() = {steps.choice(place)};
   check(text->output());
   text->completion.target_forwards = 1;
@@ -184,8 +184,8 @@ std::int64_t Decoder::remaining(const Text& text) const { return text.most - std
 
 bool Decoder::is_complete(const Text& text) const { return remaining(text) == 0 || is_end(text.output().back()); }
 
-std::vector<float> Decoder::logits_after(std::span<const std::int64_t> prompt, const Images& images) const {
-  const Tensor last_1H = steps(static_cast<std::int64_t>(prompt.size())).read(0, prompt, images);
+std::vector<float> Decoder::logits_after(std::span<const std::int64_t> prompt, const Media& media) const {
+  const Tensor last_1H = steps(static_cast<std::int64_t>(prompt.size())).read(0, prompt, media);
   const Parameter& embedding = pair_.base.embedding();
   embedding.group().acquire();
   const std::int64_t vocabulary = embedding.shape()[0];

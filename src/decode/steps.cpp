@@ -62,15 +62,17 @@ void Steps::write(std::span<const T> rows, std::int64_t T::*member, const Tensor
   device_.write(values, first_of(to, std::ssize(values)));
 }
 
-Tensor Steps::read(std::int64_t text, std::span<const std::int64_t> prompt,
-                   const std::optional<model::ImageInput>& images) {
-  std::vector<model::SoftTokens> media;
-  if (images) media.push_back(*model::VisionPass(device_, *base_.vision(), images, {.recording = false}).soft_tokens());
+Tensor Steps::read(std::int64_t text, std::span<const std::int64_t> prompt, const Media& media) {
+  const Tape::Options forward_alone{.recording = false};
+  std::vector<model::SoftTokens> soft;
+  if (media.images)
+    soft.push_back(*model::VisionPass(device_, *base_.vision(), media.images, forward_alone).soft_tokens());
+  if (media.clips) soft.push_back(*model::AudioPass(device_, *base_.audio(), media.clips, forward_alone).soft_tokens());
   const auto rows = static_cast<std::int64_t>(prompt.size());
   const ops::Sequences sequences({rows});
   PromptGraph g(device_, sequences, cache_, text);
   const Graph::Scope table = g.scope(base_.embedding().group());
-  const Tensor hidden_TH = base_.forward(g, sequences, prompt, media).hidden_TH.data;
+  const Tensor hidden_TH = base_.forward(g, sequences, prompt, soft).hidden_TH.data;
   const std::int64_t width = hidden_TH.size(1);
   Tensor last_1H = state(state_of(text));
   device_.copy(hidden_TH.slice((rows - 1) * width, {1, width}), last_1H);

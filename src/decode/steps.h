@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "mtp/decode/cache.h"
+#include "mtp/decode/decoder.h"
 #include "mtp/model/pair.h"
 #include "mtp/ops/rowwise.h"
 #include "mtp/tensor/replay.h"
@@ -39,9 +40,8 @@ class Steps {
     std::int64_t text, position, token, state;
   };
 
-  /// Begins a text, with the images that it shows, if any. Returns the base's final hidden state of its last token.
-  ///   [1, H]
-  Tensor read(std::int64_t text, std::span<const std::int64_t> prompt, const std::optional<model::ImageInput>& images);
+  /// Begins a text, with what it shows and sounds. Returns the base's final hidden state of its last token.   [1, H]
+  Tensor read(std::int64_t text, std::span<const std::int64_t> prompt, const Media& media);
   /// The row of the state that `read` leaves, until the text's next one.
   std::int64_t state_of(std::int64_t text) const { return size_.texts * size_.most_rows + text; }
   /// The base's choice after what `read` read; -1: its logits are no numbers.

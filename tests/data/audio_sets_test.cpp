@@ -115,7 +115,7 @@ TEST_F(AudioSetsTest, SummaryCountsClips) {
   EXPECT_EQ(summary.frames, 8);
 }
 
-TEST_F(AudioSetsTest, PromptsHaveNoSound) {
+TEST_F(AudioSetsTest, PromptsSound) {
   hdf5::File out = hdf5::File::create(path);
   out.set_attribute("format", parts.format);
   out.set_attribute("version", parts.version);
@@ -125,8 +125,11 @@ TEST_F(AudioSetsTest, PromptsHaveNoSound) {
   test::write_dataset(out, "offsets", parts.offsets);
   test::write_audio(out, parts);
   out.close();
-  EXPECT_EQ(test::error_of([&] { PromptsFile prompts(path); }),
-            path.string() + " has sound, which decoding does not take");
+  const PromptsFile prompts(path);
+  EXPECT_THAT(prompts.prompt(0, std::vector<std::int64_t>{sound}), ElementsAre(sound, sound, 7, 8));
+  EXPECT_TRUE(prompts.clips(1).lengths.empty());
+  EXPECT_THAT(prompts.clips(2).lengths, ElementsAre(1, 4));
+  EXPECT_THAT(prompts.clips(2).rows, ElementsAre(1, 3, 4));
 }
 
 }  // namespace

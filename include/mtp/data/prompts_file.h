@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "mtp/data/audio_sets.h"
 #include "mtp/data/image_sets.h"
 #include "mtp/data/token_lists.h"
 
@@ -20,19 +21,24 @@ class PromptsFile {
   std::int64_t vocab_size() const { return lists_.vocab_size(); }
   std::int64_t prompts() const { return lists_.count(); }
   const std::optional<ImageSets>& images() const { return images_; }
+  const std::optional<AudioSets>& audio() const { return audio_; }
 
   /// As TokenLists has it.
   void check_base(const std::filesystem::path& directory, std::int64_t vocab_size) const {
     lists_.check_base(directory, vocab_size);
   }
 
-  /// `refused`: media tokens that it must not have, but those of its images.
+  /// `refused`: media tokens that it must not have, but those of its images and clips.
   std::vector<std::int64_t> prompt(std::int64_t i, std::span<const std::int64_t> refused = {}) const;
   /// Those of prompt i; its tokens are rows 0, 1, ….
   Images images(std::int64_t i) const;
-  /// Throws Error unless the base takes the file's images, if it has any.
+  Clips clips(std::int64_t i) const;
+  /// Throw Error unless the base takes the file's images and clips, if it has any.
   void check_images(const std::filesystem::path& directory, const std::optional<VisionInput>& base) const {
     if (images_) images_->check_base(directory, base);
+  }
+  void check_audio(const std::filesystem::path& directory, const std::optional<AudioInput>& base) const {
+    if (audio_) audio_->check_base(directory, base);
   }
 
  private:
@@ -40,6 +46,7 @@ class PromptsFile {
 
   TokenLists lists_;
   std::optional<ImageSets> images_;
+  std::optional<AudioSets> audio_;
 };
 
 }  // namespace mtp::data

@@ -36,12 +36,17 @@ struct Completion {
   std::int64_t accepted() const;
 };
 
+/// What a prompt shows and sounds, if anything; what it refers to must live until the text is complete.
+struct Media {
+  std::optional<model::ImageInput> images = {};
+  std::optional<model::ClipInput> clips = {};
+};
+
 /// A prompt to go on from.
 struct Request {
   std::int64_t number = 0;  // the caller's own
   std::vector<std::int64_t> prompt;
-  /// That the prompt shows, if any; what they refer to must live until the text is complete.
-  std::optional<model::ImageInput> images = {};
+  Media media = {};
   std::optional<std::int64_t> max_new_tokens = {};  // none: that of the options
 };
 
@@ -69,13 +74,11 @@ class Decoder {
   /// are no numbers.
   void run(const Next& next, const Done& done, bool with_drafter) const;
 
-  using Images = std::optional<model::ImageInput>;
-
   /// The same for one text.
-  Completion complete(std::span<const std::int64_t> prompt, bool with_drafter, const Images& images = {}) const;
+  Completion complete(std::span<const std::int64_t> prompt, bool with_drafter, const Media& media = {}) const;
 
   /// The base's logits after a prompt, soft-capped where it has a cap.   [V]
-  std::vector<float> logits_after(std::span<const std::int64_t> prompt, const Images& images = {}) const;
+  std::vector<float> logits_after(std::span<const std::int64_t> prompt, const Media& media = {}) const;
 
   /// The bytes of parameters that a forward of the base reads.
   std::int64_t bytes_per_forward() const { return bytes_per_forward_; }
