@@ -33,7 +33,7 @@ struct Clips {
 ///
 /// Everything else as in ImageSets: a clip of F frames is ⌈F / frames_per_audio_token⌉ tokens. Frames are checked when
 /// they are read.
-class AudioSets : public MediaSets {
+class AudioSets final : public MediaSets {
  public:
   /// Nothing of a file without sound.
   static std::optional<AudioSets> of(const TokenLists& lists);

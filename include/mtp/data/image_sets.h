@@ -38,7 +38,7 @@ struct Images {
 /// A list has the image token once for each of its images' soft tokens, image after image. Opening checks everything
 /// but that, which is checked when the list is read. Throws Error in one line that names the file and the list or
 /// image. May be used by several threads.
-class ImageSets : public MediaSets {
+class ImageSets final : public MediaSets {
  public:
   /// Nothing of a file without images.
   static std::optional<ImageSets> of(const TokenLists& lists);
