@@ -179,6 +179,9 @@ std::vector<SettingEntry> settings_table(Settings& s) {
 
       number("drafter.rounds", s.drafter.rounds, count, "drafter rounds trained, tokens drafted from one state"),
       number("drafter.loss_weight", s.drafter.loss_weight, not_negative, "weight of each round's loss"),
+      number("drafter.round_weights", s.drafter.round_weights, positive,
+             "β: the loss of round k counts β^k times; below 1, the first drafts count most"),
+      flag("drafter.detach", s.drafter.detach, "no gradient from the rounds into the base"),
       choice("drafter.alignment", s.drafter.alignment, {{"serving", Alignment::serving}, {"pr2240", Alignment::pr2240}},
              "what a round sees: as when serving, or NeMo Automodel's recipe"),
       number("drafter.position_offset", s.drafter.position_offset, offset,

@@ -48,6 +48,14 @@ class Perception {
   std::optional<AudioPass> clips_;
 };
 
+/// What the rounds are given where no gradient of theirs is to reach the base.
+BaseOutput without_gradients(BaseOutput base) {
+  base.embeddings_TH.gradient = base.hidden_TH.gradient = nullptr;
+  for (std::optional<KeyValue>* store : {&base.stores.full, &base.stores.sliding})
+    if (*store) (*store)->key.gradient = (*store)->value.gradient = nullptr;
+  return base;
+}
+
 Settings::Drafter as_served(Settings::Drafter settings) {
   settings.alignment = Alignment::serving;
   return settings;
@@ -136,9 +144,10 @@ Joint::Losses Joint::forward(Tape& g, const JointInput& input, std::span<const S
       g.cross_entropy({.soft_cap = base_.soft_cap(), .gradient_scale = static_cast<float>(1.0 / label_tokens)},
                       base.hidden_TH, embedding, labels);
 
-  const auto round_scale = static_cast<float>(settings_.loss_weight / label_tokens);
-  run_rounds(g, base, training_, [&](const Value& hidden_TD, std::int64_t lead) {
-    losses.rounds.push_back(round_loss(g, input, hidden_TD, base, lead, round_scale));
+  const BaseOutput given = settings_.detach ? without_gradients(base) : base;
+  run_rounds(g, given, training_, [&](const Value& hidden_TD, std::int64_t lead) {
+    const auto scale = static_cast<float>(settings_.weight(std::ssize(losses.rounds)) / label_tokens);
+    losses.rounds.push_back(round_loss(g, input, hidden_TD, given, lead, scale));
   });
   return losses;
 }

@@ -57,12 +57,12 @@ std::vector<double> sum_losses(const parallel::Communicator& communicator, const
   return sums;
 }
 
-void StepMetrics::set_losses(const std::vector<double>& sums, double loss_weight) {
+void StepMetrics::set_losses(const std::vector<double>& sums, const Settings::Drafter& settings) {
   const auto labels = static_cast<double>(label_tokens);
   loss_base = loss = sums[0] / labels;
-  for (std::size_t k = 1; k < sums.size(); ++k) {
-    loss_drafter.push_back(sums[k] / labels);
-    loss += loss_weight * loss_drafter.back();
+  for (std::int64_t k = 0; k + 1 < std::ssize(sums); ++k) {
+    loss_drafter.push_back(sums[k + 1] / labels);
+    loss += settings.weight(k) * loss_drafter.back();
   }
 }
 

@@ -65,6 +65,8 @@ TEST_F(SettingsTest, DefaultsAreThoseOfTheContract) {
   EXPECT_FALSE(s.run.profile);
   EXPECT_EQ(s.drafter.rounds, 4);
   EXPECT_EQ(s.drafter.loss_weight, 0.01);
+  EXPECT_EQ(s.drafter.round_weights, 1);
+  EXPECT_FALSE(s.drafter.detach);
   EXPECT_EQ(s.drafter.alignment, Alignment::serving);
   EXPECT_EQ(s.drafter.position_offset, 1);
   EXPECT_EQ(s.drafter.head, Head::dense);
@@ -133,6 +135,7 @@ TEST_F(SettingsTest, WrongValuesAreRefusedInOneLineThatNamesTheSetting) {
        "drafter.rounds: 99999999999999999999" + out_of_range + "at least 1"},
       {"--drafter.position_offset", "2", "drafter.position_offset: 2" + out_of_range + "0 or 1"},
       {"--drafter.loss_weight", "-0.1", "drafter.loss_weight: -0.1" + out_of_range + "at least 0"},
+      {"--drafter.round_weights", "0", "drafter.round_weights: 0" + out_of_range + "above 0"},
       {"--data.max_length", "1", "data.max_length: 1" + out_of_range + "0 or at least 2"},
       {"--data.seed", "-1", "data.seed: '-1' is not an integer without a sign"},
       {"--data.shuffle", "yes", "data.shuffle: 'yes' is not true or false"},

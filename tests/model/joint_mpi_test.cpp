@@ -156,6 +156,29 @@ TEST_F(JointTest, TheRoundsReachTheBaseWithTheirWeight) {
   EXPECT_NE(both.gradient_norm("base"), alone.gradient_norm("base"));
 }
 
+TEST_F(JointTest, DetachedRoundsLeaveTheBaseAsItIsAlone) {
+  const auto base_gradients = [](Trained& trained) {
+    std::vector<float> all;
+    for (const auto& unit : trained.parameters.units())
+      if (unit->name().starts_with("base"))
+        all.insert(all.end(), values(unit->gradient_sum()).begin(), values(unit->gradient_sum()).end());
+    return all;
+  };
+  settings.drafter.loss_weight = 1;
+  Trained attached = trained();
+  const LossSums attached_losses = losses(attached, text(20, 3), {20});
+  settings.drafter.detach = true;
+  Trained detached = trained();
+  EXPECT_EQ(losses(detached, text(20, 3), {20}).rounds, attached_losses.rounds);
+  EXPECT_EQ(detached.gradient_norm("drafter"), attached.gradient_norm("drafter"));
+  EXPECT_NE(base_gradients(detached), base_gradients(attached));
+  settings.drafter.loss_weight = 0;
+  settings.drafter.detach = false;
+  Trained alone = trained();
+  losses(alone, text(20, 3), {20});
+  EXPECT_EQ(base_gradients(detached), base_gradients(alone));
+}
+
 TEST_F(JointTest, AFrozenBaseHasNoGradientAndTheSameLosses) {
   const LossSums with_base = losses(text(20, 3));
   settings.freeze.base = true;

@@ -252,6 +252,9 @@ VARIANTS: dict[str, Variant] = {
         validated=True,
         bf16=True,
     ),
+    "detached_weighted_rounds": Variant(
+        base(per_layer_width=0), drafter(centroids=0), recipe(detach=True, round_weights=0.7, target="base"), micro_batch=2
+    ),
 }
 
 # A sample of two tokens, some with fewer positions than rounds, some longer than the window; steps straddle the end.
@@ -297,7 +300,9 @@ def settings_text(variant: Variant, steps: int) -> str:
             "head": r.head,
             "target": r.target,
             "share_embedding_with_base": r.share_embedding_with_base,
-        },
+        }
+        | ({"round_weights": r.round_weights} if r.round_weights != 1 else {})
+        | ({"detach": True} if r.detach else {}),
         "freeze": {"base": r.freeze_base, "embeddings": r.freeze_embeddings}
         | ({"vision": r.freeze_vision, "vision_projector": r.freeze_vision_projector} if variant.with_media else {})
         | ({"audio_projector": r.freeze_audio_projector} if variant.with_media and "audio_config" in variant.base else {}),

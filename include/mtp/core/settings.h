@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <iosfwd>
@@ -37,11 +38,16 @@ struct Settings {
   struct Drafter {
     std::int64_t rounds = 4;
     double loss_weight = 0.01;
+    double round_weights = 1;  // β: round k's loss counts β^k times
+    bool detach = false;
     Alignment alignment = Alignment::serving;
     std::int64_t position_offset = 1;
     Head head = Head::dense;
     Target target = Target::data;
     bool share_embedding_with_base = false;
+
+    /// λ β^k: what a step's loss has of the loss of round k.
+    double weight(std::int64_t k) const { return loss_weight * std::pow(round_weights, static_cast<double>(k)); }
   } drafter;
   struct Freeze {
     bool base = false, embeddings = false;

@@ -26,7 +26,7 @@ struct JointInput {
 };
 
 /// Base and drafter together: one base forward, K drafter rounds on its hidden states, keys and values, and the loss
-/// Σ_t CE(base) + λ Σ_k CE(round k), divided by the labels of the whole global batch.
+/// Σ_t CE(base) + λ Σ_k β^k CE(round k), divided by the labels of the whole global batch.
 /// Source: joint_forward, round_loss_sum and train of the reference.
 class Joint {
  public:

@@ -16,8 +16,8 @@ struct StepMetrics {
   std::int64_t step = 0;   // 1-based
   std::int64_t epoch = 0;  // 0-based, of the step's first sample
   double loss_base = 0;
-  std::vector<double> loss_drafter;  // [K], without the loss weight
-  double loss = 0;                   // base + weight · Σ drafter
+  std::vector<double> loss_drafter;  // [K], without their weights
+  double loss = 0;                   // base + Σ weight(k) · drafter of round k
   double grad_norm = 0;              // before clipping
   double lr = 0;
   std::int64_t label_tokens = 0;  // of the global batch
@@ -27,7 +27,7 @@ struct StepMetrics {
   int ranks = 1;
 
   /// `sums`: what `sum_losses` gives of the step.
-  void set_losses(const std::vector<double>& sums, double loss_weight);
+  void set_losses(const std::vector<double>& sums, const Settings::Drafter& settings);
   double tokens_per_second() const { return static_cast<double>(tokens) / step_time; }
 };
 
