@@ -7,19 +7,22 @@ the checkpoint rounded once, all else as in the source to the last bit, and does
 
 from __future__ import annotations
 
+import configparser
 import filecmp
 import json
 import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import h5py
 import torch
+from peft import PeftModel
 from safetensors import safe_open
-from transformers import Gemma4ForCausalLM, Gemma4TextConfig
+from transformers import Gemma4ForCausalLM, Gemma4ForConditionalGeneration, Gemma4TextConfig
 
 import job
 
@@ -69,8 +72,11 @@ class Case:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)
 
-    def train(self, run: str, pair: Path | None = None, *extra: str, ranks: int = 1) -> Path:
+    def train(self, run: str, pair: Path | None = None, *extra: object, ranks: int = 1) -> Path:
         base, drafter = (self.source / part if pair is None else directory_of(pair, part) for part in ("base", "drafter"))
+        adapter = self.source / "adapter"
+        if pair is None and adapter.exists() and "--model.base_adapter" not in extra:
+            extra = ("--model.base_adapter", adapter, *extra)
         self.call(
             "mtp-train", "--config", self.source / "settings.cfg", "--model.base", base, "--model.drafter", drafter,
             "--data.train", self.source / "data.h5", "--run.dir", self.folder / run, *extra, ranks=ranks,
@@ -115,8 +121,26 @@ def same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.equal(a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8))
 
 
+def lora_settings(run: Path) -> configparser.SectionProxy:
+    settings = configparser.ConfigParser()
+    settings.read(run / "settings.cfg")
+    return settings["lora"]
+
+
+def merged(weight: torch.Tensor, adapter: dict[str, torch.Tensor], run: Path) -> torch.Tensor:
+    scale = float(lora_settings(run)["alpha"]) / float(lora_settings(run)["rank"])
+    return weight.double() + scale * adapter["lora_B"].double() @ adapter["lora_A"].double()
+
+
+def is_rounded_once(got: torch.Tensor, exact: torch.Tensor) -> bool:
+    """Up to the rounding errors of a product in fp32."""
+    own = torch.finfo(got.dtype).eps / 2 if got.dtype != torch.float32 else 0.0
+    return bool(((got.double() - exact).abs() <= own * exact.abs() + 1e-6 * exact.abs().max()).all())
+
+
 def expected_tensors(case: Case, run: Path, part: str, dtype: str | None) -> dict[str, torch.Tensor]:
-    """Masters and frozen parameters in the element type asked for, or the source's; what is no parameter as it was."""
+    """Masters and frozen parameters in the element type asked for, or the source's; what is no parameter as it was. In
+    double precision where an adapter is merged."""
     source = tensors_in(case.source / part)
     checkpoint = run / "checkpoints/latest"
     listed = json.loads((checkpoint / "source" / part / "tensors.json").read_text())
@@ -127,9 +151,14 @@ def expected_tensors(case: Case, run: Path, part: str, dtype: str | None) -> dic
             for name, values in state["parameters"].items()
             if name.startswith(f"{part}.")
         }
+    adapters: dict[str, dict[str, torch.Tensor]] = {}
+    for name in [name for name in masters if ".lora_" in name]:
+        layer, kind, _ = name.rsplit(".", 2)
+        adapters.setdefault(f"{layer}.weight", {})[kind] = masters.pop(name)
     tied = {"lm_head.weight"}  # to the token table, and not exported
     parameters = {name: t for name, t in source.items() if name not in carried | tied} | masters
     expected = {name: t.to(DTYPES[dtype] if dtype else source[name].dtype) for name, t in parameters.items()}
+    expected |= {name: merged(source[name], adapter, run) for name, adapter in adapters.items()}
     return expected | {name: source[name] for name in carried - tied}
 
 
@@ -148,7 +177,8 @@ def check_model(case: Case, run: Path, export: Path, part: str, dtype: str | Non
     expected, exported = expected_tensors(case, run, part, dtype), tensors_in(directory)
     assert expected.keys() == exported.keys(), f"{part}: {sorted(expected.keys() ^ exported.keys())[:5]}"
     for name, tensor in expected.items():
-        assert same_bytes(tensor, exported[name]), f"{part}: {name} is not the checkpoint's or the source's"
+        same = is_rounded_once if tensor.dtype == torch.float64 else same_bytes
+        assert same(exported[name], tensor), f"{part}: {name} is not the checkpoint's or the source's"
     check_side_files(case.source / part, directory, dtype)
 
     model, faults = load(directory)
@@ -245,6 +275,60 @@ def check_text_alone(case: Case) -> None:
     ours = tensors_in(directory_of(out, "base"))
     for name, tensor in tensors_in(directory_of(case.export(whole, "whole-hf"), "base")).items():
         assert torch.equal(ours[name.replace(prefix, "model.")], tensor), name
+
+
+def check_adapter(case: Case) -> None:
+    """PEFT loads what --adapter writes on the source base, with the logits of the merged base; training goes on from it."""
+    run = case.train("run")
+    alone = case.export(run, "alone", "--adapter")
+    check_same(alone, case.export(run, "alone-3", "--adapter", ranks=3))
+    assert not (alone / "base/model").exists()
+    check_model(case, run, alone, "drafter", None)
+    saved = safetensors_of(alone / "base/adapter/adapter_model.safetensors")
+    with h5py.File(run / "checkpoints/latest/state.h5") as state:
+        for name, tensor in saved.items():
+            own = state["parameters/base." + name.removeprefix("base_model.model.")][()]
+            assert same_bytes(tensor, torch.from_numpy(own)), name
+
+    source, merged_base = case.source / "base", directory_of(case.export(run, "merged", "--dtype", "fp32"), "base")
+    models = [Gemma4ForConditionalGeneration.from_pretrained(path, dtype=torch.float32) for path in (source, merged_base)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # PEFT warns of keys that are missing
+        adapted = PeftModel.from_pretrained(models[0], alone / "base/adapter")
+    assert {n for n, _ in adapted.named_parameters() if ".lora_" in n} == {
+        n.replace(".weight", ".default.weight") for n in saved
+    }
+    ids = torch.arange(3, 40)[None]
+    logits = [model(input_ids=ids).logits for model in (adapted, models[1])]
+    assert (logits[0] - logits[1]).abs().max() < 1e-4 * logits[1].abs().max(), (logits[0] - logits[1]).abs().max()
+    plain = Gemma4ForConditionalGeneration.from_pretrained(source, dtype=torch.float32)(input_ids=ids).logits
+    assert (plain - logits[1]).abs().max() > 1e-2 * logits[1].abs().max(), "the adapter does nothing"
+
+    # A step at rate 0 changes nothing.
+    adapter = ["--model.base_adapter", alone / "base/adapter"]
+    again = case.train("again", None, "--train.max_steps", "1", *LR_ZERO, *adapter)
+    exported = case.export(again, "alone-again", "--adapter") / "base/adapter/adapter_model.safetensors"
+    assert filecmp.cmp(exported, alone / "base/adapter/adapter_model.safetensors", shallow=False)
+    case.call("mtp-resume", "--from", again, "--train.max_steps", "2", ranks=2)
+
+    words = ["--config", case.source / "settings.cfg", "--model.base", source, "--model.drafter", case.source / "drafter"]
+    words += ["--data.train", case.source / "data.h5", "--run.dir", case.folder / "refused"]
+    words += adapter
+    for setting, value, line in (
+        ("rank", "2", "setting lora.rank: the adapter in "),
+        ("alpha", "1", "setting lora.alpha: the adapter in "),
+        ("targets", "q_proj", "setting lora.targets: "),
+        ("targets", "q_proj,out_proj", "setting lora.targets: no linear layer of what has adapters is called out_proj"),
+    ):
+        expect_refusal(case.result("mtp-train", *words, f"--lora.{setting}", value), 2, line)
+    full = case.train("full", case.folder / "merged", "--lora.rank", "0")
+    refused = case.result("mtp-export-hf", "--from", full, "--out", case.folder / "none", "--adapter")
+    expect_refusal(refused, 2, "has no adapter")
+
+
+def safetensors_of(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}
 
 
 def check_targets(case: Case) -> None:
@@ -348,6 +432,7 @@ def on(fixture: str, check: Callable[[Case], None]) -> Callable[[tuple[Path, Pat
 
 if __name__ == "__main__":
     cases = {path.name: on(path.name, check_variant) for path in sorted(FIXTURES.iterdir())}
+    cases |= {"adapter": on("lora", check_adapter)}
     cases |= {"targets": on("e4b", check_targets), "end-of-run": on("e4b", check_end_of_run)}
     cases |= {"text-alone": on("e4b", check_text_alone)}
     cases |= {"memory": on("e4b", check_memory), "usage": on("e4b", check_usage)}

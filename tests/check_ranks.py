@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The same bits on 1, 2, 3 and 4 ranks, 1 and 2 threads, with and without recomputation, in fp32 and in bf16 (AdamW's
-moments too, in some ways on the host).
+moments too, in some ways on the host); and with adapters.
 
     tests/check_ranks.py PROGRAMS [--fixture DIR …]
 
@@ -50,6 +50,8 @@ def main() -> int:
     arguments = parser.parse_args()
     fixtures = arguments.fixture or [FIXTURES / name for name in DEFAULT]
     runs = [(fixture, "fp32", WAYS) for fixture in fixtures] + [(fixtures[-1], "bf16", BF16_WAYS)]
+    if not arguments.fixture:
+        runs.append((FIXTURES / "lora", "bf16", BF16_WAYS))
     failed = 0
     for fixture, dtype, ways in runs:
         with tempfile.TemporaryDirectory() as folder:

@@ -29,10 +29,12 @@ from job import (
     kill_job,
     mpirun,
     newest_checkpoint,
+    tensors,
     wait_until,
 )
 
 SEEING = FIXTURE.parent / "dense_31b_vision"
+ADAPTED = FIXTURE.parent / "lora"
 STEPS = 100
 LIMIT = 120  # seconds to wait for steps, or for the end of a run
 
@@ -118,6 +120,17 @@ def killed_in_fp32_and_with_images_in_bf16(programs: Path, folder: Path, whole: 
     killed_at_random(Run(programs, folder / "killed-bf16", SEEING), of_bf16, [3, 4, 1], rng, *bf16)
 
 
+def killed_with_adapters(programs: Path, folder: Path, rng: random.Random) -> None:
+    """A checkpoint has adapters, drafter and their moments, and nothing of the frozen base."""
+    whole = Run(programs, folder / "adapted", ADAPTED)
+    adapter = ("--model.base_adapter", ADAPTED / "adapter")
+    finish(whole.train(2, *adapter))
+    killed_at_random(Run(programs, folder / "killed-adapted", ADAPTED), whole, [3, 4], rng, *adapter)
+    names = tensors(whole.directory / "checkpoints" / "latest")
+    of_base = [name for name in names if "/base." in name]
+    assert of_base and all(".lora_" in name for name in of_base), of_base
+
+
 def torture(programs: Path, folder: Path, whole: Run, rng: random.Random, runs: int) -> None:
     for number in range(1, runs + 1):
         run = Run(programs, folder / "tortured")
@@ -171,6 +184,7 @@ def main() -> int:
             print(f"{arguments.torture} runs were killed and ended with the bits of one that was not")
             return 0
         killed_in_fp32_and_with_images_in_bf16(programs, folder, whole, rng)
+        killed_with_adapters(programs, folder, rng)
         stopped_by_signals(programs, folder, whole)
         a_finished_run_changes_nothing(whole)
         another_run_is_refused(whole)
@@ -181,7 +195,7 @@ def main() -> int:
         rounded = ("--optimizer.moments", "bf16", "--allow-change", "optimizer.moments")
         finish(moved.resume(2, "--train.max_steps", str(STEPS + 4), *rounded))
         assert len(moved.metrics()) == STEPS + 4
-    print("5 passed, 0 failed")
+    print("6 passed, 0 failed")
     return 0
 
 

@@ -53,6 +53,9 @@ CommandLine parse_command(int argc, char** argv, std::ostream& out) {
                         "element type of all parameters, fp32 or bf16; default: the source's");
   options.add_options()("max-shard-size", po::value(&shard_size)->default_value("5GB"),
                         "split safetensors files at this size: bytes, KB, MB or GB");
+  options.add_options()("adapter", po::bool_switch(&command.options.adapter),
+                        "write DIR/base/adapter, a PEFT directory for the source base, in place of the base with its "
+                        "adapter merged into it");
   options.add_options()("force", po::bool_switch(&command.options.force), "replace an earlier export");
   command.goes_on = apps::parse(argc, argv, options, {}, out);
   if (!command.goes_on) return command;

@@ -16,6 +16,7 @@
 #include "mtp/core/json.h"
 #include "mtp/hf/config.h"
 #include "mtp/hf/model_files.h"
+#include "mtp/hf/peft.h"
 #include "mtp/hf/safetensors.h"
 #include "mtp/model/pair.h"
 
@@ -26,6 +27,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* model_folder = "model/consolidated";  // in OUT/base and OUT/drafter
+constexpr const char* adapter_folder = "adapter";           // in OUT/base
 
 /// The whole rows of a tensor that are written at once.
 struct Piece {
@@ -47,12 +49,15 @@ std::vector<Piece> pieces_of(const hf::TensorEntry& tensor) {
   return pieces;
 }
 
+Settings settings_of(const State& state) { return resumed_settings({}, saved_run(state)); }
+
 /// The tensors of a model in a checkpoint, verified as they are read.
 class StoredModel {
  public:
   StoredModel(const State& state, std::string model)
       : model_(std::move(model)),
         state_(state),
+        adapter_scale_(static_cast<float>(settings_of(state).lora.scale())),
         source_(state.directory() / "source" / model_),
         tensors_(read_source_tensors(source_)),
         untrained_(open_untrained(source_)) {}
@@ -70,10 +75,10 @@ class StoredModel {
     return entries;
   }
 
-  /// Bytes of a tensor in the element type that it is to have.
+  /// Bytes of a tensor in the element type that it is to have, with its layer's adapter merged into it.
   std::vector<std::byte> read(const hf::TensorEntry& tensor, const Piece& piece) const {
-    const bool is_untrained = untrained_.has(tensor.name);
-    if (is_untrained && untrained_.info(tensor.name).dtype == tensor.dtype) {
+    const bool is_untrained = untrained_.has(tensor.name), is_adapted = state_.has(adapter_of(tensor, "lora_A"));
+    if (is_untrained && !is_adapted && untrained_.info(tensor.name).dtype == tensor.dtype) {
       const std::size_t row_bytes = row_elements(tensor) * hf::size_of(tensor.dtype);
       std::vector<std::byte> bytes(piece.rows * row_bytes);
       untrained_.copy_bytes(tensor.name, piece.first_row * row_bytes, bytes);
@@ -85,12 +90,35 @@ class StoredModel {
       untrained_.read(tensor.name, begin, values);
     else
       state_.read("parameters/" + model_ + "." + tensor.name, begin, values);
+    if (is_adapted) add_adapter(tensor, piece, values);
     return hf::convert(values, tensor.dtype);
   }
 
  private:
+  /// The name in the state of a part of what would be the tensor's adapter.
+  std::string adapter_of(const hf::TensorEntry& tensor, const std::string& part) const {
+    const std::string layer = tensor.name.substr(0, tensor.name.rfind('.'));
+    return "parameters/" + model_ + "." + layer + "." + part + ".weight";
+  }
+
+  /// weights += scale · b a, of the rows of a piece.
+  void add_adapter(const hf::TensorEntry& tensor, const Piece& piece, std::span<float> weights) const {
+    const std::string name_a = adapter_of(tensor, "lora_A"), name_b = adapter_of(tensor, "lora_B");
+    const std::int64_t rank = state_.shape(name_a)[0], in = row_elements(tensor);
+    std::vector<float> a(rank * in), b(piece.rows * rank), sum(in);
+    state_.read(name_a, 0, a);
+    state_.read(name_b, piece.first_row * rank, b);
+    for (std::int64_t row = 0; row < piece.rows; ++row) {
+      std::ranges::fill(sum, 0.0f);
+      for (std::int64_t k = 0; k < rank; ++k)
+        for (std::int64_t i = 0; i < in; ++i) sum[i] += b[row * rank + k] * a[k * in + i];
+      for (std::int64_t i = 0; i < in; ++i) weights[row * in + i] += adapter_scale_ * sum[i];
+    }
+  }
+
   std::string model_;
   const State& state_;
+  float adapter_scale_;
   fs::path source_;
   std::vector<SourceTensor> tensors_;
   hf::TensorFiles untrained_;
@@ -173,8 +201,48 @@ class ModelExport {
 
 fs::path without_slash(const fs::path& path) { return path.has_filename() ? path : path.parent_path(); }
 
+/// The base's adapter as PEFT has it.
+class AdapterExport {
+ public:
+  explicit AdapterExport(const State& state) : state_(state), settings_(settings_of(state)) {
+    const std::string prefix = "parameters/base.";
+    for (const auto& [name, unused] : state.manifest().tensors) {
+      const std::size_t part = name.find(".lora_");
+      if (!name.starts_with(prefix) || part == std::string::npos) continue;
+      tensors_.push_back(name);
+      if (name.substr(part).starts_with(".lora_A"))
+        modules_.push_back(name.substr(prefix.size(), part - prefix.size()));
+    }
+    if (tensors_.empty()) throw UsageError("option --adapter: {} has no adapter", state.directory().string());
+  }
+
+  void write(const fs::path& folder, ComputeType dtype) const {
+    fs::create_directories(folder);
+    const auto rank = settings_.lora.rank;
+    write_json(folder / hf::peft_config_file, hf::peft_config(rank, settings_.lora.scale() * static_cast<double>(rank),
+                                                              modules_, settings_.model.base.string()));
+    std::vector<hf::TensorEntry> entries;
+    for (const std::string& name : tensors_)
+      entries.push_back({hf::peft_name(name.substr(name.find('.') + 1)), dtype == ComputeType::bf16 ? "BF16" : "F32",
+                         state_.shape(name)});
+    hf::SafetensorsWriter writer(folder / hf::peft_weights_file, entries);
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      std::vector<float> values(num_elements(entries[i].shape));
+      state_.read(tensors_[i], 0, values);
+      writer.append(hf::convert(values, entries[i].dtype));
+    }
+    writer.finish();
+  }
+
+ private:
+  const State& state_;
+  Settings settings_;
+  std::vector<std::string> tensors_, modules_;  // in the state; in the model
+};
+
 bool is_export(const fs::path& folder) {
-  return fs::exists(folder / "base" / model_folder / "config.json") &&
+  return (fs::exists(folder / "base" / model_folder / "config.json") ||
+          fs::exists(folder / "base" / adapter_folder / hf::peft_config_file)) &&
          fs::exists(folder / "drafter" / model_folder / "config.json");
 }
 
@@ -207,11 +275,14 @@ void export_hf(const fs::path& checkpoint, const fs::path& out, const ExportOpti
   fs::path partial = target;
   partial += ".partial";
   std::vector<std::unique_ptr<ModelExport>> models;
+  std::optional<AdapterExport> adapter;
   std::uint64_t total = 0;
   parallel::agree(communicator, "the start of an export", [&] { check_export_target(target, options.force); });
   const State state = open(checkpoint, communicator);
   parallel::agree(communicator, "the opening of the source", [&] {
+    if (options.adapter) adapter.emplace(state);
     for (const char* model : {"base", "drafter"}) {
+      if (adapter && model == std::string("base")) continue;
       models.push_back(std::make_unique<ModelExport>(state, model, partial, options));
       total += models.back()->bytes();
     }
@@ -225,6 +296,7 @@ void export_hf(const fs::path& checkpoint, const fs::path& out, const ExportOpti
       if (!communicator.is_first()) return;
       fs::remove_all(partial);
       for (const auto& model : models) model->prepare();
+      if (adapter) adapter->write(partial / "base" / adapter_folder, options.dtype.value_or(ComputeType::fp32));
     });
     parallel::agree(communicator, "the writing of an export", [&] {
       std::uint64_t before = 0;
@@ -236,7 +308,7 @@ void export_hf(const fs::path& checkpoint, const fs::path& out, const ExportOpti
     parallel::agree(communicator, "the end of an export", [&] {
       if (!communicator.is_first()) return;
       publish(partial, target, options.force);
-      say_what_is_missing(state);
+      if (!adapter) say_what_is_missing(state);
     });
   } catch (const Error&) {
     std::error_code unused;  // what was wrong is said already

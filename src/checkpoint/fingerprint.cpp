@@ -32,6 +32,7 @@ Files files_of(const Settings& settings) {
   if (!settings.data.validation.empty()) files["data.validation"] = settings.data.validation;
   add_model("model.base", settings.model.base, files);
   add_model("model.drafter", settings.model.drafter, files);
+  if (!settings.model.base_adapter.empty()) add_model("model.base_adapter", settings.model.base_adapter, files);
   return files;
 }
 

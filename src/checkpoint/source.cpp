@@ -41,7 +41,7 @@ void store_model(const std::string& model, const fs::path& directory, const hf::
   Json tensors = Json::array();
   std::vector<hf::TensorEntry> untrained;
   for (const model::TensorInfo& tensor : table.tensors()) {
-    if (!tensor.name.starts_with(model + ".")) continue;
+    if (!tensor.name.starts_with(model + ".") || tensor.start) continue;  // an adapter is not of the source
     const std::string name = tensor.name.substr(model.size() + 1);
     const bool is_parameter = tensor.role != model::Role::carried;
     tensors.push_back({{"name", name}, {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"carried", !is_parameter}});

@@ -117,6 +117,11 @@ void check_contradictions(const Settings& s) {
   if (decays && s.schedule.warmup_steps.value_or(0) >= decay_steps)
     throw UsageError("setting schedule.warmup_steps: the warm-up, {} steps, must end before the decay, {} steps",
                      *s.schedule.warmup_steps, decay_steps);
+  if (s.lora.of_base() && s.freeze.base)
+    throw UsageError("setting lora.rank: adapters train the base, which freeze.base forbids");
+  if (s.lora.of_drafter() && s.drafter.share_embedding_with_base)
+    throw UsageError(
+        "setting drafter.share_embedding_with_base: with lora.on = both the drafter's token table stays as it is");
 }
 
 // What the contract knows and this version does not: refused, because a run without it would be another run.
@@ -138,11 +143,24 @@ CommandLine::Action action_of(const std::vector<po::option>& options) {
 
 /// Settings that say how a run is carried out or how long, not what it computes.
 bool may_change(const std::string& name) {
-  static const std::set<std::string> free = {
-      "model.base",         "model.drafter",    "data.train",      "data.validation",      "data.prefetch",
-      "train.max_steps",    "train.max_epochs", "train.recompute", "optimizer.moments_on", "dist.timeout_minutes",
-      "dist.transport",     "run.dir",          "run.device",      "run.threads",          "run.log_every_steps",
-      "run.dump_gradients", "run.profile"};
+  static const std::set<std::string> free = {"model.base",
+                                             "model.drafter",
+                                             "model.base_adapter",
+                                             "data.train",
+                                             "data.validation",
+                                             "data.prefetch",
+                                             "train.max_steps",
+                                             "train.max_epochs",
+                                             "train.recompute",
+                                             "optimizer.moments_on",
+                                             "dist.timeout_minutes",
+                                             "dist.transport",
+                                             "run.dir",
+                                             "run.device",
+                                             "run.threads",
+                                             "run.log_every_steps",
+                                             "run.dump_gradients",
+                                             "run.profile"};
   return free.contains(name) || name.starts_with("checkpoint.") || name.starts_with("validation.");
 }
 

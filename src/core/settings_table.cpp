@@ -1,5 +1,7 @@
 #include "settings_table.h"
 
+#include <fmt/ranges.h>
+
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
@@ -117,6 +119,22 @@ SettingEntry choice(std::string name, std::optional<T>& field, Choices<T> choice
           .text = [=, &field] { return word_of(field, choices); }};
 }
 
+/// Names, with commas between them.
+SettingEntry names(std::string name, std::vector<std::string>& field, std::string meaning) {
+  const auto set = [=, &field](const std::string& text) {
+    static const std::regex list("[A-Za-z_][A-Za-z0-9_]*(,[A-Za-z_][A-Za-z0-9_]*)*"), comma(",");
+    if (!std::regex_match(text, list))
+      throw UsageError("setting {}: '{}' is not a list of names with commas between them", name, text);
+    field.assign(std::sregex_token_iterator(text.begin(), text.end(), comma, -1), std::sregex_token_iterator());
+  };
+  return {.name = name,
+          .type = "names, commas between them",
+          .meaning = std::move(meaning),
+          .unset = "",
+          .set = set,
+          .text = [&field] { return std::optional(fmt::format("{}", fmt::join(field, ","))); }};
+}
+
 SettingEntry flag(std::string name, bool& field, std::string meaning) {
   return choice(std::move(name), field, {{"true", true}, {"false", false}}, std::move(meaning));
 }
@@ -165,10 +183,13 @@ std::vector<SettingEntry> settings_table(Settings& s) {
   const Range<std::int64_t> offset{"0 or 1", [](std::int64_t n) { return n == 0 || n == 1; }};
   const Range<std::uint64_t> seed{"below 2^64", [](std::uint64_t) { return true; }};
   const Range<double> fraction{"at least 0 and below 1", [](double value) { return value >= 0 && value < 1; }};
+  const Range<double> nothing{"0", [](double value) { return value == 0; }};
   const Range<double> not_negative = at_least(0.0), positive = above(0.0);
   return {
       path("model.base", s.model.base, "required", "Hugging Face directory of the base model"),
       path("model.drafter", s.model.drafter, "required", "Hugging Face directory of its drafter (assistant)"),
+      path("model.base_adapter", s.model.base_adapter, "none",
+           "PEFT directory of an adapter of the base, with the shape that lora says, to go on training from"),
 
       path("data.train", s.data.train, "required", "data file to train on"),
       path("data.validation", s.data.validation, "none", "data file to validate on"),
@@ -202,6 +223,14 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       flag("freeze.audio", s.freeze.audio, "do not train the audio tower (training it is not built yet)"),
       flag("freeze.audio_projector", s.freeze.audio_projector,
            "do not train the projection of a unified base's frames of sound"),
+
+      number("lora.rank", s.lora.rank, count_or_none,
+             "rank of low-rank adapters, which are trained in place of the base; 0: none"),
+      number("lora.alpha", s.lora.alpha, positive, "lora.rank", "an adapter counts alpha / rank times"),
+      names("lora.targets", s.lora.targets, "linear layers that have adapters"),
+      choice("lora.on", s.lora.on, {{"base", Adapted::base}, {"both", Adapted::both}},
+             "what has adapters: the base, whose drafter is trained whole, or both models"),
+      number("lora.dropout", s.lora.dropout, nothing, "there is no dropout: it would not give the same bits again"),
 
       number("train.max_steps", s.train.max_steps, count_or_none, "optimizer steps; 0: no limit"),
       number("train.max_epochs", s.train.max_epochs, count_or_none, "passes over the data; 0: no limit"),

@@ -9,6 +9,16 @@
 
 namespace mtp::decode {
 
+namespace {
+
+/// An export has merged the adapters: there are none to decode with.
+Tensor merged(const Linear& layer) {
+  MTP_ASSERT(!layer.adapter);
+  return layer.weight.value();
+}
+
+}  // namespace
+
 Graph::Projections PromptGraph::heads(int layer, const Projections& projected, const HeadNorms& norms,
                                       const ops::Rope& rope) {
   Projections ready = Tape::heads(layer, projected, norms, rope);
@@ -52,34 +62,34 @@ ops::RowwiseInput RowwiseGraph::input_of(const Value& x, const Parameter& norm, 
   return in;
 }
 
-Value RowwiseGraph::linear(const Value& x, const Parameter& w) {
-  Value y = empty_rows(x, w.shape()[0]);
-  ops::rowwise_linear(device(), data_of(x), {w.value()}, {y.data});
+Value RowwiseGraph::linear(const Value& x, const Linear& w) {
+  Value y = empty_rows(x, w.out());
+  ops::rowwise_linear(device(), data_of(x), {merged(w)}, {y.data});
   return y;
 }
 
 std::vector<Value> RowwiseGraph::norm_linear(const Value& x, const Parameter& norm, float eps,
-                                             const std::vector<Parameter>& w) {
+                                             const std::vector<Linear>& w) {
   std::vector<Value> products;
   std::vector<Tensor> weights, results;
-  for (const Parameter& each : w) {
-    weights.push_back(each.value());
-    results.push_back(products.emplace_back(empty_rows(x, each.shape()[0])).data);
+  for (const Linear& each : w) {
+    weights.push_back(merged(each));
+    results.push_back(products.emplace_back(empty_rows(x, each.out())).data);
   }
   ops::rowwise_linear(device(), input_of(x, norm, eps), weights, results);
   return products;
 }
 
-Value RowwiseGraph::norm_gated_linear(const Value& x, const Parameter& norm, float eps, const Parameter& gate,
-                                      const Parameter& up) {
-  Value y = empty_rows(x, gate.shape()[0]);
-  ops::rowwise_gated_linear(device(), input_of(x, norm, eps), gate.value(), up.value(), y.data);
+Value RowwiseGraph::norm_gated_linear(const Value& x, const Parameter& norm, float eps, const Linear& gate,
+                                      const Linear& up) {
+  Value y = empty_rows(x, gate.out());
+  ops::rowwise_gated_linear(device(), input_of(x, norm, eps), merged(gate), merged(up), y.data);
   return y;
 }
 
-Value RowwiseGraph::gate(const Value& x, const Parameter& w, const Value& factors) {
-  Value y = empty_rows(x, w.shape()[0]);
-  ops::rowwise_gate(device(), input_of(x), w.value(), data_of(factors), y.data);
+Value RowwiseGraph::gate(const Value& x, const Linear& w, const Value& factors) {
+  Value y = empty_rows(x, w.out());
+  ops::rowwise_gate(device(), input_of(x), merged(w), data_of(factors), y.data);
   return y;
 }
 

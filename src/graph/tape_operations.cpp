@@ -13,7 +13,14 @@
 
 namespace mtp {
 
-Value Tape::linear(const Value& x, const Parameter& w) {
+Value Tape::linear(const Value& x, const Linear& w) {
+  const Value y = product(x, w.weight);
+  if (!w.adapter) return y;
+  const auto& [a, b, scale] = *w.adapter;
+  return add(y, product(this->scale(product(x, a), scale), b));
+}
+
+Value Tape::product(const Value& x, const Parameter& w) {
   Value y = output(device().empty({x.data.size(0), w.shape()[0]}, x.data.dtype()), x.needs_gradient() || w.trained());
   ops::linear_forward(device(), x.data, w.value(), y.data);
   on_backward(y, [this, w, dx_sum = x.gradient, shape = x.data.shape(),
@@ -149,21 +156,19 @@ Value Tape::gated_gelu(const Value& gate, const Value& up) {
   return y;
 }
 
-std::vector<Value> Tape::norm_linear(const Value& x, const Parameter& norm, float eps,
-                                     const std::vector<Parameter>& w) {
+std::vector<Value> Tape::norm_linear(const Value& x, const Parameter& norm, float eps, const std::vector<Linear>& w) {
   const Value normed = rms_norm(x, norm, eps);
   std::vector<Value> products;
-  for (const Parameter& each : w) products.push_back(linear(normed, each));
+  for (const Linear& each : w) products.push_back(linear(normed, each));
   return products;
 }
 
-Value Tape::norm_gated_linear(const Value& x, const Parameter& norm, float eps, const Parameter& gate,
-                              const Parameter& up) {
+Value Tape::norm_gated_linear(const Value& x, const Parameter& norm, float eps, const Linear& gate, const Linear& up) {
   const Value normed = rms_norm(x, norm, eps);
   return gated_gelu(linear(normed, gate), linear(normed, up));
 }
 
-Value Tape::gate(const Value& x, const Parameter& w, const Value& factors) { return gated_gelu(linear(x, w), factors); }
+Value Tape::gate(const Value& x, const Linear& w, const Value& factors) { return gated_gelu(linear(x, w), factors); }
 
 Graph::Projections Tape::heads(int, const Projections& projected, const HeadNorms& norms, const ops::Rope& rope) {
   Projections ready;
@@ -210,14 +215,13 @@ Value Tape::clamp(const Value& x, const ops::Bounds& bounds) {
 
 Value Tape::attention(const Value& q, const KeyValue& kv, const ops::AttentionMask& mask) {
   const auto& [k, v] = kv;
-  MTP_ASSERT(k.needs_gradient() == v.needs_gradient());
-  Value y = output(empty_like(q.data), q.needs_gradient() || k.needs_gradient());
+  const bool goes_to_kv = k.needs_gradient() || v.needs_gradient();
+  Value y = output(empty_like(q.data), q.needs_gradient() || goes_to_kv);
   const Tensor lse = device().empty({q.data.size(1), q.data.size(0)});
   ops::attention_forward(device(), mask, sequences_, q.data, k.data, v.data, y.data, lse);
-  on_backward(y, [this, q, k = k, v = v, mask, out = y.data, lse](const Tensor& dy) {
+  on_backward(y, [this, q, k = k, v = v, goes_to_kv, mask, out = y.data, lse](const Tensor& dy) {
     const Tensor dq = empty_like(q.data);
-    const Tensor dk = k.needs_gradient() ? empty_like(k.data) : Tensor();
-    const Tensor dv = v.needs_gradient() ? empty_like(v.data) : Tensor();
+    const Tensor dk = goes_to_kv ? empty_like(k.data) : Tensor(), dv = goes_to_kv ? empty_like(v.data) : Tensor();
     ops::attention_backward(device(), mask, sequences_, dy, q.data, k.data, v.data, out, lse, dq, dk, dv);
     if (q.needs_gradient()) q.gradient->add(device(), dq);
     if (k.needs_gradient()) k.gradient->add(device(), dk);

@@ -14,24 +14,24 @@ Attention::Attention(const Tensors& tensors, const hf::TextConfig& config, int l
     : layer_(layer), shape_(config.layer(layer)), heads_(config.num_attention_heads) {
   const std::int64_t hidden = config.hidden_size, queries = heads_ * shape_.head_dim,
                      keys = shape_.kv_heads * shape_.head_dim;
-  q_proj_ = tensors.matrix("q_proj", queries, hidden);
+  q_proj_ = tensors.linear("q_proj", queries, hidden);
   norms_ = {.query = tensors.head_norm("q_norm", shape_.head_dim), .key = {}, .eps = config.rms_norm_eps};
   if (!shape_.shares_kv) {
-    k_proj_ = tensors.matrix("k_proj", keys, hidden);
+    k_proj_ = tensors.linear("k_proj", keys, hidden);
     norms_.key = tensors.head_norm("k_norm", shape_.head_dim);
-    if (!shape_.k_eq_v) v_proj_ = tensors.matrix("v_proj", keys, hidden);
+    if (!shape_.k_eq_v) v_proj_ = tensors.linear("v_proj", keys, hidden);
   } else if (unused == UnusedKeyValue::declared) {
     tensors.unused().matrix("k_proj", keys, hidden);
     tensors.unused().head_norm("k_norm", shape_.head_dim);
     if (!shape_.k_eq_v) tensors.unused().matrix("v_proj", keys, hidden);
   }
-  o_proj_ = tensors.matrix("o_proj", hidden, queries);
+  o_proj_ = tensors.linear("o_proj", hidden, queries);
 }
 
 Attention::Output Attention::forward(Graph& g, const Value& x_TH, const Parameter& norm, const AttentionType& type,
                                      const Tensor& blocks, const std::optional<KeyValue>& shared) const {
   const std::int64_t rows = x_TH.data.size(0);
-  std::vector<Parameter> weights;
+  std::vector<Linear> weights;
   if (k_proj_) weights.push_back(*k_proj_);
   if (v_proj_) weights.push_back(*v_proj_);
   weights.push_back(q_proj_);

@@ -13,17 +13,18 @@ float sqrt_of(std::int64_t width) { return static_cast<float>(std::sqrt(static_c
 
 }  // namespace
 
-BaseModel::BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freeze, Parts parts)
+BaseModel::BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freeze, Parts parts,
+                     const Settings::Lora& lora)
     : config_(config.text),
       special_ids_(config.special_ids()),
       image_token_id_(config.image_token_id),
       video_token_id_(config.video_token_id),
       audio_token_id_(config.audio_token_id),
       types_(causal_attention(config.text, 0)) {
-  const bool trained = !freeze.base, tables_trained = trained && !freeze.embeddings;
+  const bool trained = !freeze.base && !lora.of_base(), tables_trained = trained && !freeze.embeddings;
   const std::int64_t hidden = config_.hidden_size, width = config_.hidden_size_per_layer_input,
                      layers = config_.num_hidden_layers;
-  const Tensors all(records_, config.prefix);
+  const Tensors all = Tensors(records_, config.prefix).with_adapters(lora.of_base() ? &lora : nullptr);
   const auto in_unit = [&](const std::string& unit) { return all.in_unit("base." + unit, trained); };
   const auto table = [&](const std::string& name) { return all.in_unit("base." + name, tables_trained); };
 
@@ -31,7 +32,7 @@ BaseModel::BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freez
   if (width > 0) {
     per_layer_embedding_ = table("embed_tokens_per_layer")
                                .table("embed_tokens_per_layer", config_.vocab_size_per_layer_input, width, layers);
-    per_layer_model_projection_ = in_unit("head").matrix("per_layer_model_projection", layers * width, hidden);
+    per_layer_model_projection_ = in_unit("head").linear("per_layer_model_projection", layers * width, hidden);
     per_layer_projection_norm_ = in_unit("head").vector("per_layer_projection_norm", width);
   }
   for (int i = 0; i < layers; ++i) {
@@ -41,6 +42,9 @@ BaseModel::BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freez
   final_norm_ = in_unit("head").vector("norm", hidden);
   if (parts.vision) vision_ = ImageEncoder::of(config, Tensors(records_, ""), freeze);
   if (parts.audio) audio_ = AudioEncoder::of(config, Tensors(records_, ""), freeze);
+  head_ = {final_norm_};
+  if (per_layer_model_projection_ && per_layer_model_projection_->adapter)
+    head_.push_back(per_layer_model_projection_->adapter->a);
 }
 
 void BaseModel::read_buffers(const hf::TensorFiles& files) {
@@ -100,7 +104,7 @@ BaseOutput BaseModel::forward(Tape& g, const ops::Sequences& sequences, std::spa
 BaseOutput BaseModel::run(Graph& g, const Graph::Lookup& embeddings, const Value& inputs_TH, const Tokens& tokens,
                           const Tensor& blocks) const {
   BaseOutput out{.embeddings_TH = embeddings.rows, .fill_row_1H = embeddings.fill_row, .hidden_TH = {}, .stores = {}};
-  const Graph::Scope head = g.scope(final_norm_.group());
+  const std::vector<Graph::Scope> head = open_units(g, head_);
   std::optional<Value> per_layer;
   if (per_layer_embedding_) per_layer = per_layer_inputs(g, inputs_TH, tokens);
 

@@ -7,20 +7,21 @@
 
 namespace mtp::model {
 
-Drafter::Drafter(const hf::DrafterConfig& config, std::int64_t rounds) : config_(config) {
+Drafter::Drafter(const hf::DrafterConfig& config, std::int64_t rounds, const Settings::Lora& lora) : config_(config) {
   const hf::TextConfig& text = config_.text;
   const std::int64_t hidden = text.hidden_size, backbone = config_.backbone_hidden_size;
-  const Tensors all(records_, "");
-  const auto in_unit = [&](const std::string& unit, bool trained = true) {
-    return all.in_unit("drafter." + unit, trained);
+  const Tensors all = Tensors(records_, "").with_adapters(lora.of_drafter() ? &lora : nullptr);
+  const auto in_unit = [&](const std::string& unit, bool is_used = true) {
+    const Tensors tensors = all.in_unit("drafter." + unit, is_used && !lora.of_drafter());
+    return is_used ? tensors : tensors.with_adapters(nullptr);
   };
-  pre_projection_ = in_unit("head").matrix("pre_projection", hidden, 2 * backbone);
+  pre_projection_ = in_unit("head").linear("pre_projection", hidden, 2 * backbone);
   for (int i = 0; i < text.num_hidden_layers; ++i) {
     const std::string name = "layers." + std::to_string(i);
     layers_.emplace_back(in_unit(name).below("model." + name + "."), text, i, Attention::UnusedKeyValue::none);
   }
   final_norm_ = in_unit("head").vector("model.norm", hidden);
-  post_projection_ = in_unit("head", rounds > 1).matrix("post_projection", backbone, hidden);
+  post_projection_ = in_unit("head", rounds > 1).linear("post_projection", backbone, hidden);
   embedding_ = in_unit("embed_tokens").table("model.embed_tokens", text.vocab_size, hidden);
   if (config_.use_ordered_embeddings) {
     centroids_ = in_unit("head", false).matrix("masked_embedding.centroids", config_.num_centroids, hidden);

@@ -60,9 +60,8 @@ void Parameters::load(const Pair& pair, Device& device) {
 
 void Parameters::load(const Pair& pair, Device& device, const parallel::ShardedUnit& unit) {
   for (const parallel::ShardedUnit::Piece& piece : unit.pieces()) {
-    const auto [files, name] = pair.source_of(unit.layout().members()[piece.member].name);
-    parallel::fill(device, unit.master(), piece,
-                   [&, files = files, name = name](auto begin, auto values) { files->read(name, begin, values); });
+    const std::string& name = unit.layout().members()[piece.member].name;
+    parallel::fill(device, unit.master(), piece, [&](auto begin, auto values) { pair.read(name, begin, values); });
   }
 }
 

@@ -67,6 +67,11 @@ class Accounts {
 
  private:
   void take(const TensorRecord& record, std::vector<TensorInfo>& tensors) {
+    if (!record.in_files) {
+      tensors.push_back({source_.model + "." + record.name, record.dtype, record.shape, record.role, record.unit,
+                         record.parameter, record.start});
+      return;
+    }
     check_shapes(files_, {record});
     const std::string& dtype = files_.info(record.name).dtype;
     if (!is_floating(dtype))
@@ -115,6 +120,12 @@ TensorTable::TensorTable(const TableSource& base, const TableSource& drafter) {
   Accounts(base).take_all(tensors_);
   Accounts(drafter).take_all(tensors_);
   split_mixed_units(tensors_);
+}
+
+const TensorInfo& TensorTable::find(const std::string& name) const {
+  const auto found = std::ranges::find(tensors_, name, &TensorInfo::name);
+  MTP_ASSERT(found != tensors_.end());
+  return *found;
 }
 
 void TensorTable::freeze() {

@@ -20,6 +20,12 @@ Tensors Tensors::in_unit(std::string unit, bool trained) const {
   return part;
 }
 
+Tensors Tensors::with_adapters(const Settings::Lora* lora) const {
+  Tensors part = *this;
+  part.lora_ = lora;
+  return part;
+}
+
 Tensors Tensors::unused() const {
   Tensors part = *this;
   part.unit_.clear();
@@ -60,6 +66,26 @@ Parameter Tensors::bias(std::string_view name, std::int64_t width) const {
 
 Parameter Tensors::matrix(std::string_view name, std::int64_t out, std::int64_t in) const {
   return parameter(weight(name), {out, in}, {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(in))});
+}
+
+Parameter Tensors::adapter(const std::string& name, Shape shape, Start start) const {
+  Tensors own = *this;
+  own.role_ = Role::trained;
+  const Parameter parameter = own.parameter(weight(name), std::move(shape), start);
+  records_.back().in_files = false;
+  return parameter;
+}
+
+Linear Tensors::linear(std::string_view name, std::int64_t out, std::int64_t in) const {
+  Linear layer = matrix(name, out, in);
+  if (lora_ == nullptr || std::ranges::count(lora_->targets, name) == 0) return layer;
+  // As PEFT begins: a by Kaiming's uniform distribution with a slope of √5, b zero.
+  const float bound = 1.0f / std::sqrt(static_cast<float>(in));
+  const std::string layer_name(name);
+  layer.adapter = {.a = adapter(layer_name + ".lora_A", {lora_->rank, in}, {Start::Kind::uniform, bound}),
+                   .b = adapter(layer_name + ".lora_B", {out, lora_->rank}, {Start::Kind::constant, 0}),
+                   .scale = static_cast<float>(lora_->scale())};
+  return layer;
 }
 
 Parameter Tensors::table(std::string_view name, std::int64_t rows, std::int64_t width, std::int64_t packed) const {

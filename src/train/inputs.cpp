@@ -40,8 +40,9 @@ void check_is_new(const Settings& settings) {
         settings.run.dir.string(), settings.run.dir.string());
 }
 
-/// A checkpoint keeps what is needed of the source pair.
-model::Pair open_pair(const Settings& settings, model::Parts parts, const std::optional<Resumption>& from) {
+/// A checkpoint keeps what is needed of the source pair, and adapters as they are by now.
+model::Pair open_pair(Settings settings, model::Parts parts, const std::optional<Resumption>& from) {
+  if (from) settings.model.base_adapter.clear();
   if (!from || from->allows("model")) return model::Pair(settings, parts);
   return checkpoint::open_source(settings, parts, from->state.directory() / "source");
 }

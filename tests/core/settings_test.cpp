@@ -79,6 +79,7 @@ TEST_F(SettingsTest, DefaultsAreThoseOfTheContract) {
   EXPECT_EQ(s.optimizer.max_grad_norm, 1.0);
   EXPECT_EQ(s.schedule.style, ScheduleStyle::cosine);
   EXPECT_FALSE(s.schedule.warmup_steps || s.schedule.decay_steps || s.schedule.init_lr || s.schedule.min_lr);
+  EXPECT_EQ(s.lora.rank, 0);
   EXPECT_FALSE(s.freeze.base || s.freeze.embeddings);
   EXPECT_TRUE(s.freeze.vision && s.freeze.audio);
 }
@@ -99,10 +100,10 @@ TEST_F(SettingsTest, TheCommandLineWinsOverTheFile) {
 }
 
 TEST_F(SettingsTest, WrittenSettingsAreReadBackToTheSameValues) {
-  const Settings s =
-      parse({"--optimizer.lr", "0.1234567890123456789", "--schedule.min_lr", "1e-300", "--data.seed",
-             "18446744073709551615", "--schedule.style", "linear", "--drafter.alignment", "pr2240", "--data.shuffle",
-             "false", "--run.dir", "a dir/with blanks", "--schedule.decay_steps", "50"});
+  const Settings s = parse({"--optimizer.lr", "0.1234567890123456789", "--schedule.min_lr", "1e-300", "--data.seed",
+                            "18446744073709551615", "--schedule.style", "linear", "--drafter.alignment", "pr2240",
+                            "--data.shuffle", "false", "--run.dir", "a dir/with blanks", "--schedule.decay_steps", "50",
+                            "--lora.targets", "q_proj,v_proj"});
   std::ostringstream first, second;
   write_settings(first, s);
   const std::string path = config(first.str());
@@ -116,6 +117,7 @@ TEST_F(SettingsTest, WrittenSettingsAreReadBackToTheSameValues) {
   EXPECT_EQ(again.drafter.alignment, Alignment::pr2240);
   EXPECT_FALSE(again.data.shuffle);
   EXPECT_EQ(again.run.dir, "a dir/with blanks");
+  EXPECT_EQ(again.lora.targets, (std::vector<std::string>{"q_proj", "v_proj"}));
   EXPECT_EQ(again.schedule.decay_steps, 50);
   EXPECT_EQ(again.schedule.warmup_steps, std::nullopt);
 }
@@ -136,6 +138,10 @@ TEST_F(SettingsTest, WrongValuesAreRefusedInOneLineThatNamesTheSetting) {
       {"--drafter.position_offset", "2", "drafter.position_offset: 2" + out_of_range + "0 or 1"},
       {"--drafter.loss_weight", "-0.1", "drafter.loss_weight: -0.1" + out_of_range + "at least 0"},
       {"--drafter.round_weights", "0", "drafter.round_weights: 0" + out_of_range + "above 0"},
+      {"--lora.dropout", "0.1", "lora.dropout: 0.1" + out_of_range + "0"},
+      {"--lora.targets", "q_proj, v_proj",
+       "lora.targets: 'q_proj, v_proj' is not a list of names with commas between them"},
+      {"--lora.on", "drafter", "lora.on: 'drafter' is not base or both"},
       {"--data.max_length", "1", "data.max_length: 1" + out_of_range + "0 or at least 2"},
       {"--data.seed", "-1", "data.seed: '-1' is not an integer without a sign"},
       {"--data.shuffle", "yes", "data.shuffle: 'yes' is not true or false"},
@@ -192,6 +198,10 @@ TEST_F(SettingsTest, RequiredSettingsAreNamed) {
 }
 
 TEST_F(SettingsTest, ContradictionsAreRefused) {
+  EXPECT_EQ(refusal({"--lora.rank", "4", "--freeze.base", "true"}),
+            "setting lora.rank: adapters train the base, which freeze.base forbids");
+  EXPECT_EQ(refusal({"--lora.rank", "4", "--lora.on", "both", "--drafter.share_embedding_with_base", "true"}),
+            "setting drafter.share_embedding_with_base: with lora.on = both the drafter's token table stays as it is");
   EXPECT_EQ(refusal({"--validation.every_steps", "1"}),
             "setting data.validation is required, as validation.every_steps is above 0");
   EXPECT_EQ(refusal({"--train.micro_batch", "3"}),

@@ -48,13 +48,19 @@ Tensor sequence(Device& device, Shape shape, float start) {
   return x;
 }
 
-/// A small model of two layers, the second of which also uses the first one's "key", as a drafter does.
+/// A small model of two layers, the second of which also uses the first one's "key", as a drafter does, and has an
+/// adapter.
 struct TwoLayers {
   explicit TwoLayers(Device& d, bool trained = true)
-      : device(d), first(d, {6, 6}, 1, trained), second(d, {6, 6}, 2, trained), head(d, {11, 6}, 3) {}
+      : device(d),
+        first(d, {6, 6}, 1, trained),
+        second(d, {6, 6}, 2, trained),
+        adapter_a(d, {2, 6}, 4, trained),
+        adapter_b(d, {6, 2}, 5, trained),
+        head(d, {11, 6}, 3) {}
 
   double run(Tape::Options options) {
-    for (Weights* w : {&first, &second, &head}) {
+    for (Weights* w : {&first, &second, &adapter_a, &adapter_b, &head}) {
       std::memset(w->gradient_.f32(), 0, sizeof(float) * w->gradient_.elements());
       w->log.clear();
     }
@@ -66,11 +72,14 @@ struct TwoLayers {
       const auto head_scope = tape.scope(head, Graph::Use::forward_values);
       const Value x = tape.constant(sequence(device, {4, 6}, 0));
       std::vector<Value> y{x, x};
-      for (Weights* w : {&first, &second}) {
-        const auto scope = tape.scope(*w);
+      Linear adapted = second.parameter();
+      adapted.adapter = {.a = adapter_a.parameter(), .b = adapter_b.parameter(), .scale = 1.5f};
+      const auto scope_a = tape.scope(adapter_a), scope_b = tape.scope(adapter_b);
+      for (const Linear& w : {Linear(first.parameter()), adapted}) {
+        const auto scope = tape.scope(w.weight.group());
         y = tape.segment(y, [w](Graph& graph, std::span<const Value> in) {
           auto& g = static_cast<Tape&>(graph);
-          const Value h = g.rms_norm(g.add(g.linear(in[0], w->parameter()), in[1]), 1e-6f);
+          const Value h = g.rms_norm(g.add(g.linear(in[0], w), in[1]), 1e-6f);
           return std::vector<Value>{g.add(in[0], g.gated_gelu(h, in[1])), g.add(h, h)};
         });
       }
@@ -84,13 +93,13 @@ struct TwoLayers {
 
   std::vector<float> gradients() const {
     std::vector<float> all;
-    for (const Weights* w : {&first, &second, &head})
+    for (const Weights* w : {&first, &second, &adapter_a, &adapter_b, &head})
       all.insert(all.end(), w->gradient_.f32(), w->gradient_.f32() + w->gradient_.elements());
     return all;
   }
 
   Device& device;
-  Weights first, second, head;
+  Weights first, second, adapter_a, adapter_b, head;
 };
 
 TEST(Tape, GradientsAgreeWithFiniteDifferences) {
@@ -99,7 +108,7 @@ TEST(Tape, GradientsAgreeWithFiniteDifferences) {
   model.run({});
   const std::vector<float> gradients = model.gradients();
   std::size_t at = 0;
-  for (Weights* w : {&model.first, &model.second, &model.head})
+  for (Weights* w : {&model.first, &model.second, &model.adapter_a, &model.adapter_b, &model.head})
     for (std::int64_t i = 0; i < w->value_.elements(); ++i, ++at) {
       const float before = w->value_.f32()[i], step = 1e-2f;
       w->value_.f32()[i] = before + step;

@@ -190,6 +190,47 @@ TEST_F(JointTest, AFrozenBaseHasNoGradientAndTheSameLosses) {
   EXPECT_GT(frozen.gradient_norm("drafter"), 0);
 }
 
+TEST_F(JointTest, NewAdaptersChangeNothingAndAreAllThatLearns) {
+  const LossSums without = losses(text(20, 3));
+  settings.lora.rank = 4;
+  for (const Adapted on : {Adapted::base, Adapted::both}) {
+    settings.lora.on = on;
+    Trained adapted = trained();
+    const LossSums sums = losses(adapted, text(20, 3), {20});
+    EXPECT_EQ(sums.base, without.base);
+    EXPECT_EQ(sums.rounds, without.rounds);
+    for (const TensorInfo& tensor : adapted.pair.table.tensors()) {
+      if (tensor.role == Role::carried) continue;
+      const bool is_adapter = tensor.name.find(".lora_") != std::string::npos,
+                 is_whole = on == Adapted::base && tensor.name.starts_with("drafter.") &&
+                            tensor.name.find("centroids") == std::string::npos;
+      EXPECT_EQ(tensor.parameter.trained(), is_adapter || is_whole) << tensor.name;
+    }
+    EXPECT_GT(adapted.gradient_norm("base"), 0);
+    EXPECT_GT(adapted.gradient_norm("drafter"), 0);
+  }
+}
+
+TEST_F(JointTest, AdaptersBeginAsInPeftByTheSeedOfTheRun) {
+  settings.lora.rank = 3;
+  const auto begin = [&](const std::string& name) {
+    const Pair pair(settings);
+    std::vector<float> values(static_cast<std::size_t>(num_elements(pair.table.find(name).shape)));
+    pair.read(name, 0, values);
+    return values;
+  };
+  const std::string layer = "base.model.language_model.layers.0.self_attn.q_proj.";
+  EXPECT_THAT(begin(layer + "lora_B.weight"), Each(0.0f));
+  const std::vector<float> a = begin(layer + "lora_A.weight");
+  const float bound = 1.0f / std::sqrt(static_cast<float>(a.size() / 3));
+  EXPECT_LE(std::ranges::max(a), bound);
+  EXPECT_GE(std::ranges::min(a), -bound);
+  EXPECT_GT(std::ranges::max(a), 0.9f * bound);
+  EXPECT_LT(std::ranges::min(a), -0.9f * bound);
+  settings.run.seed = 1;
+  EXPECT_NE(begin(layer + "lora_A.weight"), a);
+}
+
 TEST_F(JointTest, ValidationHasTheLossesOfTheHeadThatServes) {
   settings.drafter.head = Head::masked;
   const Text input = text(20, 3);

@@ -4,6 +4,7 @@
 .venv-hf/bin/python tests/reference/make_fixtures.py [--out tests/fixtures] [VARIANT …]
 
 VARIANT/{base,drafter}/   Hugging Face directories
+VARIANT/adapter/          some variants: a PEFT directory that training goes on from
 VARIANT/data.h5           training data
 VARIANT/settings.cfg      the trainer's settings but for paths
 VARIANT/metrics.jsonl     3 steps
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import peft
 import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
@@ -39,6 +41,8 @@ CANDIDATES = 40  # of each validation sample
 def make_variant(out: Path, name: str, variant: Variant, seed: int) -> None:
     shutil.rmtree(out, ignore_errors=True)
     write_pair(variant, out, seed)
+    if variant.with_adapter:
+        write_adapter(variant, out, seed)
     write_samples(variant, out / "data.h5", seed)
     (out / "settings.cfg").write_text(settings_text(variant, STEPS))
     records, grads, weights = train(variant, out, out)
@@ -120,6 +124,23 @@ def write_pair(variant: Variant, out: Path, seed: int) -> None:
             (out / part / "config.json").write_text(text + "\n")
         if variant.surplus:
             add_surplus_tensors(out / part / "model.safetensors", config["text_config"], part)
+
+
+def write_adapter(variant: Variant, out: Path, seed: int) -> None:
+    """With a B that is not zero, so that A has a gradient."""
+    torch.manual_seed(seed + 200)
+    base = joint_reference.load_model(out / "base", torch.float32)
+    adapter = peft.get_peft_model(base, joint_reference.lora_config(base, variant.recipe))
+    with torch.no_grad():
+        for name, p in adapter.named_parameters():
+            if "lora_B" in name:
+                p.normal_(0.0, 0.05)
+    adapter.save_pretrained(out / "adapter")
+    (out / "adapter" / "README.md").unlink()
+    path = out / "adapter" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config |= {"base_model_name_or_path": "base", "target_modules": sorted(config["target_modules"])}
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def add_surplus_tensors(path: Path, text: dict, part: str) -> None:

@@ -35,6 +35,7 @@ class Variant:
     bf16: bool = False  # with the numbers of a run that computes in bf16
     clips: dict | None = None  # bounds of the towers' clipped linears: see joint_reference.make_pair
     with_media: bool = False  # the data have the images and the sound that the base takes
+    with_adapter: bool = False  # the recipe's adapters go on from one that PEFT has saved
 
     @property
     def spec(self) -> dict:
@@ -119,6 +120,10 @@ ROPE = {
         FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 2000.0, "factor": 2.0},
     }
 }
+ALL_LINEAR = (
+    *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    *("per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"),
+)
 TOWERS = {
     "vision_config": {
         "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
@@ -255,6 +260,20 @@ VARIANTS: dict[str, Variant] = {
     "detached_weighted_rounds": Variant(
         base(per_layer_width=0), drafter(centroids=0), recipe(detach=True, round_weights=0.7, target="base"), micro_batch=2
     ),
+    "lora": Variant(
+        base(),
+        drafter(),
+        recipe(lora_rank=3, lora_alpha=4.5, num_rounds=2, lora_targets=ALL_LINEAR),
+        micro_batch=2,
+        dtype="bfloat16",
+        with_adapter=True,
+        bf16=True,
+    ),
+    "lora_on_both": Variant(
+        base(per_layer_width=0, **K_EQ_V),
+        drafter(centroids=0, **K_EQ_V),
+        recipe(lora_rank=2, lora_alpha=2, lora_on="both", lora_targets=("q_proj", "v_proj", "down_proj", "pre_projection")),
+    ),
 }
 
 # A sample of two tokens, some with fewer positions than rounds, some longer than the window; steps straddle the end.
@@ -306,6 +325,9 @@ def settings_text(variant: Variant, steps: int) -> str:
         "freeze": {"base": r.freeze_base, "embeddings": r.freeze_embeddings}
         | ({"vision": r.freeze_vision, "vision_projector": r.freeze_vision_projector} if variant.with_media else {})
         | ({"audio_projector": r.freeze_audio_projector} if variant.with_media and "audio_config" in variant.base else {}),
+        "lora": {"rank": r.lora_rank, "alpha": r.lora_alpha, "targets": ",".join(r.lora_targets), "on": r.lora_on}
+        if r.lora_rank
+        else {},
         "train": {
             "max_steps": steps,
             "global_batch": r.micro_batches,
@@ -323,7 +345,7 @@ def settings_text(variant: Variant, steps: int) -> str:
         "schedule": {"style": "cosine", "warmup_steps": r.warmup_steps, "decay_steps": r.decay_steps}
         | {key: value for key, value in (("init_lr", r.init_lr), ("min_lr", r.min_lr)) if value is not None},
     }
-    return "\n".join(f"[{name}]\n" + "".join(line(k, v) for k, v in keys.items()) for name, keys in sections.items())
+    return "\n".join(f"[{n}]\n" + "".join(line(k, v) for k, v in keys.items()) for n, keys in sections.items() if keys)
 
 
 def line(key: str, value: object) -> str:

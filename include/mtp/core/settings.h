@@ -14,6 +14,7 @@ namespace mtp {
 enum class Alignment { serving, pr2240 };
 enum class Head { dense, masked };
 enum class Target { data, base };
+enum class Adapted { base, both };
 enum class ComputeType { fp32, bf16 };
 enum class Moments { fp32, bf16 };
 enum class MomentsPlace { device, host };
@@ -27,6 +28,7 @@ enum class TransportChoice { automatic, nccl, staged };
 struct Settings {
   struct Model {
     std::filesystem::path base, drafter;
+    std::filesystem::path base_adapter = {};  // of PEFT, to go on from; empty: none
   } model;
   struct Data {
     std::filesystem::path train, validation;
@@ -54,6 +56,18 @@ struct Settings {
     bool vision = true, vision_projector = true;
     bool audio = true, audio_projector = true;
   } freeze;
+  struct Lora {
+    std::int64_t rank = 0;        // of the adapters; 0: none, and the models themselves are trained
+    std::optional<double> alpha;  // default: rank
+    std::vector<std::string> targets = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+    Adapted on = Adapted::base;
+    double dropout = 0;  // the only value that there is
+
+    bool of_base() const { return rank > 0; }
+    bool of_drafter() const { return rank > 0 && on == Adapted::both; }
+    /// What an adapter's product counts.
+    double scale() const { return alpha ? *alpha / static_cast<double>(rank) : 1; }
+  } lora;
   struct Train {
     std::int64_t max_steps = 0;   // 0: no limit
     std::int64_t max_epochs = 0;  // 0: no limit

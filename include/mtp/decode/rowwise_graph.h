@@ -33,12 +33,12 @@ class RowwiseGraph final : public Graph {
   RowwiseGraph(Device& device, ops::RowPlaces places, const Cache& cache)
       : Graph(device), places_(std::move(places)), cache_(cache) {}
 
-  Value linear(const Value& x, const Parameter& w) override;
+  Value linear(const Value& x, const Linear& w) override;
   std::vector<Value> norm_linear(const Value& x, const Parameter& norm, float eps,
-                                 const std::vector<Parameter>& w) override;
-  Value norm_gated_linear(const Value& x, const Parameter& norm, float eps, const Parameter& gate,
-                          const Parameter& up) override;
-  Value gate(const Value& x, const Parameter& w, const Value& factors) override;
+                                 const std::vector<Linear>& w) override;
+  Value norm_gated_linear(const Value& x, const Parameter& norm, float eps, const Linear& gate,
+                          const Linear& up) override;
+  Value gate(const Value& x, const Linear& w, const Value& factors) override;
   Value rms_norm(const Value& x, const Parameter& w, float eps) override;
   Value add_rms_norm(const Value& residual, const Value& x, const Parameter& w, float eps) override;
   Value add_scaled(const Value& a, const Value& b, float factor) override;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "mtp/graph/linear.h"
 #include "mtp/graph/parameter.h"
 #include "mtp/graph/value.h"
 #include "mtp/ops/attention.h"
@@ -32,16 +33,16 @@ class Graph {
   /// A value that no gradient flows into.
   static Value constant(Tensor data) { return {std::move(data), nullptr}; }
 
-  /// x wᵀ.   x [T, in], w [out, in]
-  virtual Value linear(const Value& x, const Parameter& w) = 0;
-  /// norm(x) w_iᵀ of up to three weights.
+  /// w(x), which is x wᵀ and what the layer's adapter adds to it.   x [T, in], the result [T, out]
+  virtual Value linear(const Value& x, const Linear& w) = 0;
+  /// w_i(norm(x)) of up to three layers.
   virtual std::vector<Value> norm_linear(const Value& x, const Parameter& norm, float eps,
-                                         const std::vector<Parameter>& w) = 0;
-  /// gelu(n gateᵀ) · (n upᵀ) with n = norm(x).
-  virtual Value norm_gated_linear(const Value& x, const Parameter& norm, float eps, const Parameter& gate,
-                                  const Parameter& up) = 0;
-  /// gelu(x wᵀ) · factors
-  virtual Value gate(const Value& x, const Parameter& w, const Value& factors) = 0;
+                                         const std::vector<Linear>& w) = 0;
+  /// gelu(gate(n)) · up(n) with n = norm(x).
+  virtual Value norm_gated_linear(const Value& x, const Parameter& norm, float eps, const Linear& gate,
+                                  const Linear& up) = 0;
+  /// gelu(w(x)) · factors
+  virtual Value gate(const Value& x, const Linear& w, const Value& factors) = 0;
   /// Norm over the last dimension with scale.
   virtual Value rms_norm(const Value& x, const Parameter& w, float eps) = 0;
   /// residual + norm over the last dimension with scale.

@@ -27,12 +27,12 @@ class Tape : public Graph {
   Tape(Device& device, const ops::Sequences& sequences, Options options)
       : Graph(device), sequences_(sequences), options_(options) {}
 
-  Value linear(const Value& x, const Parameter& w) override;
+  Value linear(const Value& x, const Linear& w) override;
   std::vector<Value> norm_linear(const Value& x, const Parameter& norm, float eps,
-                                 const std::vector<Parameter>& w) override;
-  Value norm_gated_linear(const Value& x, const Parameter& norm, float eps, const Parameter& gate,
-                          const Parameter& up) override;
-  Value gate(const Value& x, const Parameter& w, const Value& factors) override;
+                                 const std::vector<Linear>& w) override;
+  Value norm_gated_linear(const Value& x, const Parameter& norm, float eps, const Linear& gate,
+                          const Linear& up) override;
+  Value gate(const Value& x, const Linear& w, const Value& factors) override;
   Value rms_norm(const Value& x, const Parameter& w, float eps) override;
   Value add_rms_norm(const Value& residual, const Value& x, const Parameter& w, float eps) override;
   Value add_scaled(const Value& a, const Value& b, float factor) override;
@@ -98,6 +98,8 @@ class Tape : public Graph {
   static Value output(Tensor data, bool needs_gradient);
   /// Calls `step(dy)` in the backward if a gradient came to `y`.
   void on_backward(const Value& y, std::function<void(const Tensor& dy)> step);
+  /// x wᵀ
+  Value product(const Value& x, const Parameter& w);
   Value norm(const Value* residual, const Value& x, const Parameter* w, float eps);
   Tensor loss(const Value& x, const Parameter& w, const LossOperation& run);
 

@@ -50,10 +50,10 @@ class Attention {
   int layer_;
   hf::LayerShape shape_;
   std::int64_t heads_;
-  Parameter q_proj_;
+  Linear q_proj_;
   Graph::HeadNorms norms_;
-  std::optional<Parameter> k_proj_, v_proj_;  // none: the layer shares; no v_proj: the keys' projection
-  Parameter o_proj_;
+  std::optional<Linear> k_proj_, v_proj_;  // none: the layer shares; no v_proj: the keys' projection
+  Linear o_proj_;
 };
 
 }  // namespace mtp::model

@@ -37,8 +37,9 @@ struct Parts {
 /// Source: Gemma4TextModel and Gemma4Model, Hugging Face modeling_gemma4.py.
 class BaseModel {
  public:
-  /// Declares its tensors; those of the text decoder are in the file under `config.prefix`.
-  BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freeze, Parts parts);
+  /// Declares its tensors; those of the text decoder are in the file under `config.prefix`. With adapters, which its
+  /// linear layers may have, its own parameters are frozen.
+  BaseModel(const hf::BaseConfig& config, const Settings::Freeze& freeze, Parts parts, const Settings::Lora& lora = {});
 
   const std::vector<TensorRecord>& tensors() const { return records_; }
   /// What it needs of the files beside its parameters. Throws Error.
@@ -80,9 +81,11 @@ class BaseModel {
   std::vector<TensorRecord> records_;
   std::vector<DecoderLayer> layers_;
   Parameter embedding_, final_norm_;
-  std::optional<Parameter> per_layer_embedding_, per_layer_model_projection_, per_layer_projection_norm_;
   std::unique_ptr<ImageEncoder> vision_;
   std::unique_ptr<AudioEncoder> audio_;
+  std::optional<Parameter> per_layer_embedding_, per_layer_projection_norm_;
+  std::optional<Linear> per_layer_model_projection_;
+  std::vector<Parameter> head_;  // of each unit of what is used outside the layers, one
 };
 
 }  // namespace mtp::model

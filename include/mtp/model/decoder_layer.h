@@ -17,8 +17,8 @@ namespace mtp::model {
 class PerLayerInput {
  public:
   PerLayerInput(const Tensors& tensors, std::int64_t hidden, std::int64_t width)
-      : gate_(tensors.matrix("per_layer_input_gate", width, hidden)),
-        projection_(tensors.matrix("per_layer_projection", hidden, width)),
+      : gate_(tensors.linear("per_layer_input_gate", width, hidden)),
+        projection_(tensors.linear("per_layer_projection", hidden, width)),
         post_norm_(tensors.vector("post_per_layer_input_norm", hidden)) {}
 
   /// x + norm(projection(gelu(gate x) · input))
@@ -27,7 +27,8 @@ class PerLayerInput {
   }
 
  private:
-  Parameter gate_, projection_, post_norm_;
+  Linear gate_, projection_;
+  Parameter post_norm_;
 };
 
 /// A Gemma 4 decoder layer, of the base or of the drafter.

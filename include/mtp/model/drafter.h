@@ -26,8 +26,9 @@ struct RoundAlignment {
 /// docs/alignment.md.
 class Drafter {
  public:
-  /// Declares its tensors. `rounds`: of training; with one, nothing uses what leads to the next.
-  Drafter(const hf::DrafterConfig& config, std::int64_t rounds);
+  /// Declares its tensors. `rounds`: of training; with one, nothing uses what leads to the next. With adapters its own
+  /// parameters are frozen.
+  Drafter(const hf::DrafterConfig& config, std::int64_t rounds, const Settings::Lora& lora = {});
 
   const std::vector<TensorRecord>& tensors() const { return records_; }
   /// What it needs of the files beside its parameters. Throws Error.
@@ -61,7 +62,8 @@ class Drafter {
   hf::DrafterConfig config_;
   std::vector<TensorRecord> records_;
   std::vector<DecoderLayer> layers_;
-  Parameter embedding_, pre_projection_, post_projection_, final_norm_;
+  Parameter embedding_, final_norm_;
+  Linear pre_projection_, post_projection_;
   std::optional<Parameter> centroids_;
   Buffer ordering_buffer_;
   std::vector<std::int64_t> token_ordering_;

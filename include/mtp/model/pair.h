@@ -2,12 +2,14 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
+#include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "mtp/core/settings.h"
 #include "mtp/hf/config.h"
+#include "mtp/hf/peft.h"
 #include "mtp/hf/safetensors.h"
 #include "mtp/model/base_model.h"
 #include "mtp/model/drafter.h"
@@ -25,16 +27,24 @@ struct Pair {
   Pair(const Settings& settings, Parts parts, std::filesystem::path base_directory,
        std::filesystem::path drafter_directory, const OpenFiles& open_files);
 
-  /// The files that hold a tensor of the table, and its name there.
-  std::pair<const hf::TensorFiles*, std::string> source_of(const std::string& full_name) const;
+  /// What a parameter of the table begins with, from its element `begin` on: its values in the files, in
+  /// `settings.model.base_adapter`, or those that an adapter is made with.
+  void read(const std::string& full_name, std::int64_t begin, std::span<float> values) const;
 
   std::filesystem::path base_directory, drafter_directory;
   hf::BaseConfig base_config;
   hf::DrafterConfig drafter_config;
   hf::TensorFiles base_files, drafter_files;
+  std::optional<hf::PeftAdapter> base_adapter;
   BaseModel base;
   Drafter drafter;
   TensorTable table;
+
+ private:
+  void check_adapters(const Settings& settings) const;
+  void read_adapter(const TensorInfo& tensor, std::int64_t begin, std::span<float> values) const;
+
+  std::uint64_t seed_;  // of adapters
 };
 
 /// Every tensor that the released files of a model hold, in the order of a new file.

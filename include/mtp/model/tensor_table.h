@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,8 +16,9 @@ struct TensorInfo {
   std::string dtype;  // in the source, as safetensors spells it
   Shape shape;
   Role role = Role::trained;
-  std::string unit;     // parameters that are gathered together; empty for carried tensors
-  Parameter parameter;  // of the part that declared it; none for carried tensors
+  std::string unit;                 // parameters that are gathered together; empty for carried tensors
+  Parameter parameter;              // of the part that declared it; none for carried tensors
+  std::optional<Start> start = {};  // of an adapter's, which the files do not hold
 };
 
 /// A model's part in the table.
@@ -39,6 +41,7 @@ class TensorTable {
 
   /// Base first; in the order in which a forward uses the units.
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
+  const TensorInfo& find(const std::string& name) const;
 
  private:
   std::vector<TensorInfo> tensors_;

@@ -5,6 +5,8 @@
 #include <string_view>
 #include <vector>
 
+#include "mtp/core/settings.h"
+#include "mtp/graph/linear.h"
 #include "mtp/graph/parameter.h"
 #include "mtp/hf/safetensors.h"
 
@@ -16,10 +18,10 @@ enum class Role {
   carried,  // not a parameter of this program: goes from the source to the export as it is
 };
 
-/// How a tensor of a random pair begins.
+/// How a tensor of a random pair begins, or of an adapter.
 struct Start {
-  enum class Kind { constant, normal, permutation } kind = Kind::constant;
-  float value = 1;  // the constant, or the normal distribution's deviation; its mean is 0
+  enum class Kind { constant, normal, uniform, permutation } kind = Kind::constant;
+  float value = 1;  // the constant, the normal distribution's deviation or the uniform one's bound; their means are 0
 };
 
 /// One tensor of a model, as the part that owns it declares it. Everything else that is known of a tensor (its values,
@@ -34,6 +36,8 @@ struct TensorRecord {
   std::string dtype = "F32";  // of a random pair
   /// False: released files hold it, but nothing reads it. It may be missing, and have any shape and type.
   bool is_used = true;
+  /// False: an adapter's, which the model's files do not hold.
+  bool in_files = true;
 };
 
 /// A tensor that its part reads by itself, once, from the model's files.
@@ -55,6 +59,8 @@ class Tensors {
   Tensors below(std::string_view prefix) const;
   /// For parameters of another unit.
   Tensors in_unit(std::string unit, bool trained) const;
+  /// For layers that may have adapters, which are trained. `lora`: none, or which layers; it must outlive the tensors.
+  Tensors with_adapters(const Settings::Lora* lora) const;
   /// Of what declares nothing but what released files hold and nothing reads.
   Tensors unused() const;
 
@@ -69,6 +75,8 @@ class Tensors {
   Parameter bias(std::string_view name, std::int64_t width) const;
   /// Gives outputs of the size of its inputs.   [out, in]
   Parameter matrix(std::string_view name, std::int64_t out, std::int64_t in) const;
+  /// The same as a layer, with an adapter where there are to be some.
+  Linear linear(std::string_view name, std::int64_t out, std::int64_t in) const;
   /// Rows that are looked up and then scaled by √width. `packed`: so many side by side.   [rows, packed · width]
   Parameter table(std::string_view name, std::int64_t rows, std::int64_t width, std::int64_t packed = 1) const;
   /// Tables of positions, one for each dimension of a place, whose rows are the last dimension of the shape; no
@@ -84,10 +92,12 @@ class Tensors {
  private:
   /// `name`: whole, below the prefix.
   Parameter parameter(const std::string& name, Shape shape, Start start) const;
+  Parameter adapter(const std::string& name, Shape shape, Start start) const;
 
   std::vector<TensorRecord>& records_;
   std::string prefix_, unit_;
   Role role_ = Role::trained;
+  const Settings::Lora* lora_ = nullptr;
 };
 
 /// The tensors of a model as a new file has them: parameters first, then buffers, and what nothing uses at the end.
