@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Draws a run's curves: the losses of the base and of every drafter round, gradient norm, learning rate, validation.
+"""Draws a run's curves: the losses of the base and of every drafter round, gradient norm, learning rate, validation, and
+of a base with experts how its routers share out the tokens.
 
 scripts/plot_run.py RUN_DIR [--out FILE.png]
 """
@@ -95,12 +96,26 @@ def plot_accepted_length(axes: Axes, validation: Records) -> None:
     axes.legend(frameon=False)
 
 
+def plot_layers(axes: Axes, records: Records, key: str, title: str) -> None:
+    """Mean over the layers, and from the least to the largest of them."""
+    steps = [r["step"] for r in records]
+    values = np.array([r[key] for r in records], float)
+    axes.fill_between(steps, values.min(1), values.max(1), color="#4c72b0", alpha=0.2, linewidth=0, label="all layers")
+    axes.plot(steps, values.mean(1), color="#4c72b0", linewidth=1.2, label="mean")
+    axes.set(title=title, ylim=(0, 1.05))
+    axes.legend(frameon=False)
+
+
 def draw(name: str, records: Records, validation: Records, out: Path) -> None:
     plt.rcParams.update(
         {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "font.size": 10}
     )
     rows = [["losses", "losses"], ["norm", "lr"]] + ([["length", "agreement"]] if validation else [])
-    heights = [5.0, 1.8, 2.6][: len(rows)]  # inches
+    heights = [5.0, 1.8] + ([2.6] if validation else [])  # inches
+    routed = [r for r in records if "expert_load" in r]
+    if routed:
+        rows.append(["busiest", "entropy"])
+        heights.append(2.2)
     figure, axes = plt.subplot_mosaic(rows, figsize=(9, sum(heights)), height_ratios=heights, layout="constrained")
     plot_losses(axes["losses"], records, validation)
     plot_line(axes["norm"], records, "grad_norm", "Gradient norm, before clipping")
@@ -108,6 +123,9 @@ def draw(name: str, records: Records, validation: Records, out: Path) -> None:
     if validation:
         plot_accepted_length(axes["length"], validation)
         plot_agreement(axes["agreement"], validation)
+    if routed:
+        plot_layers(axes["busiest"], routed, "expert_busiest", "Busiest expert's share of the tokens")
+        plot_layers(axes["entropy"], routed, "expert_entropy", "Entropy of the experts' loads, of the most possible")
     for panel in axes.values():
         panel.set_xlabel("step")
         panel.margins(x=0.01)

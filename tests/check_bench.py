@@ -36,6 +36,7 @@ rms_norm_forward rms_norm_backward add_rms_norm_forward add add_scaled scale acc
 copy_columns add_columns gated_gelu_forward gated_gelu_backward rope_forward rope_backward lookup_forward lookup_backward shift_rows_forward
 shift_rows_backward linear_forward linear_backward_input linear_backward_weight attention_forward attention_backward
 projected_cross_entropy projected_distillation projected_choice rowwise_linear rowwise_choice rowwise_attention
+expert_linear_forward expert_linear_backward_input expert_linear_backward_weight
 masked_cross_entropy masked_distillation masked_choice convert adamw sum_of_squares
 """.split()
 
@@ -52,7 +53,7 @@ class Case:
 
 CASES = {
     "ops": Case(
-        ["--benchmark_filter=floor/.*/131072|floor/matrix/256|/small/|masked_.*/17m/", "--dtype=fp32", "--dtype=bf16"],
+        ["--benchmark_filter=floor/.*/131072|floor/matrix/256|/small/|masked_.*/17m/|expert_.*/26b-a4b/", "--dtype=fp32", "--dtype=bf16"],
         {"floor": FLOOR} | dict.fromkeys(OPERATIONS, FLOOR),
         ("--dtype=fp16", "--device=gpu"),
     ),

@@ -150,6 +150,10 @@ def check_unified(case: Case) -> None:
     check_fixture(case, "unified")
 
 
+def check_experts(case: Case) -> None:
+    check_fixture(case, "experts_26b")
+
+
 def check_fixture(case: Case, name: str) -> None:
     """Prompts with none, one and two images, with sound where the base hears; images that see themselves whole."""
     fixture = TESTS / "fixtures" / name
@@ -208,5 +212,5 @@ def check_tampering(case: Case) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     cases = {"random": check_random, "centroids": check_centroids, "dense": check_dense, "images": check_images}
-    cases |= {"unified": check_unified}
+    cases |= {"unified": check_unified, "experts": check_experts}
     sys.exit(run_cases(__doc__, cases, Case))

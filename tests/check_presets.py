@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PRESETS = ("e2b-mini", "e4b-mini", "12b-mini", "31b-mini", "small-vision")
+PRESETS = ("e2b-mini", "e4b-mini", "12b-mini", "26b-a4b-mini", "31b-mini", "small-vision")
 CHAT = [{"role": "user", "content": "What is up?"}, {"role": "assistant", "content": "Nothing that matters."}]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from job import MPI, comparable_lines, mpirun
 
-DEFAULT = ("e4b", "k_eq_v_shared_pr2240", "dense_31b_vision", "unified", "e2b_masked_head")
+DEFAULT = ("e4b", "k_eq_v_shared_pr2240", "experts_26b", "unified", "e2b_masked_head")
 FIXTURES = Path(__file__).parent / "fixtures"
 # ranks, threads, recompute
 WAYS = [(1, 1, False), (2, 1, False), (3, 1, True), (4, 1, False), (4, 2, True), (1, 2, True), (2, 2, False)]

@@ -33,7 +33,7 @@ from job import (
     wait_until,
 )
 
-SEEING = FIXTURE.parent / "dense_31b_vision"
+SEEING = FIXTURE.parent / "experts_26b"
 ADAPTED = FIXTURE.parent / "lora"
 STEPS = 100
 LIMIT = 120  # seconds to wait for steps, or for the end of a run
@@ -114,7 +114,7 @@ def killed_at_random(run: Run, whole: Run, ranks: list[int], rng: random.Random,
 def killed_in_fp32_and_with_images_in_bf16(programs: Path, folder: Path, whole: Run, rng: random.Random) -> None:
     killed_at_random(Run(programs, folder / "killed"), whole, [1, 2, 3, 4], rng)
     bf16 = ("--train.compute_dtype", "bf16", "--optimizer.moments", "bf16")
-    # Its tower is frozen, its projector is trained; some micro-batches have no image.
+    # Its base has experts; its tower is frozen, its projector is trained; some micro-batches have no image.
     of_bf16 = Run(programs, folder / "bf16", SEEING)
     finish(of_bf16.train(2, *bf16))
     killed_at_random(Run(programs, folder / "killed-bf16", SEEING), of_bf16, [3, 4, 1], rng, *bf16)

@@ -22,8 +22,9 @@ struct Sizes {
   std::int64_t rows = 0;                  // tokens
   std::int64_t length = 0;                // tokens of the sequence that attention sees
   std::int64_t vocabulary = 0;            // rows of the base's token table: a slice where the whole would be too large
+  std::int64_t experts = 0;               // of a layer, likewise; 0 without any
 };
-/// On a GPU, E4B and 31B with as many rows as a sequence has, and the whole vocabulary.
+/// On a GPU, E4B, 26B-A4B and 31B with as many rows as a sequence has, and the whole vocabulary.
 std::vector<Sizes> all_sizes(Device::Kind kind, DType type);
 
 /// An operation in one of its uses.
@@ -40,6 +41,7 @@ std::vector<Case> norm_cases();
 std::vector<Case> elementwise_cases();
 std::vector<Case> embedding_cases();
 std::vector<Case> matmul_cases();
+std::vector<Case> expert_cases();
 std::vector<Case> rope_cases();
 std::vector<Case> attention_cases();
 std::vector<Case> cross_entropy_cases();

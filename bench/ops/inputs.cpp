@@ -12,7 +12,7 @@ namespace {
 
 /// Of what there is in a model.
 struct Part {
-  std::int64_t rows, length, vocabulary;
+  std::int64_t rows, length, vocabulary, experts = 0;
 };
 
 Sizes sizes(const std::string& preset, DType type, const Part& part) {
@@ -24,7 +24,8 @@ Sizes sizes(const std::string& preset, DType type, const Part& part) {
              .drafter = drafter.text,
              .rows = part.rows,
              .length = part.length,
-             .vocabulary = part.vocabulary};
+             .vocabulary = part.vocabulary,
+             .experts = part.experts};
   if (drafter.use_ordered_embeddings) {
     made.centroids = drafter.num_centroids;
     made.top_k = drafter.centroid_intermediate_top_k;
@@ -38,8 +39,9 @@ std::vector<Sizes> all_sizes(Device::Kind kind, DType type) {
   const bool on_gpu = kind == Device::Kind::cuda;
   const auto e4b = on_gpu ? Part{2048, 2048, 262144} : Part{128, 512, 32768};
   const auto dense_31b = on_gpu ? Part{1024, 2048, 262144} : Part{64, 512, 16384};
+  const auto experts_26b = on_gpu ? Part{2048, 2048, 262144, 128} : Part{128, 512, 16384, 16};
   return {sizes("small", type, {512, 512, 4096}), sizes("17m", type, {512, 512, 8192}), sizes("e4b", type, e4b),
-          sizes("31b", type, dense_31b)};
+          sizes("26b-a4b", type, experts_26b), sizes("31b", type, dense_31b)};
 }
 
 bool is_fp32(const Sizes& sizes) { return sizes.type == DType::f32; }

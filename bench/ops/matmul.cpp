@@ -76,6 +76,7 @@ std::vector<Case> matmul_cases() {
   struct Use {
     std::string name;
     std::function<Linear(const Sizes&)> shape;
+    std::function<bool(const Sizes&)> exists = [](const Sizes&) { return true; };
   };
   const std::vector<Use> uses{
       {"q_proj",
@@ -91,17 +92,25 @@ std::vector<Case> matmul_cases() {
        [](const Sizes& s) {
          return Linear{s.type, s.rows, s.base.intermediate_size, s.base.hidden_size};
        }},
-      {"pre_projection", [](const Sizes& s) {
+      {"pre_projection",
+       [](const Sizes& s) {
          return Linear{s.type, s.rows, 2 * s.base.hidden_size, s.drafter.hidden_size};
-       }}};
+       }},
+      // As many rows and columns as all experts have together, to compare with expert_linear_….
+      {"as_experts",
+       [](const Sizes& s) {
+         return Linear{s.type, s.rows * s.base.top_k_experts, s.base.hidden_size, 2 * s.base.moe_intermediate_size};
+       },
+       [](const Sizes& s) { return s.base.has_experts(); }}};
   std::vector<Case> cases;
   for (const Use& use : uses) {
     const auto shape = use.shape;
-    cases.push_back({"linear_forward", use.name, [=](Device& d, const Sizes& s) { return forward(d, shape(s)); }});
     cases.push_back(
-        {"linear_backward_input", use.name, [=](Device& d, const Sizes& s) { return backward_input(d, shape(s)); }});
-    cases.push_back(
-        {"linear_backward_weight", use.name, [=](Device& d, const Sizes& s) { return backward_weight(d, shape(s)); }});
+        {"linear_forward", use.name, [=](Device& d, const Sizes& s) { return forward(d, shape(s)); }, use.exists});
+    cases.push_back({"linear_backward_input", use.name,
+                     [=](Device& d, const Sizes& s) { return backward_input(d, shape(s)); }, use.exists});
+    cases.push_back({"linear_backward_weight", use.name,
+                     [=](Device& d, const Sizes& s) { return backward_weight(d, shape(s)); }, use.exists});
   }
   return cases;
 }

@@ -11,8 +11,8 @@ using namespace mtp::bench;
 std::vector<Case> all_cases() {
   std::vector<Case> all;
   for (const auto& cases :
-       {norm_cases(), elementwise_cases(), rope_cases(), embedding_cases(), matmul_cases(), attention_cases(),
-        cross_entropy_cases(), masked_head_cases(), rowwise_cases(), optimizer_cases()})
+       {norm_cases(), elementwise_cases(), rope_cases(), embedding_cases(), matmul_cases(), expert_cases(),
+        attention_cases(), cross_entropy_cases(), masked_head_cases(), rowwise_cases(), optimizer_cases()})
     all.insert(all.end(), cases.begin(), cases.end());
   return all;
 }

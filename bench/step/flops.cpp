@@ -16,7 +16,8 @@ double layers(const hf::TextConfig& config, std::int64_t length, std::int64_t of
     const std::int64_t hidden = config.hidden_size, queries = config.num_attention_heads * layer.head_dim;
     const std::int64_t projections = layer.shares_kv ? 0 : layer.k_eq_v ? 1 : 2;
     const std::int64_t columns = 2 * queries + projections * layer.kv_heads * layer.head_dim +
-                                 3 * layer.intermediate_size + 2 * config.hidden_size_per_layer_input;
+                                 3 * (layer.intermediate_size + config.top_k_experts * config.moe_intermediate_size) +
+                                 config.num_experts + 2 * config.hidden_size_per_layer_input;
     weights += product_flops(length, hidden, columns);
     const ops::AttentionMask mask{.window = layer.is_sliding ? config.sliding_window : 0, .offset = offset};
     attention += 2 * visible_pairs(mask, length) * static_cast<double>(queries);

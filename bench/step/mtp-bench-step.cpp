@@ -101,7 +101,8 @@ Options with_defaults(Options options, Device::Kind kind) {
   const bool on_gpu = kind == Device::Kind::cuda;
   using Names = std::vector<std::string>;
   using Lengths = std::vector<std::int64_t>;
-  if (options.presets.empty()) options.presets = on_gpu ? Names{"e4b"} : Names{"17m", "small", "e4b-mini"};
+  if (options.presets.empty())
+    options.presets = on_gpu ? Names{"e4b"} : Names{"17m", "small", "e4b-mini", "26b-a4b-mini"};
   if (options.lengths.empty()) options.lengths = on_gpu ? Lengths{2048, 4096} : Lengths{512};
   if (options.dtype.empty()) options.dtype = on_gpu ? "bf16" : "fp32";
   return options;
@@ -139,7 +140,7 @@ int main(int argc, char** argv) {
   po::options_description own;
   own.add_options()("preset", po::value(&options.presets),
                     "a pair's shape, of mtp-make-pair or 17m; may be given more than once (default: 17m, small, "
-                    "e4b-mini; on a GPU e4b)");
+                    "e4b-mini, 26b-a4b-mini; on a GPU e4b)");
   own.add_options()("layer-groups", po::value(&options.cut.layer_groups)->default_value(0),
                     "of the base: sliding layers up to and with a full one; 0: all");
   own.add_options()("vocabulary", po::value(&options.cut.vocabulary)->default_value(0), "tokens; 0: all");

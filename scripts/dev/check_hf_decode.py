@@ -113,10 +113,12 @@ def read_prompts(prompts: Path, decoded: dict) -> list[Prompt]:
 
 
 def load(directory: Path) -> PreTrainedModel:
-    model_type = AutoConfig.from_pretrained(directory, local_files_only=True).model_type
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
     options = {"dtype": torch.float32, "attn_implementation": "eager", "local_files_only": True}
-    model = MODELS[model_type].from_pretrained(directory, **options)
-    if model_type == "gemma4_unified":
+    if getattr(config.get_text_config(), "enable_moe_block", False):  # whose grouped products want rows of multiples of 16 bytes
+        options["experts_implementation"] = "eager"
+    model = MODELS[config.model_type].from_pretrained(directory, **options)
+    if config.model_type == "gemma4_unified":
         model.model.register_forward_pre_hook(use_masks_of_images, with_kwargs=True)
     return model
 

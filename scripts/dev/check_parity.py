@@ -2,6 +2,7 @@
 """Compares mtp-train with the PyTorch reference on pairs that neither has seen: random sizes, weights, data and recipe.
 
     .venv-hf/bin/python scripts/dev/check_parity.py build/release/bin [--pairs 10] [--seed 0] [--ranks 1] [--images]
+        [--experts]
 
 A pair passes where
     every loss of the first step      differs by at most 1e-5 of itself,
@@ -195,6 +196,19 @@ def unified(variant: Variant, rng: np.random.Generator) -> Variant:
     )
 
 
+def with_experts(variant: Variant, rng: np.random.Generator) -> Variant:
+    def pick(*choices: object) -> object:
+        return choices[rng.integers(len(choices))]
+
+    experts = {
+        "enable_moe_block": True,
+        "num_experts": int(pick(4, 9)),
+        "top_k_experts": int(pick(1, 2, 4)),
+        "moe_intermediate_size": int(pick(12, 24)),
+    }
+    return replace(variant, base=variant.base | {"text_config": variant.base["text_config"] | experts})
+
+
 def describe(variant: Variant) -> str:
     text, r = variant.base["text_config"], variant.recipe
     parts = [
@@ -206,6 +220,7 @@ def describe(variant: Variant) -> str:
     flags = {
         "ple": text["hidden_size_per_layer_input"],
         "k=v": text["attention_k_eq_v"],
+        f"experts{text.get('top_k_experts')}/{text.get('num_experts')}": "num_experts" in text,
         f"shared{text['num_kv_shared_layers']}": text["num_kv_shared_layers"],
         "centroids": variant.drafter["use_ordered_embeddings"],
         f"weights{r.round_weights}": r.round_weights != 1,
@@ -336,12 +351,14 @@ def is_well_conditioned(variant: Variant, where: Path, want: Outcome, start: Ten
     return all(difference <= limit / 3 for _, difference, limit, _ in compare(moved, want, start))
 
 
-def check_pair(index: int, seed: int, bin_dir: Path, ranks: int, sees: bool) -> bool:
+def check_pair(index: int, seed: int, bin_dir: Path, ranks: int, sees: bool, has_experts: bool) -> bool:
     for attempt in itertools.count():
         rng = np.random.default_rng([seed, index, attempt])
         variant = random_variant(rng)
         if sees:
             variant = (unified if index % 2 else seeing)(variant, rng)
+        if has_experts:
+            variant = with_experts(variant, rng)
         with tempfile.TemporaryDirectory() as scratch:
             where = Path(scratch)
             make_pair_and_data(variant, where, int(rng.integers(2**31)), rng)
@@ -369,11 +386,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="other pairs for another seed")
     parser.add_argument("--ranks", type=int, default=1, help="MPI ranks of mtp-train, at most 2")
     parser.add_argument("--images", action="store_true", help="pairs that see, with images in their data; every second one is of the unified family and hears, too")
+    parser.add_argument("--experts", action="store_true", help="bases with experts")
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    passed = sum(check_pair(i, args.seed, args.bin_dir, args.ranks, args.images) for i in range(args.pairs))
+    wanted = args.seed, args.bin_dir, args.ranks, args.images, args.experts
+    passed = sum(check_pair(i, *wanted) for i in range(args.pairs))
     print(f"{passed} passed, {args.pairs - passed} failed")
     return 0 if passed == args.pairs else 1
 

@@ -30,6 +30,13 @@ Value RowwiseGraph::empty_rows(const Value& x, std::int64_t width) {
   return constant(device().empty({x.data.size(0), width}, x.data.dtype()));
 }
 
+Tensor RowwiseGraph::in_type(const Tensor& x, DType dtype) {
+  if (x.dtype() == dtype) return x;
+  const Tensor y = device().empty(x.shape(), dtype);
+  ops::convert(device(), x, y);
+  return y;
+}
+
 std::vector<ops::RowwiseInput>::iterator RowwiseGraph::find(const Value& x) {
   return std::ranges::find_if(
       put_off_, [&](const ops::RowwiseInput& in) { return in.x.data<std::byte>() == x.data.data<std::byte>(); });
@@ -96,7 +103,7 @@ Value RowwiseGraph::gate(const Value& x, const Linear& w, const Value& factors) 
 Value RowwiseGraph::rms_norm(const Value& x, const Parameter& w, float eps) {
   Value y = empty_like(x);
   const Tensor rrms = device().empty({x.data.elements() / x.data.size(-1)});
-  ops::rms_norm_forward(device(), {eps}, data_of(x), w.value(), y.data, rrms);
+  ops::rms_norm_forward(device(), {eps}, data_of(x), in_type(w.value(), x.data.dtype()), y.data, rrms);
   return y;
 }
 
@@ -158,6 +165,20 @@ Graph::Projections RowwiseGraph::heads(int layer, const Projections& projected, 
 Value RowwiseGraph::attention(const Value& q, const KeyValue& kv, const ops::AttentionMask& mask) {
   Value y = empty_like(q);
   ops::rowwise_attention(device(), mask, places_, q.data, kv.key.data, kv.value.data, y.data);
+  return y;
+}
+
+Graph::Routing RowwiseGraph::choose_experts(const Value& logits, std::int64_t n, const Parameter& scale) {
+  const Shape shape{logits.data.size(0), n};
+  const ops::ExpertChoice choice{device().empty(shape, DType::i64), device().empty(shape), device().empty(shape)};
+  ops::choose_experts_forward(device(), logits.data, scale.value(), choice);
+  return {choice.experts, constant(choice.weights)};
+}
+
+Value RowwiseGraph::experts(const Value& x, const Routing& routing, const Parameter& gate_up, const Parameter& down) {
+  Value y = empty_like(x);
+  ops::rowwise_experts(device(), data_of(x), routing.experts, routing.weights.data, gate_up.value(), down.value(),
+                       y.data);
   return y;
 }
 

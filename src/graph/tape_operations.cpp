@@ -43,7 +43,9 @@ Value Tape::add_rms_norm(const Value& residual, const Value& x, const Parameter&
 Value Tape::norm(const Value* residual, const Value& x, const Parameter* w, float eps) {
   const bool trained = w != nullptr && w->trained(), with_norm = x.needs_gradient() || trained;
   const auto weight = w != nullptr ? std::optional(*w) : std::nullopt;
-  const auto weight_value = [weight] { return weight ? weight->value() : Tensor(); };
+  const auto weight_value = [this, weight, dtype = x.data.dtype()] {
+    return weight ? in_type(weight->value(), dtype) : Tensor();
+  };
   const auto residual_sum = residual != nullptr ? residual->gradient : nullptr;
   Value y = output(empty_like(x.data), with_norm || residual_sum != nullptr);
   const Tensor rrms = device().empty({x.data.elements() / x.data.size(-1)});
@@ -296,14 +298,82 @@ Value Tape::standardize(const Value& x, const Tensor& bias, const Tensor& scale,
   return y;
 }
 
+Tensor Tape::in_type(const Tensor& x, DType dtype) {
+  if (x.dtype() == dtype) return x;
+  const Tensor y = device().empty(x.shape(), dtype);
+  ops::convert(device(), x, y);
+  return y;
+}
+
 Value Tape::convert(const Value& x, DType dtype) {
   if (x.data.dtype() == dtype) return x;
-  Value y = output(device().empty(x.data.shape(), dtype), x.needs_gradient());
-  ops::convert(device(), x.data, y.data);
+  Value y = output(in_type(x.data, dtype), x.needs_gradient());
   on_backward(y, [this, dtype = x.data.dtype(), dx_sum = x.gradient](const Tensor& dy) {
-    const Tensor dx = device().empty(dy.shape(), dtype);
-    ops::convert(device(), dy, dx);
+    dx_sum->add(device(), in_type(dy, dtype));
+  });
+  return y;
+}
+
+Graph::Routing Tape::choose_experts(const Value& logits, std::int64_t n, const Parameter& scale) {
+  const std::int64_t rows = logits.data.size(0), experts = logits.data.size(1);
+  const ops::ExpertChoice choice{device().empty({rows, n}, DType::i64), device().empty({rows, n}),
+                                 device().empty({rows, n})};
+  ops::choose_experts_forward(device(), logits.data, scale.value(), choice);
+  const ops::ExpertPairs pairs{device().empty({rows * n}, DType::i64), device().empty({rows, n}, DType::i64),
+                               device().empty({experts + 1}, DType::i64)};
+  ops::sort_by_expert(device(), choice.experts, pairs);
+  const Value weights = output(choice.weights, logits.needs_gradient() || scale.trained());
+  on_backward(weights, [this, choice, scale, logits](const Tensor& dweights) {
+    const Tensor dlogits = empty_like(logits.data), dscale = scale.trained() ? scale.gradient() : Tensor();
+    ops::choose_experts_backward(device(), dweights, choice, scale.value(), dlogits, dscale);
+    if (logits.needs_gradient()) logits.gradient->add(device(), dlogits);
+  });
+  return {choice.experts, weights, pairs};
+}
+
+Value Tape::experts(const Value& x, const Routing& routing, const Parameter& gate_up, const Parameter& down) {
+  const std::int64_t inner = down.shape()[2];
+  const Value both = expert_linear(gather(x, routing.pairs), gate_up, routing.pairs);
+  const Value gated = gated_gelu(columns(both, 0, inner), columns(both, inner, inner));
+  return add_pairs(expert_linear(gated, down, routing.pairs), routing.weights, routing.pairs);
+}
+
+Value Tape::gather(const Value& x, const ops::ExpertPairs& pairs) {
+  const std::int64_t width = x.data.size(1);
+  Value y = output(device().empty({pairs.rows.elements(), width}, x.data.dtype()), x.needs_gradient());
+  ops::lookup_forward(device(), x.data, pairs.rows, 1, y.data);
+  on_backward(y, [this, pairs, dx_sum = x.gradient, shape = x.data.shape()](const Tensor& dy) {
+    const Tensor dx = device().empty(shape, dy.dtype());
+    ops::add_pairs_forward(device(), pairs, dy, {}, dx);
     dx_sum->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::expert_linear(const Value& x, const Parameter& w, const ops::ExpertPairs& pairs) {
+  Value y = output(device().empty({x.data.size(0), w.shape()[1]}, x.data.dtype()), x.needs_gradient() || w.trained());
+  ops::expert_linear_forward(device(), pairs, x.data, w.value(), y.data);
+  on_backward(y, [this, w, pairs, dx_sum = x.gradient, shape = x.data.shape(),
+                  x_data = w.trained() ? x.data : Tensor()](const Tensor& dy) {
+    if (w.trained()) ops::expert_linear_backward_weight(device(), pairs, dy, x_data, w.gradient());
+    if (dx_sum == nullptr) return;
+    const Tensor dx = device().empty(shape, dy.dtype());
+    ops::expert_linear_backward_input(device(), pairs, dy, w.value(), dx);
+    dx_sum->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::add_pairs(const Value& x, const Value& weights, const ops::ExpertPairs& pairs) {
+  Value y = output(device().empty({pairs.places.size(0), x.data.size(1)}, x.data.dtype()),
+                   x.needs_gradient() || weights.needs_gradient());
+  ops::add_pairs_forward(device(), pairs, x.data, weights.data, y.data);
+  on_backward(y, [this, x, weights, pairs](const Tensor& dy) {
+    const Tensor dx = x.needs_gradient() ? empty_like(x.data) : Tensor();
+    const Tensor dweights = weights.needs_gradient() ? empty_like(weights.data) : Tensor();
+    ops::add_pairs_backward(device(), pairs, dy, x.data, weights.data, dx, dweights);
+    if (x.needs_gradient()) x.gradient->add(device(), dx);
+    if (weights.needs_gradient()) weights.gradient->add(device(), dweights);
   });
   return y;
 }

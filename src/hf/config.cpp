@@ -157,7 +157,6 @@ void refuse_other_variants(const Section& text) {
   const auto refuse = [&](const char* key, const char* what) {
     throw Error("{}: {} {} is not supported", text.where(), key, what);
   };
-  if (text.get("enable_moe_block", false)) refuse("enable_moe_block", "true (mixture of experts)");
   if (text.get<std::string>("use_bidirectional_attention", "vision") != "vision")
     refuse("use_bidirectional_attention", "\"all\"");
   if (text.get("attention_bias", false)) refuse("attention_bias", "true");
@@ -165,6 +164,23 @@ void refuse_other_variants(const Section& text) {
   if (text.get<std::string>("hidden_activation", "gelu_pytorch_tanh") != "gelu_pytorch_tanh")
     refuse("hidden_activation", "other than gelu_pytorch_tanh");
   if (text.json().contains("pad_token_id") && !text.has("pad_token_id")) refuse("pad_token_id", "null");
+}
+
+void read_experts(const Section& text, TextConfig& config) {
+  if (!text.get("enable_moe_block", false)) return;
+  const auto size = [&](const char* key) {
+    if (!text.has(key)) throw Error("{}: {} is missing, which enable_moe_block true needs", text.where(), key);
+    return text.positive(key, 0);
+  };
+  config.num_experts = size("num_experts");
+  config.top_k_experts = size("top_k_experts");
+  config.moe_intermediate_size = size("moe_intermediate_size");
+  if (config.top_k_experts > config.num_experts)
+    throw Error("{}: top_k_experts {} is more than num_experts {}", text.where(), config.top_k_experts,
+                config.num_experts);
+  if (config.num_experts > largest_size / 2 / config.moe_intermediate_size)
+    throw Error("{}: num_experts {} of moe_intermediate_size {} are more than {} rows in all", text.where(),
+                config.num_experts, config.moe_intermediate_size, largest_size / 2);
 }
 
 void check_sizes(const Section& text, const TextConfig& config) {
@@ -232,6 +248,7 @@ TextConfig read_text(const Section& text, Family family, bool share_all_by_defau
     config.layers.push_back({.is_sliding = type == LayerType::sliding});
   read_heads(text, config.layers);
   read_sharing(text, config);
+  read_experts(text, config);
   if (config.layer_of(LayerType::full) != nullptr) config.full_rope = read_rope(text, LayerType::full);
   if (config.layer_of(LayerType::sliding) != nullptr) config.sliding_rope = read_rope(text, LayerType::sliding);
   check_sizes(text, config);
@@ -433,6 +450,7 @@ DrafterConfig parse_drafter_config(const Json& json, const std::string& name) {
   if (config.text.hidden_size_per_layer_input != 0)
     throw Error("{}: hidden_size_per_layer_input is {}; a drafter has none", name,
                 config.text.hidden_size_per_layer_input);
+  if (config.text.has_experts()) throw Error("{}: enable_moe_block is true; a drafter has no experts", name);
   if (config.use_ordered_embeddings && config.text.vocab_size % config.num_centroids != 0)
     throw Error("{}: num_centroids {} does not divide vocab_size {}", name, config.num_centroids,
                 config.text.vocab_size);

@@ -132,21 +132,36 @@ constexpr const char* dense_31b_changes = R"({
   "centroids": null
 })";
 
+// By what they change in 31B's.
+constexpr const char* experts_26b_changes = R"({
+  "name": "26b-a4b",
+  "summary": "Gemma 4 26B-A4B's text decoder, 25.2 billion parameters, and its drafter, 419.7 million: 103 GB",
+  "base": {
+    "hidden_size": 2816, "intermediate_size": 2112,
+    "num_attention_heads": 16, "num_key_value_heads": 8, "num_global_key_value_heads": 2,
+    "enable_moe_block": true, "num_experts": 128, "top_k_experts": 8, "moe_intermediate_size": 704,
+    "layers": {"repeats": 5}
+  },
+  "drafter": {"num_attention_heads": 16, "num_key_value_heads": 8, "num_global_key_value_heads": 2}
+})";
+
 Json changed(Json shape, const Json& changes) {
   shape.merge_patch(changes);
   return shape;
 }
 
-/// The same structure at a 32nd of every width, with a vocabulary of 1024 and no more than two repeats of the layers.
+/// The same structure at a 32nd of every width, with a vocabulary of 1024, no more than two repeats of the layers, and
+/// a few of the experts.
 Json mini(Json shape) {
   const std::string name = shape["name"];
   for (const char* part : {"base", "drafter"}) {
     Json& text = shape[part];
     for (const char* width : {"hidden_size", "intermediate_size", "head_dim", "global_head_dim", "sliding_window",
-                              "hidden_size_per_layer_input"})
+                              "hidden_size_per_layer_input", "moe_intermediate_size"})
       if (text.contains(width)) text[width] = text[width].get<std::int64_t>() / 32;
     for (const char* vocabulary : {"vocab_size", "vocab_size_per_layer_input"})
       if (text.contains(vocabulary)) text[vocabulary] = 1024;
+    if (text.contains("num_experts")) text.update({{"num_experts", 16}, {"top_k_experts", 4}});
     Json& layers = text["layers"];
     layers["repeats"] = std::min(layers["repeats"].get<int>(), 2);
     layers["sharing"] = std::min(layers.value("sharing", 0), 1);
@@ -212,9 +227,10 @@ Preset preset(const Json& shape) {
 const std::vector<Preset>& presets() {
   static const std::vector<Preset> all = [] {
     const Json e4b_shape = Json::parse(e4b);
+    const Json dense_31b = changed(e4b_shape, Json::parse(dense_31b_changes));
     const Json published[] = {changed(e4b_shape, Json::parse(e2b_changes)), e4b_shape,
                               changed(e4b_shape, Json::parse(unified_12b_changes)),
-                              changed(e4b_shape, Json::parse(dense_31b_changes))};
+                              changed(dense_31b, Json::parse(experts_26b_changes)), dense_31b};
     std::vector<Preset> made;
     for (const Json& shape : Json::parse(small_shapes)) made.push_back(preset(shape));
     for (const Json& shape : published) made.push_back(preset(mini(shape)));

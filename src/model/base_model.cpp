@@ -119,9 +119,10 @@ BaseOutput BaseModel::run(Graph& g, const Graph::Lookup& embeddings, const Value
       in.per_layer_input_TP = g.columns(*per_layer, static_cast<std::int64_t>(i) * width, width);
     }
     const std::vector<Graph::Scope> weights = open_units(g, layer.parameters());
-    auto [y_TH, stored] = layer.forward(g, x_TH, in);
-    if (stored) store = stored;
-    x_TH = y_TH;
+    const DecoderLayer::Outputs result = layer.forward(g, x_TH, in);
+    if (result.stored) store = result.stored;
+    if (!result.pair_offsets.empty()) out.pair_offsets.push_back(result.pair_offsets);
+    x_TH = result.x_TH;
   }
   out.hidden_TH = g.rms_norm(x_TH, final_norm_, config_.rms_norm_eps);
   return out;

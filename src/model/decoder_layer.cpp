@@ -15,6 +15,7 @@ DecoderLayer::DecoderLayer(const Tensors& tensors, const hf::TextConfig& config,
       pre_feedforward_norm_(tensors.vector("pre_feedforward_layernorm", config.hidden_size)),
       feed_forward_(tensors.below("mlp."), config.hidden_size, shape_.intermediate_size),
       post_feedforward_norm_(tensors.vector("post_feedforward_layernorm", config.hidden_size)) {
+  if (config.has_experts()) experts_.emplace(tensors, config);
   if (const std::int64_t width = config.hidden_size_per_layer_input; width > 0)
     per_layer_input_.emplace(tensors, config.hidden_size, width);
   layer_scalar_buffer_ = tensors.buffer("layer_scalar", {1}, {Start::Kind::constant, 1});
@@ -37,13 +38,24 @@ DecoderLayer::Outputs DecoderLayer::forward(Graph& graph, const Value& x_TH, con
     const auto shared = shares ? std::optional(KeyValue{values[1], values[2]}) : std::nullopt;
     const auto [key_value, attended] = attention_.forward(g, x, input_norm_, type, blocks, shared);
     x = g.add_rms_norm(x, attended, post_attention_norm_, eps_);
-    x = g.add_rms_norm(x, feed_forward_.forward(g, x, pre_feedforward_norm_, eps_), post_feedforward_norm_, eps_);
+    Value fed = feed_forward_.forward(g, x, pre_feedforward_norm_, eps_);
+    Tensor pair_offsets;
+    if (experts_) {
+      const Experts::Output mixed = experts_->add_to(g, fed, x, eps_);
+      fed = mixed.x_TH;
+      pair_offsets = mixed.pair_offsets;
+    }
+    x = g.add_rms_norm(x, fed, post_feedforward_norm_, eps_);
     if (per_layer_input_) x = per_layer_input_->add_to(g, x, values.back(), eps_);
     x = g.scale(x, rounded_to(x.data.dtype(), layer_scalar_));
-    return shape_.is_store ? std::vector<Value>{x, key_value.key, key_value.value} : std::vector<Value>{x};
+    std::vector<Value> outputs{x, Graph::constant(pair_offsets)};
+    if (shape_.is_store) outputs.insert(outputs.end(), {key_value.key, key_value.value});
+    return outputs;
   };
   const std::vector<Value> outputs = graph.segment(std::move(inputs), run, name_);
-  return {outputs[0], shape_.is_store ? std::optional(KeyValue{outputs[1], outputs[2]}) : std::nullopt};
+  return {.x_TH = outputs[0],
+          .stored = shape_.is_store ? std::optional(KeyValue{outputs[2], outputs[3]}) : std::nullopt,
+          .pair_offsets = outputs[1].data};
 }
 
 }  // namespace mtp::model

@@ -1,5 +1,7 @@
 #include "mtp/model/joint.h"
 
+#include <numeric>
+
 #include "mtp/ops/choice.h"
 
 namespace mtp::model {
@@ -61,6 +63,17 @@ Settings::Drafter as_served(Settings::Drafter settings) {
   return settings;
 }
 
+/// Differences of each layer's offsets.
+ExpertLoads loads_of(const Device& device, const std::vector<Tensor>& pair_offsets) {
+  ExpertLoads loads;
+  for (const Tensor& layer : pair_offsets) {
+    std::vector<std::int64_t> load = device.ids_to_host(layer);
+    std::adjacent_difference(load.begin(), load.end(), load.begin());
+    loads.emplace_back(load.begin() + 1, load.end());
+  }
+  return loads;
+}
+
 double to_host(const Device& device, const Tensor& loss) {
   double value = 0;
   device.to_host(loss, {&value, 1});
@@ -87,7 +100,8 @@ LossSums Joint::forward_backward(const JointInput& input, std::int64_t label_tok
   tape.backward();
   perception.backward();
 
-  LossSums sums{.base = to_host(device_, losses.base), .rounds = {}};
+  LossSums sums{
+      .base = to_host(device_, losses.base), .rounds = {}, .expert_loads = loads_of(device_, losses.pair_offsets)};
   for (const Tensor& loss : losses.rounds) sums.rounds.push_back(to_host(device_, loss));
   return sums;
 }
@@ -139,7 +153,7 @@ Joint::Losses Joint::forward(Tape& g, const JointInput& input, std::span<const S
   const Graph::Scope base_table = g.scope(embedding.group(), Graph::Use::forward_values);
 
   const BaseOutput base = base_.forward(g, input.sequences, input.ids, media);
-  Losses losses;
+  Losses losses{.base = {}, .rounds = {}, .pair_offsets = base.pair_offsets};
   losses.base =
       g.cross_entropy({.soft_cap = base_.soft_cap(), .gradient_scale = static_cast<float>(1.0 / label_tokens)},
                       base.hidden_TH, embedding, labels);

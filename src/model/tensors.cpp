@@ -26,6 +26,12 @@ Tensors Tensors::with_adapters(const Settings::Lora* lora) const {
   return part;
 }
 
+Tensors Tensors::in_own_unit(std::string_view part) const {
+  Tensors apart = *this;
+  apart.unit_ += "." + std::string(part);
+  return apart;
+}
+
 Tensors Tensors::unused() const {
   Tensors part = *this;
   part.unit_.clear();
@@ -91,6 +97,19 @@ Linear Tensors::linear(std::string_view name, std::int64_t out, std::int64_t in)
 Parameter Tensors::table(std::string_view name, std::int64_t rows, std::int64_t width, std::int64_t packed) const {
   return parameter(weight(name), {rows, packed * width},
                    {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(width))});
+}
+
+Parameter Tensors::matrices(std::string_view name, std::int64_t experts, std::int64_t out, std::int64_t in) const {
+  return parameter(std::string(name), {experts, out, in},
+                   {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(in))});
+}
+
+Parameter Tensors::logits(std::string_view name, std::int64_t out, std::int64_t in) const {
+  return parameter(weight(name), {out, in}, {Start::Kind::normal, 1});
+}
+
+Parameter Tensors::factors(std::string_view name, std::int64_t width) const {
+  return parameter(std::string(name), {width}, {Start::Kind::constant, 1});
 }
 
 Parameter Tensors::positions(std::string_view name, Shape shape) const {

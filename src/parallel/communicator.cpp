@@ -104,10 +104,14 @@ void Communicator::barrier(std::string_view what) const {
 }
 
 std::int64_t Communicator::sum(std::int64_t value, std::string_view what) const {
-  MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Iallreduce(MPI_IN_PLACE, &value, 1, MPI_INT64_T, MPI_SUM, comm_, &request);
-  wait(request, {"sum", what});
+  sum({&value, 1}, what);
   return value;
+}
+
+void Communicator::sum(std::span<std::int64_t> values, std::string_view what) const {
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Iallreduce(MPI_IN_PLACE, values.data(), static_cast<int>(values.size()), MPI_INT64_T, MPI_SUM, comm_, &request);
+  wait(request, {"sum", what});
 }
 
 std::int64_t Communicator::max(std::int64_t value, std::string_view what) const {

@@ -6,8 +6,13 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <fstream>
+#include <functional>
+#include <numeric>
+#include <ranges>
 #include <utility>
 
 #include "mtp/core/error.h"
@@ -57,6 +62,24 @@ std::vector<double> sum_losses(const parallel::Communicator& communicator, const
   return sums;
 }
 
+model::ExpertLoads sum_loads(const parallel::Communicator& communicator, const std::vector<model::LossSums>& mine) {
+  model::ExpertLoads loads = mine.front().expert_loads;
+  for (std::size_t layer = 0; layer < loads.size(); ++layer) {
+    for (const model::LossSums& other : mine | std::views::drop(1))
+      std::ranges::transform(loads[layer], other.expert_loads[layer], loads[layer].begin(), std::plus());
+    communicator.sum(loads[layer], "the experts' loads");
+  }
+  return loads;
+}
+
+double load_entropy(const std::vector<std::int64_t>& load) {
+  const auto total = static_cast<double>(std::accumulate(load.begin(), load.end(), std::int64_t{0}));
+  double entropy = 0;
+  for (const std::int64_t n : load)
+    if (n > 0) entropy -= static_cast<double>(n) / total * std::log(static_cast<double>(n) / total);
+  return load.size() > 1 ? entropy / std::log(static_cast<double>(load.size())) : 1;
+}
+
 void StepMetrics::set_losses(const std::vector<double>& sums, const Settings::Drafter& settings) {
   const auto labels = static_cast<double>(label_tokens);
   loss_base = loss = sums[0] / labels;
@@ -74,13 +97,31 @@ std::string json_text(const std::vector<double>& values) {
   return fmt::format("[{}]", fmt::join(texts, ", "));
 }
 
+namespace {
+
+/// What a step of a base with experts has besides.
+std::string experts_text(const StepMetrics& m) {
+  if (m.expert_loads.empty()) return {};
+  std::vector<std::string> loads;
+  std::vector<double> busiest, entropy;
+  for (const std::vector<std::int64_t>& load : m.expert_loads) {
+    loads.push_back(fmt::format("[{}]", fmt::join(load, ", ")));
+    busiest.push_back(static_cast<double>(std::ranges::max(load)) / static_cast<double>(m.tokens));
+    entropy.push_back(load_entropy(load));
+  }
+  return fmt::format(R"(, "expert_load": [{}], "expert_busiest": {}, "expert_entropy": {})", fmt::join(loads, ", "),
+                     json_text(busiest), json_text(entropy));
+}
+
+}  // namespace
+
 std::string to_json_line(const StepMetrics& m) {
   return fmt::format(R"({{"step": {}, "epoch": {}, "loss": {}, "loss_base": {}, "loss_drafter": {}, "grad_norm": {}, )"
                      R"("lr": {}, "label_tokens": {}, "tokens": {}, "step_time": {}, "tokens_per_second": {}, )"
-                     R"("memory_peak": {}, "ranks": {}}})",
+                     R"("memory_peak": {}, "ranks": {}{}}})",
                      m.step, m.epoch, json_text(m.loss), json_text(m.loss_base), json_text(m.loss_drafter),
                      json_text(m.grad_norm), json_text(m.lr), m.label_tokens, m.tokens, json_text(m.step_time),
-                     json_text(m.tokens_per_second()), m.memory_peak, m.ranks);
+                     json_text(m.tokens_per_second()), m.memory_peak, m.ranks, experts_text(m));
 }
 
 MetricsFile::MetricsFile(std::filesystem::path path, std::int64_t last_step) : path_(std::move(path)) {

@@ -175,6 +175,7 @@ void Trainer::skip(StepMetrics& metrics) const {
 void Trainer::learn(const std::vector<data::MicroBatch>& batches, std::int64_t step, StepMetrics& metrics) {
   const std::vector<model::LossSums> losses = state_.forward_backward(batches, metrics.label_tokens);
   metrics.set_losses(sum_losses(communicator_, losses, std::ssize(losses) * communicator_.size()), settings().drafter);
+  metrics.expert_loads = sum_loads(communicator_, losses);
   metrics.grad_norm = state_.optimizer().gradient_norm();
   if (!std::isfinite(metrics.loss) || !std::isfinite(metrics.grad_norm))
     throw AgreedError(

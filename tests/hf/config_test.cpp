@@ -328,7 +328,6 @@ TEST_F(ConfigTest, RopeIsNeededOnlyForTheTypesThatAModelHas) {
 }
 
 TEST_F(ConfigTest, VariantsThatAreNotImplementedAreRefusedByName) {
-  EXPECT_EQ(base_refusal({{"enable_moe_block", true}}), "enable_moe_block true (mixture of experts) is not supported");
   EXPECT_EQ(base_refusal({{"use_bidirectional_attention", "all"}}),
             "use_bidirectional_attention \"all\" is not supported");
   EXPECT_EQ(base_refusal({{"use_bidirectional_attention", "vision"}}), "no error");
@@ -349,6 +348,24 @@ TEST_F(ConfigTest, ATieIsTheOuterConfigurationsMatterAsInHuggingFace) {
   const Json untied = {{"tie_word_embeddings", false}};
   EXPECT_EQ(without_path([&] { base(with(base_json, untied)); }), "tie_word_embeddings false is not supported");
   EXPECT_EQ(without_path([&] { drafter(with(drafter_json, untied)); }), "tie_word_embeddings false is not supported");
+}
+
+TEST_F(ConfigTest, ExpertsCountOnlyWhereTheyAreEnabled) {
+  Json experts = {{"num_experts", 8}, {"top_k_experts", 3}, {"moe_intermediate_size", 20}};
+  EXPECT_FALSE(base(with_text(base_json, experts)).text.has_experts());
+  experts["enable_moe_block"] = true;
+  const TextConfig text = base(with_text(base_json, experts)).text;
+  EXPECT_EQ(text.num_experts, 8);
+  EXPECT_EQ(text.top_k_experts, 3);
+  EXPECT_EQ(text.moe_intermediate_size, 20);
+  const auto refusal = [&](const Json& changes) { return base_refusal(with(experts, changes)); };
+  EXPECT_EQ(refusal({{"num_experts", nullptr}}), "num_experts is missing, which enable_moe_block true needs");
+  EXPECT_EQ(refusal({{"top_k_experts", 0}}), "top_k_experts is 0, it must be at least 1");
+  EXPECT_EQ(refusal({{"top_k_experts", 9}}), "top_k_experts 9 is more than num_experts 8");
+  EXPECT_EQ(refusal({{"moe_intermediate_size", 1 << 30}}),
+            "num_experts 8 of moe_intermediate_size 1073741824 are more than 1073741823 rows in all");
+  EXPECT_EQ(without_path([&] { drafter(with_text(drafter_json, experts)); }),
+            "enable_moe_block is true; a drafter has no experts");
 }
 
 TEST_F(ConfigTest, ContradictionsAreNamedWithBothNumbers) {

@@ -13,6 +13,7 @@ VARIANT/weights.safetensors         trained parameters after the steps, fp32
 VARIANT/bf16/                       some variants: the numbers of a run that computes in bf16 (joint_reference.RoundedPair)
     metrics.jsonl, grads_step1.safetensors      as above, gradients in bf16, which is exact enough here
     weights_error.json                          how far the weights end from those of the fp32 run, of how far they move
+VARIANT/router_margin.json          with experts: the least ln(p_n / p_n+1) of all choices; a close one falls as rounding has it
 VARIANT/validation.{h5,json}        some variants: validation data, and the numbers of the pair before the first step
 """
 
@@ -22,6 +23,8 @@ import argparse
 import json
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -29,6 +32,7 @@ import numpy as np
 import peft
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.models.gemma4.modeling_gemma4 import Gemma4TextRouter
 from transformers.utils import logging
 
 import joint_reference
@@ -45,8 +49,11 @@ def make_variant(out: Path, name: str, variant: Variant, seed: int) -> None:
         write_adapter(variant, out, seed)
     write_samples(variant, out / "data.h5", seed)
     (out / "settings.cfg").write_text(settings_text(variant, STEPS))
-    records, grads, weights = train(variant, out, out)
+    with router_margins() as margins:
+        records, grads, weights = train(variant, out, out)
     write_metrics(out, records)
+    if margins:
+        (out / "router_margin.json").write_text(json.dumps(min(margins)) + "\n")
     if variant.bf16:
         write_bf16(variant, out, weights)
     if variant.validated:
@@ -56,6 +63,24 @@ def make_variant(out: Path, name: str, variant: Variant, seed: int) -> None:
     print(
         f"{name:24} losses {losses}  norm {records[0]['grad_norm']:.3f}  {len(grads)} gradients  {size / 1024:.0f} KiB"
     )
+
+
+@contextmanager
+def router_margins() -> Iterator[list[float]]:
+    """Of every call of a router, ln(p_n / p_n+1) of the closest choice: of the last chosen expert and the next."""
+    margins, forward = [], Gemma4TextRouter.forward
+
+    def measured(router: Gemma4TextRouter, hidden_states: torch.Tensor) -> tuple:
+        probabilities, weights, chosen = forward(router, hidden_states)
+        best = probabilities.detach().topk(weights.shape[-1] + 1).values.log()
+        margins.append(float((best[..., -2] - best[..., -1]).min()))
+        return probabilities, weights, chosen
+
+    Gemma4TextRouter.forward = measured
+    try:
+        yield margins
+    finally:
+        Gemma4TextRouter.forward = forward
 
 
 def write_samples(variant: Variant, path: Path, seed: int) -> None:

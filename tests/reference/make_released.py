@@ -21,7 +21,13 @@ from transformers import Gemma4TextConfig
 from joint_reference import MODELS
 
 # The pairs, and how many tensors the released base has in all: its index says so.
-PAIRS = {"e2b": ("E2B", 2011), "e4b": ("E4B", 2130), "12b": ("12B", 677), "31b": ("31B", 1188)}
+PAIRS = {
+    "e2b": ("E2B", 2011),
+    "e4b": ("E4B", 2130),
+    "12b": ("12B", 677),
+    "26b-a4b": ("26B-A4B", 1013),
+    "31b": ("31B", 1188),
+}
 TOP = ("model_type", "tie_word_embeddings", "backbone_hidden_size", "use_ordered_embeddings", "num_centroids")
 TOP += ("centroid_intermediate_top_k",)
 # Presets are of fp32, and without images, among whose tokens alone attention is bidirectional.

@@ -104,6 +104,7 @@ def recipe(**changes: object) -> Recipe:
 # Two layer types with their own numbers of K/V heads: full layers reuse keys as values.
 K_EQ_V = {"num_attention_heads": 4, "num_key_value_heads": 2, "attention_k_eq_v": True, "num_global_key_value_heads": 1}
 NO_SHARING = {"num_kv_shared_layers": 0}
+EXPERTS = {"enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 14}
 # The same without attention_k_eq_v, which only per_layer_config can say. Indices differ: 5 and 3 layers.
 PER_LAYER_BASE = {"num_attention_heads": 4, "num_key_value_heads": 2} | {
     "per_layer_config": {
@@ -273,6 +274,23 @@ VARIANTS: dict[str, Variant] = {
         base(per_layer_width=0, **K_EQ_V),
         drafter(centroids=0, **K_EQ_V),
         recipe(lora_rank=2, lora_alpha=2, lora_on="both", lora_targets=("q_proj", "v_proj", "down_proj", "pre_projection")),
+    ),
+    "experts_26b": Variant(
+        base(
+            per_layer_width=0,
+            towers=vision(num_key_value_heads=2, head_dim=8, standardize=True),
+            use_bidirectional_attention="vision",
+            num_hidden_layers=3,
+            layer_types=[SLIDING, FULL, FULL],
+            **EXPERTS,
+            **K_EQ_V,
+            **NO_SHARING,
+        ),
+        drafter(centroids=0, **K_EQ_V),
+        recipe(freeze_vision_projector=False, num_rounds=2),
+        micro_batch=2,
+        with_media=True,
+        validated=True,
     ),
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 
 #include "mtp/core/hdf5.h"
 #include "mtp/core/json.h"
@@ -128,6 +129,11 @@ class Reference : public testing::TestWithParam<std::tuple<Device::Kind, std::st
 };
 
 TEST_P(Reference, LossesGradientsAndWeightsAgree) {
+  const fs::path margin = fixture / "router_margin.json";
+  if (fs::exists(margin)) {
+    ASSERT_GE(read_lines(margin).at(0).get<double>(), 1e-4)
+        << "fixture too close: rounding makes choices of its experts";
+  }
   train("fp32");
   if (!is_first) return;  // rank 0 has the files
 
@@ -149,6 +155,19 @@ TEST_P(Reference, LossesGradientsAndWeightsAgree) {
     ASSERT_EQ(got[s]["loss_drafter"].size(), want[s]["loss_drafter"].size());
     for (std::size_t k = 0; k < want[s]["loss_drafter"].size(); ++k)
       expect_close(got[s]["loss_drafter"][k], want[s]["loss_drafter"][k], fmt::format("round {}", k));
+  }
+
+  if (fs::exists(margin)) {
+    const Json text = read_json(fixture / "base" / "config.json")["text_config"];
+    for (const Json& step : got) {
+      ASSERT_EQ(step["expert_load"].size(), text["num_hidden_layers"]);
+      for (const auto& load : step["expert_load"].get<std::vector<std::vector<std::int64_t>>>()) {
+        EXPECT_EQ(load.size(), text["num_experts"]);
+        EXPECT_EQ(std::accumulate(load.begin(), load.end(), std::int64_t{0}),
+                  step["tokens"].get<std::int64_t>() * text["top_k_experts"].get<std::int64_t>())
+            << "no token is dropped";
+      }
+    }
   }
 
   const auto gradients = hf::TensorFiles::open_file(work / "gradients.safetensors");

@@ -46,14 +46,18 @@ class RowwiseGraph final : public Graph {
   Value concat_columns(const Value& a, const Value& b) override;
   Value columns(const Value& x, std::int64_t begin, std::int64_t count) override;
   Value view(const Value& x, Shape shape) override { return constant(data_of(x).view(std::move(shape))); }
+  Value convert(const Value& x, DType dtype) override { return constant(in_type(data_of(x), dtype)); }
   Projections heads(int layer, const Projections& projected, const HeadNorms& norms, const ops::Rope& rope) override;
   Value attention(const Value& q, const KeyValue& kv, const ops::AttentionMask& mask) override;
+  Routing choose_experts(const Value& logits, std::int64_t n, const Parameter& scale) override;
+  Value experts(const Value& x, const Routing& routing, const Parameter& gate_up, const Parameter& down) override;
   Lookup lookup(const Parameter& table, const Tokens& tokens, float factor) override;
   std::vector<Value> segment(std::vector<Value> inputs, Segment run, const std::string& part) override;
 
  private:
   Value empty_like(const Value& x) { return constant(device().empty(x.data.shape(), x.data.dtype())); }
   Value empty_rows(const Value& x, std::int64_t width);
+  Tensor in_type(const Tensor& x, DType dtype);
   /// A value's data, computed now if they were put off.
   const Tensor& data_of(const Value& x);
   /// x as a product takes it, with what was put off and the norm before it.

@@ -10,6 +10,7 @@
 #include "mtp/graph/parameter.h"
 #include "mtp/graph/value.h"
 #include "mtp/ops/attention.h"
+#include "mtp/ops/experts.h"
 #include "mtp/ops/rope.h"
 
 namespace mtp {
@@ -55,6 +56,8 @@ class Graph {
   /// Columns begin … begin + count - 1.
   virtual Value columns(const Value& x, std::int64_t begin, std::int64_t count) = 0;
   virtual Value view(const Value& x, Shape shape) = 0;
+  /// x in another type. Norms and products of fp32 rows are computed in fp32, whatever the type of their parameters.
+  virtual Value convert(const Value& x, DType dtype) = 0;
 
   /// A layer's projections, before or after norm and rope: its queries, and its keys and values if it has its own.
   struct Projections {
@@ -70,6 +73,19 @@ class Graph {
   virtual Projections heads(int layer, const Projections& projected, const HeadNorms& norms, const ops::Rope& rope) = 0;
   /// q [T, heads, d], the result alike
   virtual Value attention(const Value& q, const KeyValue& kv, const ops::AttentionMask& mask) = 0;
+
+  /// Which experts each row goes to; see ops/experts.h.
+  struct Routing {
+    Tensor experts;               // [T, n] int64
+    Value weights;                // [T, n] fp32
+    ops::ExpertPairs pairs = {};  // of whole sequences
+  };
+  /// The n experts with the largest logits, which have the weights softmax(logits of these) · scale.
+  ///   logits [T, E] fp32, scale [E]
+  virtual Routing choose_experts(const Value& logits, std::int64_t n, const Parameter& scale) = 0;
+  /// Σ weight · down(gelu(gate x) · (up x)) over each row's experts.   gate_up [E, 2 · I, H], gates first, down [E, H,
+  /// I]
+  virtual Value experts(const Value& x, const Routing& routing, const Parameter& gate_up, const Parameter& down) = 0;
 
   struct Lookup {
     Value rows;       // factor · table[id] of each token   [T, width]

@@ -40,8 +40,11 @@ class Tape : public Graph {
   Value concat_columns(const Value& a, const Value& b) override;
   Value columns(const Value& x, std::int64_t begin, std::int64_t count) override;
   Value view(const Value& x, Shape shape) override;
+  Value convert(const Value& x, DType dtype) override;
   Projections heads(int layer, const Projections& projected, const HeadNorms& norms, const ops::Rope& rope) override;
   Value attention(const Value& q, const KeyValue& kv, const ops::AttentionMask& mask) override;
+  Routing choose_experts(const Value& logits, std::int64_t n, const Parameter& scale) override;
+  Value experts(const Value& x, const Routing& routing, const Parameter& gate_up, const Parameter& down) override;
   Lookup lookup(const Parameter& table, const Tokens& tokens, float factor) override;
   /// The gradients within a segment are summed apart from those outside, whether it is run again or not, so that the
   /// bits are the same.
@@ -69,7 +72,6 @@ class Tape : public Graph {
   Value pool_patches(const Value& x, const ops::PatchGrids& grids, std::int64_t k, float factor);
   /// (x - bias) · scale of fp32 rows, in another type.   bias, scale [W]
   Value standardize(const Value& x, const Tensor& bias, const Tensor& scale, DType dtype);
-  Value convert(const Value& x, DType dtype);
   /// Row t of each sequence becomes row t + `by`, or `fill` past the end.
   Value shift_rows(const Value& x, const Tensor& fill, std::int64_t by);
 
@@ -100,6 +102,11 @@ class Tape : public Graph {
   void on_backward(const Value& y, std::function<void(const Tensor& dy)> step);
   /// x wᵀ
   Value product(const Value& x, const Parameter& w);
+  Tensor in_type(const Tensor& x, DType dtype);
+  /// Row r of the result is row rows[r] of x: those of each pair of a row and an expert.
+  Value gather(const Value& x, const ops::ExpertPairs& pairs);
+  Value expert_linear(const Value& x, const Parameter& w, const ops::ExpertPairs& pairs);
+  Value add_pairs(const Value& x, const Value& weights, const ops::ExpertPairs& pairs);
   Value norm(const Value* residual, const Value& x, const Parameter* w, float eps);
   Tensor loss(const Value& x, const Parameter& w, const LossOperation& run);
 

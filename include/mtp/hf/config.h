@@ -42,10 +42,12 @@ struct TextConfig {
   std::optional<float> final_logit_softcapping;
   std::int64_t vocab_size_per_layer_input = 262144, hidden_size_per_layer_input = 256;  // width 0: no per-layer inputs
   std::int64_t num_kv_shared_layers = 0;
+  std::int64_t num_experts = 0, top_k_experts = 0, moe_intermediate_size = 0;  // of every layer; 0: no experts
   bool bidirectional_images = false;  // on sliding layers, an image's tokens see all of their image
   std::vector<LayerShape> layers;
   RopeParameters full_rope, sliding_rope;
 
+  bool has_experts() const { return num_experts > 0; }
   const LayerShape& layer(std::int64_t i) const { return layers[static_cast<std::size_t>(i)]; }
   /// The shape of the layers of a type; they are all alike but for the MLP. Null where the model has none.
   const LayerShape* layer_of(LayerType type) const;
@@ -120,8 +122,8 @@ struct DrafterConfig {
 };
 
 /// Both spellings of per-layer sizes: global_head_dim and num_global_key_value_heads, or per_layer_config. Throw Error
-/// in one line that names the file and the key; mixture-of-experts blocks, bidirectional attention over all tokens and
-/// other variants that are not implemented are refused by name.
+/// in one line that names the file and the key; bidirectional attention over all tokens and other variants that are not
+/// implemented are refused by name.
 BaseConfig read_base_config(const std::filesystem::path& directory);
 DrafterConfig read_drafter_config(const std::filesystem::path& directory);
 

@@ -26,6 +26,7 @@ struct BaseOutput {
   Tensor fill_row_1H;   // the scaled embedding of what comes after a text's end; of a tape
   Value hidden_TH;      // after the final norm
   Stores stores;
+  std::vector<Tensor> pair_offsets = {};  // of each layer with experts: see Experts::Output
 };
 
 /// Which parts beside the text decoder, of those that its configuration has, a base has in memory. Others are carried.

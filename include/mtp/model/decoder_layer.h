@@ -7,6 +7,7 @@
 #include "mtp/graph/graph.h"
 #include "mtp/hf/config.h"
 #include "mtp/model/attention.h"
+#include "mtp/model/experts.h"
 #include "mtp/model/feed_forward.h"
 #include "mtp/model/tensors.h"
 
@@ -53,6 +54,7 @@ class DecoderLayer {
   struct Outputs {
     Value x_TH;
     std::optional<KeyValue> stored;  // what the rows attend to, of a store layer
+    Tensor pair_offsets = {};        // see Experts::Output; empty without experts
   };
   /// Runs as one segment of the graph.
   Outputs forward(Graph& graph, const Value& x_TH, const Inputs& inputs) const;
@@ -65,6 +67,7 @@ class DecoderLayer {
   Attention attention_;
   Parameter post_attention_norm_, pre_feedforward_norm_;
   FeedForward feed_forward_;
+  std::optional<Experts> experts_;
   Parameter post_feedforward_norm_;
   std::optional<PerLayerInput> per_layer_input_;
   Buffer layer_scalar_buffer_;

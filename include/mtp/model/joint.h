@@ -49,6 +49,7 @@ class Joint {
   struct Losses {
     Tensor base;
     std::vector<Tensor> rounds;
+    std::vector<Tensor> pair_offsets;  // of the base's layers
   };
 
   Losses forward(Tape& g, const JointInput& input, std::span<const SoftTokens> media, double label_tokens) const;

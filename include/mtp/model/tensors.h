@@ -61,6 +61,8 @@ class Tensors {
   Tensors in_unit(std::string unit, bool trained) const;
   /// For layers that may have adapters, which are trained. `lora`: none, or which layers; it must outlive the tensors.
   Tensors with_adapters(const Settings::Lora* lora) const;
+  /// For parameters that are gathered apart from those of this unit: in one whose name has `part` after it.
+  Tensors in_own_unit(std::string_view part) const;
   /// Of what declares nothing but what released files hold and nothing reads.
   Tensors unused() const;
 
@@ -79,6 +81,12 @@ class Tensors {
   Linear linear(std::string_view name, std::int64_t out, std::int64_t in) const;
   /// Rows that are looked up and then scaled by √width. `packed`: so many side by side.   [rows, packed · width]
   Parameter table(std::string_view name, std::int64_t rows, std::int64_t width, std::int64_t packed = 1) const;
+  /// The same for each of several experts; no ".weight" is added.   [experts, out, in]
+  Parameter matrices(std::string_view name, std::int64_t experts, std::int64_t out, std::int64_t in) const;
+  /// Gives logits of order one of rows that are as long as a vector of one 1.   [out, in]
+  Parameter logits(std::string_view name, std::int64_t out, std::int64_t in) const;
+  /// Factors that are 1 at first; no ".weight" is added.   [width]
+  Parameter factors(std::string_view name, std::int64_t width) const;
   /// Tables of positions, one for each dimension of a place, whose rows are the last dimension of the shape; no
   /// ".weight" is added.
   Parameter positions(std::string_view name, Shape shape) const;

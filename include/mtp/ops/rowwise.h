@@ -41,7 +41,7 @@ struct RowwiseInput {
   RmsNorm norm;  // both of them
 };
 
-/// y_i = x w_iᵀ of up to three weights.   w_i [out_i, in], y_i [T, out_i]
+/// y_i = x w_iᵀ of up to three weights. Where x and y_i are fp32, w_i may be bf16.   w_i [out_i, in], y_i [T, out_i]
 void rowwise_linear(Device& device, const RowwiseInput& x, const std::vector<Tensor>& w, const std::vector<Tensor>& y);
 
 /// y = gelu(x gateᵀ) · (x upᵀ), see ops/elementwise.h.   gate, up [out, in], y [T, out]

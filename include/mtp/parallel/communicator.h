@@ -63,6 +63,8 @@ class Communicator {
 
   void barrier(std::string_view what) const;
   std::int64_t sum(std::int64_t value, std::string_view what) const;
+  /// Sums of the ranks' values; equally many on each.
+  void sum(std::span<std::int64_t> values, std::string_view what) const;
   std::int64_t max(std::int64_t value, std::string_view what) const;
   /// Everyone's values, in the order of the ranks; equally many on each.
   std::vector<double> all_gather(std::span<const double> values, std::string_view what) const;

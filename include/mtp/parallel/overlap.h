@@ -10,9 +10,9 @@ namespace mtp::parallel {
 class ShardedUnit;
 
 /// Lets units be gathered, and gradients exchanged, while the device computes. A micro-batch acquires units in the
-/// order of the one before: so each `acquire` starts the gather of the next one, and at most two units are gathered
-/// ahead of their use or in it. A micro-batch that keeps to no such order gathers on demand. Gradients that have been
-/// exchanged are added up when the next unit's are there. No number depends on any of this.
+/// order of the one before: so each `acquire` starts the gather of the next one, and at most one unit is gathered ahead
+/// of its use. A micro-batch that keeps to no such order gathers on demand. Gradients that have been exchanged are
+/// added up when the next unit's are there. No number depends on any of this.
 class Overlap {
  public:
   /// A micro-batch's forward and backward; outside of it nothing is done ahead of time or later.

@@ -25,6 +25,7 @@ struct StepMetrics {
   double step_time = 0;           // s
   std::int64_t memory_peak = 0;   // bytes on this rank's device
   int ranks = 1;
+  model::ExpertLoads expert_loads = {};
 
   /// `sums`: what `sum_losses` gives of the step.
   void set_losses(const std::vector<double>& sums, const Settings::Drafter& settings);
@@ -35,6 +36,13 @@ struct StepMetrics {
 /// r, r + R, r + 2R, …, equally many on every rank; what lies past `count` is left out. Collective.
 std::vector<double> sum_losses(const parallel::Communicator& communicator, const std::vector<model::LossSums>& mine,
                                std::int64_t count);
+
+/// The loads of all micro-batches of the step. Collective.
+model::ExpertLoads sum_loads(const parallel::Communicator& communicator, const std::vector<model::LossSums>& mine);
+
+/// The entropy of the shares that experts have in a layer's choices, of the most that it can be: 1 where all are chosen
+/// alike, 0 where always the same one is.
+double load_entropy(const std::vector<std::int64_t>& load);
 
 /// As JSON, with 17 digits: they read back to the same bits.
 std::string json_text(double value);

@@ -320,15 +320,14 @@ void run(Device& device, const Input& in, const Work& work) {
 /// Few outputs are summed one by one, so that there are enough warps.
 constexpr std::int64_t least_outputs_of_groups = 2048;
 
-/// False where this kernel cannot: rows that are not aligned.
+/// False where this kernel cannot: rows that are not aligned, or types that differ.
 bool run(Device& device, const RowwiseInput& x, Work work, const std::vector<Tensor>& w) {
   const std::int64_t width = x.x.size(1);
   if (width % elements != 0) return false;
   for (const Tensor& tensor : w)
-    if (!is_packed({}, {&tensor})) return false;
+    if (!is_packed({}, {&tensor}) || tensor.dtype() != x.x.dtype()) return false;
   if (!is_packed({}, {&x.x, &x.residual, &x.branch, &x.branch_weight, &x.weight})) return false;
   for (std::size_t i = 0; i < w.size(); ++i) {
-    MTP_ASSERT(w[i].dtype() == x.x.dtype());
     work.w[i] = w[i].data<void>();
     work.outputs_of[i] = w[i].size(0);
     work.outputs += w[i].size(0);
