@@ -5,7 +5,6 @@
 """
 
 import base64
-import io
 import json
 import shutil
 import struct
@@ -260,7 +259,6 @@ class Files(ImageCase):
                 np.testing.assert_array_equal(file["tokens"][:], tokens[: len(file["tokens"])])
                 self.assertEqual(file["sample_images"][:].tolist(), [0, 1])
 
-
     def test_are_what_mtp_inspect_shows(self):
         path = self.picture("rocket.jpg")
         with self.prepared(self.write_records("a.jsonl", [about({"path": path.name})])) as file:
@@ -284,9 +282,11 @@ class LeftOut(ImageCase):
         (self.dir / "cut.jpg").write_bytes(whole[: len(whole) // 2])
         header = struct.pack("<IiiHHIIiiII", 40, 0, 5, 1, 24, 0, 0, 0, 0, 0, 0)  # 0 pixels wide, 5 high
         (self.dir / "empty.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + header)
-        narrow = io.BytesIO()
-        Image.new("RGB", (1, 30000)).save(narrow, "PNG")
-        (self.dir / "narrow.png").write_bytes(narrow.getvalue())
+        Image.new("RGB", (1, 30000)).save(self.dir / "narrow.png")
+        config = json.loads((self.model / "config.json").read_text())
+        config["vision_config"]["position_embedding_size"] = 100
+        (self.model / "config.json").write_text(json.dumps(config))
+        self.picture("text.png")
         answer = about({"path": "hubble_deep_field.jpg"})
         answer["messages"][1]["content"] = answer["messages"][0]["content"]
         bad = {
@@ -299,9 +299,10 @@ class LeftOut(ImageCase):
             "shows more images than it has": about({}),
             "has images that none of its messages shows": about({"path": "cut.jpg"}) | {"images": ["cut.jpg"]},
             "shows an image in an answer": answer,
-            "its text asks for more images than there are": about({"path": "narrow.png"}, "<|image|>?"),
+            "its text asks for more images than there are": about({"path": "text.png"}, "<|image|>?"),
+            "an image is more than 100 patches wide or high": about({"path": "narrow.png"}),
         }
-        good = about({"path": "narrow.png"})
+        good = about({"path": "text.png"})
         source = self.write_records("a.jsonl", [good, *bad.values()])
         file = self.prepared(source)
         self.assertEqual(len(file["offsets"]), 2)
