@@ -18,6 +18,7 @@ from mtp_tools.bench.model import predictions
 from mtp_tools.bench.page import Section, Share, Table, bytes_text, html, markdown, seconds_text
 from mtp_tools.bench.plots import bandwidth_plot, node_plot, picture, scaling_plot, share_plot, size_of
 from mtp_tools.bench.results import Change, Outlier, Result, Results, changes, node_speeds, outliers, read
+from mtp_tools.files import write
 
 CONTEXT = ("date", "version", "revision", "cpu", "gpu", "MPI", "nodes", "ranks", "threads")
 NOTEWORTHY = 0.9  # of the old run's speed
@@ -195,10 +196,10 @@ def main(words: list[str] | None = None) -> int:
     if args.against:
         parts.insert(1, comparison(changed, args.fail_below or NOTEWORTHY))
     title = f"Cluster benchmark: {', '.join(results.nodes)}"
-    args.out.write_text(html(title, parts))
-    args.out.with_suffix(".md").write_text(markdown(title, parts))
+    write(args.out, html(title, parts))
+    write(args.out.with_suffix(".md"), markdown(title, parts))
     if args.picture:
-        picture([part.plot for part in parts if part.plot], args.picture)
+        write(args.picture, picture([part.plot for part in parts if part.plot]))
     for row in found:
         print(": ".join(row))
     slower = [change for change in changed if change.speed < (args.fail_below or 0)]

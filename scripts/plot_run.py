@@ -8,6 +8,7 @@ scripts/plot_run.py RUN_DIR [--out FILE.png]
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from pathlib import Path
 
@@ -19,6 +20,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from mtp_tools.files import read_text, write
+
 BASE_COLOUR = "#1b1b1b"
 ROUND_COLOURS = plt.get_cmap("viridis")
 Records = list[dict]
@@ -26,10 +29,8 @@ Records = list[dict]
 
 def read(path: Path) -> Records:
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except OSError as error:
-        raise SystemExit(f"{path}: {error.strerror}") from None
-    except json.JSONDecodeError as error:
+        return [json.loads(line) for line in read_text(path).splitlines()]
+    except ValueError as error:
         raise SystemExit(f"{path}: not a line of JSON: {error}") from None
 
 
@@ -130,7 +131,9 @@ def draw(name: str, records: Records, validation: Records, out: Path) -> None:
         panel.set_xlabel("step")
         panel.margins(x=0.01)
     figure.suptitle(name)
-    figure.savefig(out, dpi=150)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=150, format=out.suffix.removeprefix(".") or "png")
+    write(out, picture.getvalue())
 
 
 def report(records: Records, validation: Records) -> None:

@@ -206,7 +206,7 @@ def prepare(args: argparse.Namespace, conversations: Stream) -> None:
         for file in files:
             if file.samples == 0:
                 report.show()
-                raise SystemExit(nothing_left(file, report))
+                raise SystemExit(nothing_left(args, file, report))
     report.name_first()
     for file in files:
         print(file)
@@ -218,10 +218,15 @@ def weight(item: Conversation | LeftOut) -> float:
     return 1 / BATCH + (len(item.images) / IMAGES if isinstance(item, Conversation) else 0)
 
 
-def nothing_left(file: DataFile, report: Report) -> str:
+def nothing_left(args: argparse.Namespace, file: DataFile, report: Report) -> str:
     left_out = report.counts.total()
-    why = f"; {left_out} are left out, the first: {report.first[0]}" if left_out else ""
-    return f"{file.path}: no sample is left to write{why}"
+    if left_out:
+        why = f"{left_out} are left out, the first: {report.first[0]}"
+    elif args.validation_fraction:
+        why = "so few conversations cannot be parted by --validation-fraction"
+    else:
+        why = f"nothing is in {', '.join(source.place for source in args.sources)}"
+    return f"{file.path}: no sample is left to write; {why}"
 
 
 # ---------------------------------------------------------------- command line
@@ -380,4 +385,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: records and names of files may hold anything
     main()

@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 
 from mtp_tools.data.chat_tokenizer import Sample
 from mtp_tools.data.data_file import CannotWrite, data_files, end_at_once
+from mtp_tools.data.model_directory import sizes_of
 
 FIRST = 3  # after pad, end and begin
 
@@ -26,10 +26,10 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=8, help="how many (%(default)s)")
     parser.add_argument("--length", type=int, default=64, help="tokens of each (%(default)s)")
     args = parser.parse_args()
-    config = json.loads((args.base / "config.json").read_text())["text_config"]
-    vocabulary = config["vocab_size"]
+    sizes = sizes_of(args.base)
+    vocabulary = sizes.vocab_size
     tokens = np.random.default_rng(0).integers(FIRST, vocabulary, (args.prompts, args.length), dtype=np.int32)
-    attributes = {"format": "mtp-data", "version": 1, "vocab_size": vocabulary, "pad_token_id": config["pad_token_id"]}
+    attributes = {"format": "mtp-data", "version": 1, "vocab_size": vocabulary, "pad_token_id": sizes.pad_token_id}
     with data_files([args.out], attributes, has_targets=False) as (file,):
         file.add([Sample(prompt, np.zeros(args.length, np.uint8)) for prompt in tokens])
 

@@ -17,7 +17,9 @@ from typing import Any
 import h5py
 
 FIXTURE = Path(__file__).parent / "fixtures" / "e4b"
-MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+# What MPI keeps of a job; killed ones do not remove it.
+SESSIONS = tempfile.TemporaryDirectory(prefix="mpi-", ignore_cleanup_errors=True)
+MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "TMPDIR": SESSIONS.name}
 # What a line of metrics.jsonl says of how a run was carried out, not of what it computed.
 VARYING = {"step_time", "tokens_per_second", "memory_peak", "ranks"}
 LIMIT = 20  # seconds within which a job that failed must be gone

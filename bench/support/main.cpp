@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -37,6 +38,19 @@ constexpr std::string_view out_flag = "--benchmark_out=", random_flag = "--bench
 
 void check_writable(const std::string& path) {
   if (!std::ofstream(path, std::ios::app)) throw Error("{}: cannot be written; choose another --benchmark_out", path);
+}
+
+/// Google Benchmark does not notice a full disk.
+void check_written(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (!std::string_view(argv[i]).starts_with(out_flag)) continue;
+    const std::filesystem::path path(argv[i] + out_flag.size());
+    std::error_code error;
+    if (!std::filesystem::is_regular_file(path, error) || std::filesystem::file_size(path, error) > 0) continue;
+    std::filesystem::remove(path, error);
+    throw Error("{}: the results could not be written; free some space or choose another --benchmark_out",
+                path.string());
+  }
 }
 
 /// The arguments as Google Benchmark may see them on this rank: only the first writes files.
@@ -107,6 +121,9 @@ int run_benchmarks(int argc, char** argv, const Program& program, parallel::Comm
       benchmark::RunSpecifiedBenchmarks(communicator.is_first() ? shown.get() : &silent, nullptr);
   if (matched == 0)
     throw AgreedError("option --benchmark_filter: no benchmark has such a name; see --benchmark_list_tests", 2);
+  parallel::agree(communicator, "the end of the benchmark", [&] {
+    if (communicator.is_first()) check_written(argc, argv);
+  });
   return suite.has_failed() ? 1 : 0;
 }
 

@@ -7,6 +7,7 @@
 #include <iostream>
 #include <thread>
 
+#include "mtp/core/exceptions.h"
 #include "mtp/core/log.h"
 #include "mtp/core/version.h"
 #include "mtp/tensor/cuda_devices.h"
@@ -39,7 +40,7 @@ int run_parallel(parallel::Communicator& communicator, const std::function<int()
     print(communicator, error);
     exit_code = error.exit_code();
   } catch (const std::exception& error) {
-    print(communicator, Error("unexpected: {}", error.what()));
+    print(communicator, Error("{}", message_of(error)));
   }
   if (communicator.size() > 1) communicator.abort(exit_code);
   return exit_code;

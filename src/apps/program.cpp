@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "mtp/core/error.h"
+#include "mtp/core/exceptions.h"
 #include "mtp/core/version.h"
 
 namespace mtp::apps {
@@ -18,7 +19,7 @@ int run_program(const std::function<int()>& work) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return error.exit_code();
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: unexpected: %s\n", error.what());
+    std::fprintf(stderr, "error: %s\n", message_of(error).c_str());
     return 1;
   }
 }

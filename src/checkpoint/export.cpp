@@ -310,7 +310,7 @@ void export_hf(const fs::path& checkpoint, const fs::path& out, const ExportOpti
       publish(partial, target, options.force);
       if (!adapter) say_what_is_missing(state);
     });
-  } catch (const Error&) {
+  } catch (...) {
     std::error_code unused;  // what was wrong is said already
     fs::remove_all(partial, unused);
     throw;

@@ -36,7 +36,10 @@ std::string brief(const Json& json) {
 void write_json(const std::filesystem::path& path, const Json& json) {
   std::ofstream out(path);
   out << json.dump(2) << '\n';
-  if (!out.flush()) throw Error("{}: cannot be written; check the folder and the free space", path.string());
+  if (out.flush()) return;
+  std::error_code unused;
+  if (std::filesystem::is_regular_file(path, unused)) std::filesystem::remove(path, unused);
+  throw Error("{}: cannot be written; check the folder and the free space", path.string());
 }
 
 }  // namespace mtp

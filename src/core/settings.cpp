@@ -57,7 +57,8 @@ std::vector<po::option> parse_stream(const Table& table, std::istream& in, const
 /// Also as Windows' editors leave it, with a byte-order mark and carriage returns.
 std::vector<po::option> parse_file(const Table& table, const std::string& path) {
   std::ifstream in(path);
-  if (!in || std::filesystem::is_directory(path)) throw UsageError("setting config: cannot read the file {}", path);
+  in.peek();  // a folder can be opened
+  if (!in) throw UsageError("setting config: cannot read the file {}", path);
   std::string text(std::istreambuf_iterator<char>(in), {});
   if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);
   std::erase(text, '\r');

@@ -48,14 +48,29 @@ void SafetensorsFile::write(std::uint64_t position, std::span<const std::byte> b
   file_.write(static_cast<std::int64_t>(header_bytes_ + position), bytes);
 }
 
+namespace {
+
+/// What fails leaves no part of a file.
+void or_remove(const fs::path& partial, const auto& write) {
+  try {
+    write();
+  } catch (...) {
+    std::error_code unused;
+    fs::remove(partial, unused);
+    throw;
+  }
+}
+
+}  // namespace
+
 SafetensorsWriter::SafetensorsWriter(fs::path path, const std::vector<TensorEntry>& tensors)
     : path_(std::move(path)), partial_(path_.string() + ".partial"), data_bytes_(data_offsets(tensors).back()) {
-  SafetensorsFile::create(partial_, tensors);
+  or_remove(partial_, [&] { SafetensorsFile::create(partial_, tensors); });
   file_.emplace(partial_, tensors);
 }
 
 void SafetensorsWriter::append(std::span<const std::byte> bytes) {
-  file_->write(written_, bytes);
+  or_remove(partial_, [&] { file_->write(written_, bytes); });
   written_ += bytes.size();
 }
 

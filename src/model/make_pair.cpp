@@ -111,6 +111,20 @@ std::vector<TensorRecord> with_dtype(std::vector<TensorRecord> tensors, ComputeT
   return tensors;
 }
 
+void write_pair(const hf::Preset& preset, std::uint64_t seed, const fs::path& folder, ComputeType dtype) {
+  write_configs(folder / "base", with_dtype(preset.base, dtype), Json::object());
+  // Without a number of drafts, Hugging Face cannot decode with a drafter.
+  write_configs(folder / "drafter", with_dtype(preset.drafter, dtype),
+                {{"num_assistant_tokens", 4}, {"num_assistant_tokens_schedule", "constant"}});
+  const hf::BaseConfig base_config = hf::read_base_config(folder / "base");
+  const hf::DrafterConfig drafter_config = hf::read_drafter_config(folder / "drafter");
+  hf::check_fit(base_config, drafter_config);
+  const std::vector<TensorRecord> base = with_dtype(tensors_of(base_config), dtype);
+  const auto used = static_cast<std::uint64_t>(std::ranges::count(base, true, &TensorRecord::is_used));
+  write_weights(folder / "base", base, seed, 0);
+  write_weights(folder / "drafter", with_dtype(tensors_of(drafter_config), dtype), seed, used);
+}
+
 }  // namespace
 
 void make_pair(const hf::Preset& preset, std::uint64_t seed, const fs::path& out, ComputeType dtype) {
@@ -118,19 +132,16 @@ void make_pair(const hf::Preset& preset, std::uint64_t seed, const fs::path& out
   if (fs::exists(target)) throw Error("{}: already exists; choose another --out or remove it", target.string());
   fs::path partial = target;
   partial += ".partial";
-  fs::remove_all(partial);
-  write_configs(partial / "base", with_dtype(preset.base, dtype), Json::object());
-  // Without a number of drafts, Hugging Face cannot decode with a drafter.
-  write_configs(partial / "drafter", with_dtype(preset.drafter, dtype),
-                {{"num_assistant_tokens", 4}, {"num_assistant_tokens_schedule", "constant"}});
-  const hf::BaseConfig base_config = hf::read_base_config(partial / "base");
-  const hf::DrafterConfig drafter_config = hf::read_drafter_config(partial / "drafter");
-  hf::check_fit(base_config, drafter_config);
-  const std::vector<TensorRecord> base = with_dtype(tensors_of(base_config), dtype);
-  const auto used = static_cast<std::uint64_t>(std::ranges::count(base, true, &TensorRecord::is_used));
-  write_weights(partial / "base", base, seed, 0);
-  write_weights(partial / "drafter", with_dtype(tensors_of(drafter_config), dtype), seed, used);
-  fs::rename(partial, target);
+  std::error_code error;
+  fs::remove_all(partial, error);  // what cannot be removed cannot be written either
+  try {
+    write_pair(preset, seed, partial, dtype);
+  } catch (...) {
+    fs::remove_all(partial, error);
+    throw;
+  }
+  fs::rename(partial, target, error);
+  if (error) throw Error("{}: cannot be made: {}", target.string(), error.message());
 }
 
 }  // namespace mtp::model

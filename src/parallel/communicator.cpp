@@ -10,6 +10,7 @@
 #include <numeric>
 #include <thread>
 
+#include "mtp/core/exceptions.h"
 #include "staged_transport.h"
 
 namespace mtp::parallel {
@@ -299,7 +300,7 @@ void agree(const Communicator& communicator, std::string_view what, const std::f
     exit_code = error.exit_code();
   } catch (const std::exception& error) {
     failure = std::current_exception();
-    message = std::string("unexpected: ") + error.what();
+    message = message_of(error);
     exit_code = 1;
   }
   const std::vector<std::string> messages = communicator.all_gather(message, what);

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib
 
@@ -46,8 +45,10 @@ def svg(plot: Plot) -> str:
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def picture(plots: list[Plot], out: Path) -> None:
-    """One below the other."""
+def picture(plots: list[Plot]) -> bytes:
+    """One below the other, as PNG."""
+    if not plots:
+        raise SystemExit("--picture: nothing of these results is drawn; leave it out")
     heights = [plot.height for plot in plots]
     with plt.rc_context(STYLE):
         size = (WIDTH, sum(heights))
@@ -55,8 +56,10 @@ def picture(plots: list[Plot], out: Path) -> None:
         figure, axes = plt.subplots(len(plots), figsize=size, **layout)
         for plot, panel in zip(plots, axes[:, 0], strict=True):
             plot.draw(panel)
-        figure.savefig(out, dpi=120)
+        content = io.BytesIO()
+        figure.savefig(content, dpi=120)
         plt.close(figure)
+    return content.getvalue()
 
 
 def node_plot(speeds: dict[str, dict[str, float]], below: float) -> Plot:

@@ -127,7 +127,7 @@ def read_file(path: Path) -> tuple[dict, list[Result]]:
             if benchmark["run_type"] == "iteration":
                 runs[benchmark["run_name"].removesuffix("/manual_time")].append(benchmark)
         return context, [result_of(context["program"], name, hosts, repeated) for name, repeated in runs.items()]
-    except (OSError, KeyError, AttributeError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise Unreadable(f"{path}: not the JSON of a benchmark program of mtp: {error!r}") from None
 
 
@@ -162,13 +162,16 @@ def read_decoding(path: Path, node: str) -> list[Result]:
             counters["fastest"] = min(times)
             found.append(Result("mtp-bench-decode", f"decode/{way}/{tokens}", (node,), median(times), counters))
         return found
-    except (OSError, KeyError, ValueError, ZeroDivisionError) as error:
+    except (OSError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise Unreadable(f"{path}: not the JSON of mtp-bench-decode: {error!r}") from None
 
 
 def read_disk(path: Path, node: str) -> Disk:
     """What dd said, once or several times."""
-    rates = [int(size) / float(seconds) for size, seconds in DD_LINE.findall(path.read_text())]
+    try:
+        rates = [int(size) / float(seconds) for size, seconds in DD_LINE.findall(path.read_text())]
+    except (OSError, ValueError, ZeroDivisionError) as error:
+        raise Unreadable(f"{path}: not what dd says: {error!r}") from None
     if not rates:
         raise Unreadable(f"{path}: no line of dd with bytes and seconds")
     return Disk(node, median(rates))

@@ -23,7 +23,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # or it warns that PyT
 import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from mtp_tools.data.conversation import Conversation, Message, Refused
+from mtp_tools.data.conversation import Conversation, Message, Refused, shown
 
 MARK = "\ue0fe\ue0ff"  # private use: no text of the world has it, no template knows it
 GENERATION_MARK = re.compile(r"{%-?\s*generation\s*-?%}")
@@ -114,6 +114,8 @@ class ChatTemplate:
         if reasoning := reasoning_of(message):
             prepared |= dict.fromkeys(REASONING, reasoning)
         if calls := message.get("tool_calls"):
+            if not isinstance(calls, list):
+                raise Refused("`tool_calls` is no list", shown(calls))
             prepared["tool_calls"] = [with_object_arguments(call) for call in calls]
         return prepared
 
@@ -127,7 +129,7 @@ class ChatTemplate:
         if isinstance(content, str) or (isinstance(content, dict) and role == "tool"):
             return content
         if content is not None:
-            raise Refused("its content is no text", json.dumps(content)[:80])
+            raise Refused("its content is no text", shown(content))
         if role != "tool" and not message.get("tool_calls") and not message.get("tool_responses"):
             raise Refused(f"a message of the {role} has no text")
         return ""
@@ -137,15 +139,15 @@ def text_of_part(part: object) -> str:
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return part["text"]
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind in (None, "text"):
-        raise Refused('a part of its content is not {"type": "text", "text": …}', json.dumps(part)[:80])
+    if kind == "text" or not isinstance(kind, str):
+        raise Refused('a part of its content is not {"type": "text", "text": …}', shown(part))
     raise Refused(f"a part of its content is of type {kind}")
 
 
 def reasoning_of(message: Message) -> str | None:
     found = next((message[name] for name in REASONING if message.get(name)), None)
     if found is not None and not isinstance(found, str):
-        raise Refused("its reasoning is no text", json.dumps(found)[:80])
+        raise Refused("its reasoning is no text", shown(found))
     return found
 
 
@@ -153,15 +155,15 @@ def with_object_arguments(call: object) -> dict:
     """Data sets hold arguments as JSON text, as servers' interfaces do; templates take objects."""
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise Refused("a tool call has no function with a name", json.dumps(call)[:80])
+        raise Refused("a tool call has no function with a name", shown(call))
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             raise Refused("a tool call's arguments are no JSON", function["arguments"][:80]) from None
     if not isinstance(arguments, (dict, type(None))):
-        raise Refused("a tool call's arguments are no object", json.dumps(arguments)[:80])
+        raise Refused("a tool call's arguments are no object", shown(arguments))
     return {**call, "type": "function", "function": {**function, "arguments": arguments or {}}}
 
 

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from mtp_tools.data.conversation import Conversation, Refused
 from mtp_tools.data.images import ImagePatches, ImageReader
-from mtp_tools.data.model_directory import fingerprint_of, sizes_of
+from mtp_tools.data.model_directory import fingerprint_of, read_json, sizes_of
 
 
 @dataclass
@@ -36,6 +36,7 @@ class ChatTokenizer:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         except Exception as error:  # whatever the libraries throw at a file that is none of theirs
+            read_json(directory / "tokenizer.json")  # says what is wrong with it, if it is that
             raise SystemExit(f"{directory}: its tokenizer cannot be read: {first_line(error)}") from None
         if not self.tokenizer.chat_template:
             raise SystemExit(f"{directory}: no chat template (chat_template.jinja); copy it from the model it belongs to")

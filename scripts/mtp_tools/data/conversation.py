@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,11 @@ class Conversation:
     template_arguments: dict[str, object] = field(default_factory=dict)  # the record's own, such as enable_thinking
     where: str = ""  # FILE:LINE or FILE: row N, for reports
     images: list[ImageSource] = field(default_factory=list)  # one for each part {"type": "image"} of the messages
+
+
+def shown(value: object) -> str:
+    """The beginning of a value, for a `detail`. Tables hold values that JSON does not."""
+    return json.dumps(value, default=str)[:60]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
@@ -49,16 +49,24 @@ class DataFile:
         if path.is_dir():
             raise SystemExit(f"{path}: is a folder; name a file")
         self.partial = path.with_name(f".{path.name}.partial")
-        with told(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = created(self.partial)
-            self.file.attrs.update({name: attributes[name] for name in attributes if name not in OF_IMAGES})
-            self._create("tokens", np.int32, [])
-            self._create("offsets", np.int64, [0])
-            if has_targets:
-                self._create("loss_mask", np.uint8, [])
+        try:
+            with told(path):
+                self._begin(attributes)
+        except CannotWrite:
+            with suppress(OSError):
+                self.partial.unlink()
+            raise
         self.of_images = {name: attributes[name] for name in OF_IMAGES if name in attributes}
         self.samples = self.tokens = self.targets = self.images = self.patches = 0
+
+    def _begin(self, attributes: dict[str, object]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = created(self.partial)
+        self.file.attrs.update({name: attributes[name] for name in attributes if name not in OF_IMAGES})
+        self._create("tokens", np.int32, [])
+        self._create("offsets", np.int64, [0])
+        if self.has_targets:
+            self._create("loss_mask", np.uint8, [])
 
     def add(self, samples: list[Sample]) -> None:
         if not samples:

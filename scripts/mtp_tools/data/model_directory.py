@@ -28,7 +28,7 @@ def read_json(path: Path) -> dict:
         raise SystemExit(f"{path}: begins with a byte-order mark, which Hugging Face's library refuses; save it without")
     try:
         content = json.loads(content)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SystemExit(f"{path}: is damaged, not JSON ({error}); get it again from where the model is") from None
     if not isinstance(content, dict):
         raise SystemExit(f"{path}: is no JSON object; get it again from where the model is")

@@ -32,6 +32,7 @@ from mtp_tools.data.chat_tokenizer import ChatTokenizer, Sample
 from mtp_tools.data.conversation import Conversation, Refused
 from mtp_tools.data.data_file import attributes_of, data_files
 from mtp_tools.data.images import ImagePatches
+from mtp_tools.files import read_text
 
 OPTIONS = ("--prompts", "--questions-of", "--decode", "--continuations")
 COLUMN = 58  # characters of a text beside the other
@@ -42,13 +43,6 @@ def are_asked_for(arguments: list[str]) -> bool:
 
 
 # ---------------------------------------------------------------- prompts → tokens
-
-
-def read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise SystemExit(f"{path}: is not UTF-8; convert it (iconv -f latin1 -t utf-8)") from None
 
 
 def read_prompts(path: Path) -> Iterator[Conversation]:
@@ -71,7 +65,10 @@ def read_prompts(path: Path) -> Iterator[Conversation]:
 
 def write_prompts(source: Path, tokenizer: Path, out: Path) -> None:
     chat = ChatTokenizer(tokenizer)
-    write(out, attributes_of(chat), (encoded(prompt, chat) for prompt in read_prompts(source)), has_targets=False)
+    prompts = list(read_prompts(source))
+    if not prompts:
+        raise SystemExit(f"{source}: holds no prompt")
+    write(out, attributes_of(chat), (encoded(prompt, chat) for prompt in prompts), has_targets=False)
 
 
 def encoded(prompt: Conversation, chat: ChatTokenizer) -> Sample:

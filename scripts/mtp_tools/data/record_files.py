@@ -92,10 +92,10 @@ def record_of(line: bytes) -> Record:
         record = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
         raise Refused("is not UTF-8; convert it (iconv -f latin1 -t utf-8)") from None
-    except json.JSONDecodeError as error:
-        raise Refused("not JSON", str(error)) from None
     except RecursionError:
         raise Refused("nested too deep") from None
+    except ValueError as error:  # a number of too many digits is one that JSON permits
+        raise Refused("not JSON", str(error)) from None
     if not isinstance(record, dict):
         raise Refused("is no JSON object")
     return record

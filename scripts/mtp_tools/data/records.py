@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtp_tools.data import image_sources
-from mtp_tools.data.conversation import Conversation, Message, Refused
+from mtp_tools.data.conversation import Conversation, Message, Refused, shown
 
 Record = dict[str, object]
 
@@ -135,7 +135,7 @@ def message_of(message: Message, name: str) -> Message:
         }
     role = ROLES.get(message["role"]) if isinstance(message.get("role"), str) else None
     if role is None:
-        raise Refused(f"`{name}` has a role that is none", json.dumps(message.get("role"))[:40])
+        raise Refused(f"`{name}` has a role that is none", shown(message.get("role")))
     message = {key: value for key, value in message.items() if value is not None or key == "content"}
     if role == "function_call":
         return call_of(message.get("content"))
@@ -145,7 +145,7 @@ def message_of(message: Message, name: str) -> Message:
 def call_of(content: object) -> Message:
     call = json_of(content, "function_call")
     if not isinstance(call, dict) or "name" not in call:
-        raise Refused("a `function_call` is no call", str(content)[:60])
+        raise Refused("a `function_call` is no call", shown(content))
     function = {"name": call["name"], "arguments": call.get("arguments", {})}
     return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
 
@@ -179,7 +179,7 @@ def history_of(record: Record) -> list[Message]:
 
 def text_of(value: object, name: str) -> str:
     if not isinstance(value, str):
-        raise Refused(f"`{name}` is no text", json.dumps(value, default=str)[:60])
+        raise Refused(f"`{name}` is no text", shown(value))
     return value
 
 
@@ -189,5 +189,5 @@ def json_of(value: object, name: str) -> object:
         return value
     try:
         return json.loads(value) if value.strip() else None
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(f"`{name}` is text and no JSON", str(error)) from None

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from mtp_tools.data.model_directory import read_json, sizes_of
+from mtp_tools.files import write
+
 # Their ids are their places in this list; the first three are what Gemma's configurations take for granted.
 SPECIAL_TOKENS = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>"]
 END_OF_TURN = "<turn|>"
@@ -47,8 +50,7 @@ def train_into(directory: Path, texts: Iterable[str]) -> None:
 
     The vocabulary has exactly the size that the directory's config.json gives.
     """
-    config = json.loads((directory / "config.json").read_text())
-    size = config.get("text_config", config)["vocab_size"]
+    config, size = read_json(directory / "config.json"), sizes_of(directory).vocab_size
     seen = IMAGE_TOKENS if "vision_config" in config else {}
     of_images = {config[f"{name}_id"]: token for name, token in seen.items()}
     learned = size - len(SPECIAL_TOKENS) - len(BYTES) - len(of_images)
@@ -63,12 +65,12 @@ def train_into(directory: Path, texts: Iterable[str]) -> None:
     unused = [token for token in tokenizer.get_vocab() if token.startswith("<unused")]
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in unused])
 
-    (directory / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    write(directory / "tokenizer.json", tokenizer.to_str(pretty=True))
     names = {f"{name}_token": f"<{name}>" for name in ("pad", "eos", "bos", "unk")}
     extra = {"sot_token": "<|turn>", "eot_token": END_OF_TURN}  # control tokens in llama.cpp
     extra = {"extra_special_tokens": extra | seen}
     write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names, **extra})
-    (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    write(directory / "chat_template.jinja", CHAT_TEMPLATE)
     set_end_tokens(directory / "generation_config.json", ["<eos>", END_OF_TURN])
 
 
@@ -96,10 +98,10 @@ def with_bytes(learned: Tokenizer, placed: dict[int, str], size: int) -> models.
 
 
 def set_end_tokens(path: Path, tokens: list[str]) -> None:
-    config = json.loads(path.read_text()) if path.exists() else {"bos_token_id": 2, "pad_token_id": 0}
+    config = read_json(path) if path.exists() else {"bos_token_id": 2, "pad_token_id": 0}
     config["eos_token_id"] = [SPECIAL_TOKENS.index(token) for token in tokens]
     write_json(path, config)
 
 
 def write_json(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write(path, json.dumps(content, indent=2) + "\n")

@@ -27,13 +27,24 @@ class Stopped(BaseException):
         self.number = number
 
 
+_stopped_by: int | None = None
+
+
 def stop_on_signals() -> None:
     def stop(number: int, _: object) -> None:
+        global _stopped_by
+        _stopped_by = number
         raise Stopped(number)
 
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, stop)
+
+
+def check_stopped() -> None:
+    """Python drops what is thrown in a callback of its own, such as those of a fork."""
+    if _stopped_by is not None:
+        raise Stopped(_stopped_by)
 
 
 def end_by(stopped: Stopped) -> None:
@@ -64,18 +75,20 @@ def do_work(batch: list) -> object:
 def in_order(
     work: Callable[[list[Item]], Result], items: Iterable[Item], weight: Callable[[Item], float], processes: int
 ) -> Iterator[Result]:
-    """work(batch) for batches of items that weigh 1 together, or more by less than the last one. Only a few batches per process are on their way at a time: what is
-    read, but not yet used, does not grow with the data."""
+    """work(batch) for batches of items that weigh 1 together, or more by less than the last one. Only a few batches per
+    process are on their way at a time: what is read, but not yet used, does not grow with the data."""
     # Forked workers have the tokenizer that is loaded already.
     pool = ProcessPoolExecutor(processes, get_context("fork"), start_worker, (work, os.getpid()))
     under_way: deque[Future[Result]] = deque()
     try:
         for batch in batches(items, weight):
             under_way.append(pool.submit(do_work, batch))
+            check_stopped()
             if len(under_way) > 2 * processes:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+            check_stopped()
     except BrokenProcessPool:
         raise SystemExit("a worker process was killed; is there memory for --processes of them?") from None
     except Stopped:
