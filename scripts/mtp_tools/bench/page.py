@@ -20,6 +20,10 @@ PAGE = """<!doctype html>
   th { font-weight: 600; } summary { cursor: pointer; margin: .8rem 0; color: #4c72b0; }
   .share { display: inline-block; width: 6rem; height: .6rem; background: #e9edf4; margin-right: .5rem; }
   .share i { display: block; height: 100%; background: #4c72b0; }
+  .side-by-side { display: flex; gap: 1.5rem; } .side-by-side > div { flex: 1; min-width: 0; }
+  h4 { margin: 1rem 0 .2rem; font-weight: 600; font-size: .9rem; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; margin: 0; }
+  .accepted { background: #cfe8d5; color: #14532d; }
   svg { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
 </style>
 <h1>{{ title }}</h1>
@@ -35,10 +39,19 @@ PAGE = """<!doctype html>
 </table>
 {% endmacro %}
 {% for section in sections %}
-<h2>{{ section.title }}</h2>
+{% if section.title %}<h2>{{ section.title }}</h2>{% endif %}
 {% if section.text %}<p>{{ section.text }}</p>{% endif %}
 {% for t in section.tables %}{{ table(t) }}{% endfor %}
 {% if section.plot %}{{ svg(section.plot) | safe }}{% endif %}
+{% for row in section.passages %}
+<div class="side-by-side">
+{% for passage in row %}
+<div><h4>{{ passage.title }}</h4><pre>
+{%- for text, kind in passage.pieces %}<span class="{{ kind }}">{{ text }}</span>{% endfor -%}
+</pre></div>
+{% endfor %}
+</div>
+{% endfor %}
 {% for t in section.details %}
 <details><summary>All {{ t.rows | length }} results</summary>{{ table(t) }}</details>
 {% endfor %}
@@ -80,12 +93,21 @@ class Table:
 
 
 @dataclass
+class Passage:
+    """A text in pieces, each with its kind: a class of the page's style."""
+
+    title: str
+    pieces: list[tuple[str, str]]
+
+
+@dataclass
 class Section:
     title: str
     text: str = ""
     tables: list[Table] = field(default_factory=list)
     details: list[Table] = field(default_factory=list)  # on the page only
     plot: Plot | None = None
+    passages: list[list[Passage]] = field(default_factory=list)  # rows, side by side; on the page only
 
 
 def scaled(value: float, units: list[tuple[float, str]]) -> str:
