@@ -2,9 +2,11 @@
 
 if [[ -e jobs/site.sh ]]; then source jobs/site.sh; fi
 
+# In the repository they are where it builds them; installed ones are on the path.
 bin=${MTP_BIN:-build/release/bin}
+if [[ -z ${MTP_BIN:-} && ! -x $bin/mtp-train ]] && command -v mtp-train >/dev/null; then bin=$(dirname "$(command -v mtp-train)"); fi
 if [[ ! -x $bin/mtp-train ]]; then
-  echo "$bin/mtp-train: is not there; build the programs (README.md), or set MTP_BIN in jobs/site.sh" >&2
+  echo "$bin/mtp-train: is not there; build the programs (README.md), load their module, or set MTP_BIN in jobs/site.sh" >&2
   exit 2
 fi
 

@@ -91,7 +91,7 @@ TRACKERS: dict[str, type] = {"wandb": WeightsAndBiases, "mlflow": MLflow}
 
 
 def numbers(name: str, value: object) -> Iterator[tuple[str, float]]:
-    """Every number in a value, under its name: as run.tensorboard names curves."""
+    """Every number in a value, under its name; of a list and an object each member under its own."""
     if isinstance(value, dict):
         for key, part in value.items():
             yield from numbers(f"{name}/{key}", part)
