@@ -129,6 +129,24 @@ def a_batch_says_what_single_runs_say(bench: Bench) -> None:
         check_sums(batch[mode], 3 if mode == "drafted" else 0)
 
 
+def sampled_tokens_depend_on_the_seed_and_not_on_the_batch(bench: Bench) -> None:
+    def outputs(*options: str) -> list[list[list[int]]]:
+        sampled = ("--max-new-tokens", "16", "--drafts", "3", "--temperature", "0.9", "--top-k", "50", "--top-p", "0.95")
+        results = bench.results(*sampled, *options)
+        for mode in ("plain", "drafted"):
+            check_sums(results[mode], 3 if mode == "drafted" else 0)
+        assert results["settings"]["top_p"] == 0.95, results["settings"]
+        return [[prompt["output_ids"] for prompt in results[mode]["prompts"]] for mode in ("plain", "drafted")]
+
+    first = outputs("--seed", "7")
+    assert outputs("--seed", "7", "--batch", "3") == first
+    assert outputs("--seed", "8") != first
+    # Of one token, with the least randomness that there is.
+    greedy = bench.results("--max-new-tokens", "9")["plain"]["prompts"]
+    coldest = bench.results("--max-new-tokens", "9", "--temperature", "1", "--top-k", "1")["drafted"]["prompts"]
+    assert [prompt["output_ids"] for prompt in coldest] == [prompt["output_ids"] for prompt in greedy]
+
+
 def bf16_decodes_with_the_drafter_as_without(bench: Bench) -> None:
     results = bench.results("--max-new-tokens", "16", "--device", "cpu", "--compute-dtype", "bf16")
     assert (results["settings"]["device"], results["settings"]["compute_dtype"]) == ("cpu", "bf16"), results["settings"]
@@ -186,6 +204,10 @@ def bad_options_are_refused(bench: Bench) -> None:
     too_long = r"--max-new-tokens: prompt 2 of .* has 40 tokens, .* max_position_embeddings 256"
     bench.refuses(2, too_long, "--max-new-tokens", "217")
     bench.refuses(2, r"--batch: 0 is out of range", "--batch", "0")
+    bench.refuses(2, r"--temperature: -1 is out of range", "--temperature=-1")
+    bench.refuses(2, r"--temperature: nan is out of range", "--temperature", "nan")
+    bench.refuses(2, r"--top-k: -1 is out of range", "--top-k=-1")
+    bench.refuses(2, r"--top-p: 0 is out of range", "--top-p", "0")
     bench.refuses(2, r"--drafts: 0 is out of range", "--drafts", "0")
     bench.refuses(2, r"--position-offset: 2 is out of range", "--position-offset", "2")
     bench.refuses(2, r"--mode: fast is none of both, plain, drafted", "--mode", "fast")
@@ -210,6 +232,7 @@ CASES = (
     results_add_up,
     either_mode_alone_says_the_same,
     a_batch_says_what_single_runs_say,
+    sampled_tokens_depend_on_the_seed_and_not_on_the_batch,
     bf16_decodes_with_the_drafter_as_without,
     an_end_token_ends_a_prompt,
     the_table_shows_both,

@@ -1,8 +1,9 @@
-// mtp-bench-decode --base DIR --drafter DIR --prompts FILE: greedy decoding with and without the drafter.
+// mtp-bench-decode --base DIR --drafter DIR --prompts FILE: decoding with and without the drafter.
 
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -23,6 +24,7 @@ using namespace mtp;
 struct CommandLine {
   std::filesystem::path base, drafter, prompts, json, logits;
   std::int64_t batch = 1, drafts = 4, max_new_tokens = 256, position_offset = 1, threads = 0;
+  decode::Sampling sampling;
   std::string mode = "both", device = "auto", compute_dtype, ignore_eos = "false";
 
   bool plain() const { return mode != "drafted"; }
@@ -42,7 +44,7 @@ void check_range(const char* option, std::int64_t value, std::int64_t least, std
 /// None for --help and --version, which it answers.
 std::optional<CommandLine> parse(int argc, char** argv) {
   CommandLine line;
-  po::options_description options("mtp-bench-decode: greedy decoding with and without the drafter");
+  po::options_description options("mtp-bench-decode: decoding with and without the drafter, greedy or sampled");
   const auto number = [](std::int64_t* value) { return po::value(value)->default_value(*value); };
   const auto word = [](std::string* value) { return po::value(value)->default_value(*value); };
   options.add_options()("base", po::value(&line.base)->required(), "Hugging Face directory of the base")(
@@ -52,6 +54,12 @@ std::optional<CommandLine> parse(int argc, char** argv) {
       "drafts", number(&line.drafts), "tokens drafted for one forward of the base, 1 to 64")(
       "max-new-tokens", number(&line.max_new_tokens), "tokens after each prompt")("mode", word(&line.mode),
                                                                                   "both, plain or drafted")(
+      "temperature", po::value(&line.sampling.temperature)->default_value(0, "0"),
+      "0: greedy, the likeliest token; else sampled, by logits divided by this")(
+      "top-k", number(&line.sampling.top_k), "sampled among so many of the likeliest tokens; 0: among all")(
+      "top-p", po::value(&line.sampling.top_p)->default_value(1, "1"),
+      "sampled among the fewest of the likeliest tokens that have this probability together")(
+      "seed", po::value(&line.sampling.seed)->default_value(0), "of what is sampled")(
       "position-offset", number(&line.position_offset),
       "distance of the drafter's query from its state: 1 (Hugging Face) or 0 (vLLM, SGLang)")(
       "ignore-eos", word(&line.ignore_eos), "true: go on after an end token; true or false")(
@@ -65,6 +73,11 @@ std::optional<CommandLine> parse(int argc, char** argv) {
   check_range("batch", line.batch, 1, 1024);
   check_range("drafts", line.drafts, 1, 64);
   check_range("max-new-tokens", line.max_new_tokens, 1, 1 << 30);
+  if (const double t = line.sampling.temperature; !(t >= 0 && t <= 100))
+    throw UsageError("option --temperature: {} is out of range, it must be 0 to 100", t);
+  check_range("top-k", line.sampling.top_k, 0, std::numeric_limits<std::int32_t>::max());
+  if (const double p = line.sampling.top_p; !(p > 0 && p <= 1))
+    throw UsageError("option --top-p: {} is out of range, it must be more than 0 and at most 1", p);
   check_range("position-offset", line.position_offset, 0, 1);
   check_range("threads", line.threads, 0, 1024);
   check_choice("mode", line.mode, {"both", "plain", "drafted"});
@@ -131,10 +144,11 @@ void decode_prompts(const decode::Decoder& decoder, std::span<const Prompt> prom
   const auto next = [&]() -> std::optional<decode::Request> {
     if (begun == prompts.size()) return std::nullopt;
     const Prompt& prompt = prompts[begun];
-    return decode::Request{.number = static_cast<std::int64_t>(begun++), .prompt = prompt.ids, .media = prompt.media()};
+    return decode::Request{
+        .number = static_cast<std::int64_t>(first + begun++), .prompt = prompt.ids, .media = prompt.media()};
   };
   const auto done = [&](const decode::Request& request, decode::Completion completion) {
-    result.completions[first + static_cast<std::size_t>(request.number)] = std::move(completion);
+    result.completions[static_cast<std::size_t>(request.number)] = std::move(completion);
   };
   decoder.run(next, done, with_drafter);
 }
@@ -167,6 +181,10 @@ Json to_json(const CommandLine& line, const Device& device, DType dtype) {
           {"batch", line.batch},
           {"drafts", line.drafts},
           {"max_new_tokens", line.max_new_tokens},
+          {"temperature", line.sampling.temperature},
+          {"top_k", line.sampling.top_k},
+          {"top_p", line.sampling.top_p},
+          {"seed", line.sampling.seed},
           {"mode", line.mode},
           {"position_offset", line.position_offset},
           {"ignore_eos", line.ignore_eos == "true"},
@@ -193,7 +211,8 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
                           .drafts = line->drafts,
                           .max_new_tokens = line->max_new_tokens,
                           .position_offset = line->position_offset,
-                          .end_tokens = {}};
+                          .end_tokens = {},
+                          .sampling = line->sampling};
   if (line->ignore_eos == "false") options.end_tokens = hf::read_end_tokens(line->base);
 
   Device device = apps::device_of(settings, communicator);
@@ -212,7 +231,7 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
     if (line->plain()) decode_prompts(decoder, part, false, plain);
     if (line->drafted()) decode_prompts(decoder, part, true, drafted);
   }
-  if (line->mode == "both")
+  if (line->mode == "both" && line->sampling.is_greedy())
     for (std::size_t i = 0; i < prompts.size(); ++i)
       MTP_ASSERT(plain.completions[i].output_ids == drafted.completions[i].output_ids);
 

@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <numeric>
 #include <utility>
 
-#include "mtp/ops/rowwise.h"
 #include "steps.h"
 
 namespace mtp::decode {
@@ -35,10 +33,11 @@ std::int64_t bytes_of_base(const model::Pair& pair, DType dtype) {
   return elements * static_cast<std::int64_t>(size_of(dtype));
 }
 
-void check(std::span<const std::int64_t> choices) {
-  if (std::find(choices.begin(), choices.end(), -1) != choices.end())
-    throw Error("the base's logits are not numbers; check its weights");
+void check(bool are_numbers) {
+  if (!are_numbers) throw Error("the base's logits are not numbers; check its weights");
 }
+
+void check(std::span<const std::int64_t> choices) { check(std::ranges::count(choices, -1) == 0); }
 
 }  // namespace
 
@@ -66,7 +65,9 @@ struct Decoder::Text {
   std::int64_t most;       // new tokens
   std::int64_t positions;  // computed and accepted; the last token has no keys and values yet
   std::int64_t state;      // row of the base's state that the drafter begins with
+  Draws draws;
   Ids drafts = {};
+  std::vector<Distribution> drafted_from = {};  // each of them, where they are drawn
   Completion completion = {};
 
   Ids& output() { return completion.output_ids; }
@@ -108,11 +109,16 @@ std::unique_ptr<Decoder::Text> Decoder::begin(Request request, std::int64_t plac
   const std::int64_t most = request.max_new_tokens.value_or(options_.max_new_tokens);
   MTP_ASSERT(positions > 0 && most > 0);
   Steps& steps = this->steps(positions + most);
-  auto text = std::make_unique<Text>(Text{std::move(request), place, most, positions, steps.state_of(place)});
+  const Draws draws(options_.sampling.seed, request.number);
+  auto text = std::make_unique<Text>(Text{std::move(request), place, most, positions, steps.state_of(place), draws});
   if (with_drafter) text->completion.accepted_at.resize(static_cast<std::size_t>(options_.drafts));
   steps.read(place, text->request.prompt, text->request.media);
-  text->output() = {steps.choice(place)};
-  check(text->output());
+  if (options_.sampling.is_greedy()) {
+    text->output() = {steps.choice(place)};
+    check(text->output());
+  } else {
+    text->output() = {draw(of_base(steps.logits(place)), draws(positions, Draws::Use::token))};
+  }
   text->completion.target_forwards = 1;
   text->completion.prefill_time = seconds_since(start);
   return text;
@@ -129,13 +135,26 @@ void Decoder::step(Texts& texts, bool with_drafter) const {
     std::int64_t position = text->positions;
     for (const std::int64_t id : pair_.base.looked_up(ids)) rows.push_back({text->place, position++, id});
   }
-  const Ids choices = steps_->verify(rows);
-  check(choices);
-  std::int64_t row = 0, active = 0;
+  Ids choices;
+  std::vector<float> logits;
+  if (options_.sampling.is_greedy()) {
+    choices = steps_->verify(rows);
+    check(choices);
+  } else {
+    logits = steps_->verify_logits(rows);
+  }
+  const auto of_rows = [&](const auto& all, std::size_t first, std::size_t count) {
+    const std::size_t width = all.size() / rows.size();
+    return std::span(all).subspan(first * width, count * width);
+  };
+  std::size_t row = 0, active = 0;
   for (const auto& text : texts) {
     if (text == nullptr) continue;
-    const auto count = static_cast<std::int64_t>(text->drafts.size()) + 1;
-    take(*text, std::span(choices).subspan(row, count), row);
+    const std::size_t count = text->drafts.size() + 1;
+    take(*text,
+         options_.sampling.is_greedy() ? new_tokens(text->drafts, of_rows(choices, row, count))
+                                       : drawn_tokens(*text, of_rows(logits, row, count)),
+         static_cast<std::int64_t>(row));
     row += count;
     ++active;
   }
@@ -152,6 +171,7 @@ void Decoder::draft(Texts& texts) const {
   for (const auto& text : texts) {
     if (text == nullptr) continue;
     text->drafts.clear();
+    text->drafted_from.clear();
     const std::int64_t count = std::min(options_.drafts, remaining(*text) - 1);
     if (count == 0) continue;
     drafting.push_back(text.get());
@@ -159,16 +179,41 @@ void Decoder::draft(Texts& texts) const {
     most = std::max(most, count);
   }
   if (starts.empty()) return;
-  const Ids drafts = steps_->draft(starts, most);
-  for (std::size_t i = 0; i < drafting.size(); ++i) {
-    const std::int64_t count = std::min(options_.drafts, remaining(*drafting[i]) - 1);
-    drafting[i]->drafts = until_end(std::span(drafts).subspan(i * most, count));
+  if (options_.sampling.is_greedy()) {
+    const Ids drafts = steps_->draft(starts, most);
+    for (std::size_t i = 0; i < drafting.size(); ++i) {
+      const auto own = std::span(drafts).subspan(i * most, most);
+      drafting[i]->drafts.assign(own.begin(), own.end());
+    }
+  } else {
+    steps_->draft(starts, most, [&](std::int64_t round, std::span<const float> logits) {
+      draw_drafts(drafting, round, logits);
+      Ids drawn;
+      for (const Text* text : drafting) drawn.push_back(text->drafts.back());
+      return drawn;
+    });
+  }
+  for (Text* text : drafting) {
+    const std::int64_t count = std::min(options_.drafts, remaining(*text) - 1);
+    text->drafts = until_end(std::span(text->drafts).first(count));
   }
 }
 
-/// Goes on by what a forward has chosen in the rows of a text, from `first_row` on.
-void Decoder::take(Text& text, std::span<const std::int64_t> choices, std::int64_t first_row) const {
-  const Ids tokens = new_tokens(text.drafts, choices);
+/// Each text's next draft.   logits [texts, V]
+void Decoder::draw_drafts(std::span<Text* const> drafting, std::int64_t round, std::span<const float> logits) const {
+  const std::size_t vocabulary = logits.size() / drafting.size();
+  for (std::size_t i = 0; i < drafting.size(); ++i) {
+    Text& text = *drafting[i];
+    Distribution q = distribution(options_.sampling, logits.subspan(i * vocabulary, vocabulary));
+    // A drafter may be broken without a harm to the text: it then drafts token 0.
+    if (q.tokens.empty()) q = {.tokens = {0}, .probabilities = {1}};
+    text.drafts.push_back(draw(q, text.draws(text.positions + 1 + round, Draws::Use::draft)));
+    text.drafted_from.push_back(std::move(q));
+  }
+}
+
+/// Goes on by the tokens that a forward gives a text, whose first row was `first_row`.
+void Decoder::take(Text& text, const Ids& tokens, std::int64_t first_row) const {
   const auto accepted = static_cast<std::int64_t>(tokens.size()) - 1;
   text.state = first_row + accepted;
   text.positions += accepted + 1;
@@ -185,18 +230,9 @@ std::int64_t Decoder::remaining(const Text& text) const { return text.most - std
 bool Decoder::is_complete(const Text& text) const { return remaining(text) == 0 || is_end(text.output().back()); }
 
 std::vector<float> Decoder::logits_after(std::span<const std::int64_t> prompt, const Media& media) const {
-  const Tensor last_1H = steps(static_cast<std::int64_t>(prompt.size())).read(0, prompt, media);
-  const Parameter& embedding = pair_.base.embedding();
-  embedding.group().acquire();
-  const std::int64_t vocabulary = embedding.shape()[0];
-  const Tensor all = device_.empty({1, vocabulary});
-  ops::rowwise_linear(device_, last_1H, {embedding.value()}, {all});
-  embedding.group().release();
-  std::vector<float> logits(static_cast<std::size_t>(vocabulary));
-  device_.to_host(all, logits);
-  if (const float cap = pair_.base.soft_cap(); cap > 0)
-    for (float& logit : logits) logit = cap * std::tanh(logit / cap);
-  return logits;
+  Steps& steps = this->steps(static_cast<std::int64_t>(prompt.size()));
+  steps.read(0, prompt, media);
+  return steps.logits(0);
 }
 
 /// The device's part, with room for so many positions of a text.
@@ -223,6 +259,33 @@ Ids Decoder::new_tokens(std::span<const std::int64_t> drafts, std::span<const st
     if (is_end(choices[i]) || i == drafts.size() || drafts[i] != choices[i]) break;
   }
   return tokens;
+}
+
+/// The same where they are drawn: the drafts that are accepted, and one token after them.   logits [drafts + 1, V]
+Ids Decoder::drawn_tokens(const Text& text, std::span<const float> logits) const {
+  const std::size_t vocabulary = logits.size() / (text.drafts.size() + 1);
+  Ids tokens;
+  for (std::size_t i = 0; i <= text.drafts.size(); ++i) {
+    const auto random = [&](Draws::Use use) {
+      return text.draws(text.positions + 1 + static_cast<std::int64_t>(i), use);
+    };
+    const Distribution p = of_base(logits.subspan(i * vocabulary, vocabulary));
+    const bool is_drafted = i < text.drafts.size();
+    if (is_drafted && accepts(p, text.drafted_from[i], text.drafts[i], random(Draws::Use::acceptance))) {
+      tokens.push_back(text.drafts[i]);
+      if (is_end(tokens.back())) break;
+      continue;
+    }
+    tokens.push_back(draw(is_drafted ? residual(p, text.drafted_from[i]) : p, random(Draws::Use::token)));
+    break;
+  }
+  return tokens;
+}
+
+Distribution Decoder::of_base(std::span<const float> logits) const {
+  Distribution p = distribution(options_.sampling, logits);
+  check(!p.tokens.empty());
+  return p;
 }
 
 bool Decoder::is_end(std::int64_t token) const {

@@ -1,6 +1,10 @@
 #include "steps.h"
 
-#include "mtp/decode/rowwise_graph.h"
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
 #include "mtp/ops/embedding.h"
 
 namespace mtp::decode {
@@ -42,6 +46,7 @@ void Steps::reserve(std::int64_t positions) {
   constexpr std::int64_t granularity = 256;  // so that texts of similar lengths share replays
   if (positions <= cache_.positions()) return;
   verify_.clear();
+  forward_.clear();
   draft_.clear();
   cache_.reserve((positions + granularity - 1) / granularity * granularity);
   find_stores();
@@ -62,7 +67,7 @@ void Steps::write(std::span<const T> rows, std::int64_t T::*member, const Tensor
   device_.write(values, first_of(to, std::ssize(values)));
 }
 
-Tensor Steps::read(std::int64_t text, std::span<const std::int64_t> prompt, const Media& media) {
+void Steps::read(std::int64_t text, std::span<const std::int64_t> prompt, const Media& media) {
   const Tape::Options forward_alone{.recording = false};
   std::vector<model::SoftTokens> soft;
   if (media.images)
@@ -74,9 +79,7 @@ Tensor Steps::read(std::int64_t text, std::span<const std::int64_t> prompt, cons
   const Graph::Scope table = g.scope(base_.embedding().group());
   const Tensor hidden_TH = base_.forward(g, sequences, prompt, soft).hidden_TH.data;
   const std::int64_t width = hidden_TH.size(1);
-  Tensor last_1H = state(state_of(text));
-  device_.copy(hidden_TH.slice((rows - 1) * width, {1, width}), last_1H);
-  return last_1H;
+  device_.copy(hidden_TH.slice((rows - 1) * width, {1, width}), state(state_of(text)));
 }
 
 std::int64_t Steps::choice(std::int64_t text) {
@@ -87,20 +90,39 @@ std::int64_t Steps::choice(std::int64_t text) {
   return device_.ids_to_host(chosen)[0];
 }
 
-Steps::Ids Steps::verify(std::span<const Row> rows) {
+void Steps::write_rows(std::span<const Row> rows) {
   write(rows, &Row::position, positions_);
   write(rows, &Row::text, texts_);
   write(rows, &Row::token, ids_);
+}
+
+void Steps::write_starts(std::span<const Start> starts) {
+  write(starts, &Start::position, positions_);
+  write(starts, &Start::text, texts_);
+  write(starts, &Start::token, ids_);
+  write(starts, &Start::state, states_at_);
+}
+
+Steps::Ids Steps::verify(std::span<const Row> rows) {
+  write_rows(rows);
   const std::int64_t count = std::ssize(rows);
   verify_.try_emplace(count, device_, [this, count] { queue_verify(count); }).first->second.run();
   return device_.ids_to_host(first_of(choices_, count));
 }
 
+Steps::Logits Steps::verify_logits(std::span<const Row> rows) {
+  write_rows(rows);
+  const std::int64_t count = std::ssize(rows);
+  const auto queue = [this, count] {
+    RowwiseGraph g(device_, places(count), cache_);
+    queue_forward(g, count);
+  };
+  forward_.try_emplace(count, device_, queue).first->second.run();
+  return base_logits(first_of(states_, count));
+}
+
 Steps::Ids Steps::draft(std::span<const Start> starts, std::int64_t count) {
-  write(starts, &Start::position, positions_);
-  write(starts, &Start::text, texts_);
-  write(starts, &Start::token, ids_);
-  write(starts, &Start::state, states_at_);
+  write_starts(starts);
   const DraftSize size{std::ssize(starts), count};
   draft_.try_emplace(size, device_, [this, size] { queue_draft(size); }).first->second.run();
   const Ids of_rounds = device_.ids_to_host(first_of(choices_, size.starts * count));
@@ -110,12 +132,25 @@ Steps::Ids Steps::draft(std::span<const Start> starts, std::int64_t count) {
   return of_starts;
 }
 
+void Steps::draft(std::span<const Start> starts, std::int64_t count, const Draw& draw) {
+  write_starts(starts);
+  const DraftSize size{std::ssize(starts), count};
+  RowwiseGraph g(device_, places(size.starts), cache_);
+  run_rounds(g, size, [&](std::int64_t round, const Value& hidden_TD) {
+    device_.write(draw(round, drafter_logits(hidden_TD.data)), choices_.slice(round * size.starts, {size.starts}));
+  });
+}
+
 void Steps::queue_verify(std::int64_t rows) {
   RowwiseGraph g(device_, places(rows), cache_);
   const Graph::Scope table = g.scope(base_.embedding().group());
+  queue_forward(g, rows);
+  choose(first_of(states_, rows), first_of(choices_, rows));
+}
+
+void Steps::queue_forward(RowwiseGraph& g, std::int64_t rows) {
   const model::BaseOutput out = base_.forward(g, Tokens::on_device(first_of(ids_, rows)));
   device_.copy(out.hidden_TH.data, first_of(states_, rows));
-  choose(first_of(states_, rows), first_of(choices_, rows));
 }
 
 void Steps::choose(const Tensor& states, const Tensor& choices) {
@@ -124,23 +159,70 @@ void Steps::choose(const Tensor& states, const Tensor& choices) {
 
 void Steps::queue_draft(const DraftSize& size) {
   RowwiseGraph g(device_, places(size.starts), cache_);
+  run_rounds(g, size, [&](std::int64_t round, const Value& hidden_TD) {
+    const Tensor choices = choices_.slice(round * size.starts, {size.starts}), head = drafter_.embedding().value();
+    // A drafter may be broken without a harm to the text: it then drafts token 0.
+    if (drafter_.serving_head() == Head::dense)
+      ops::rowwise_choice(device_, hidden_TD.data, head, 0, choices);
+    else
+      ops::rowwise_masked_choice(device_, drafter_.masked_head(token_ordering_), hidden_TD.data, head, choices);
+  });
+}
+
+/// `use` puts the choices of a round where the next one reads them.
+void Steps::run_rounds(RowwiseGraph& g, const DraftSize& size, const model::Drafter::Use& use) {
   const std::vector<Graph::Scope> opened = drafter_.open(g);
-  const Tensor head = drafter_.embedding().value();
   const Value state_TH = g.constant(device_.empty({size.starts, config_.hidden_size}, states_.dtype()));
   ops::lookup_forward(device_, states_, first_of(states_at_, size.starts), 1, state_TH.data);
-  const auto choices = [&](std::int64_t round) { return choices_.slice(round * size.starts, {size.starts}); };
   const auto tokens = [&](std::int64_t round) {
-    return base_.embed(g, Tokens::on_device(round == 0 ? first_of(ids_, size.starts) : choices(round - 1)));
+    return base_.embed(g, Tokens::on_device(round == 0 ? first_of(ids_, size.starts)
+                                                       : choices_.slice((round - 1) * size.starts, {size.starts})));
   };
-  drafter_.run_rounds(g, alignment_, size.count, state_TH, stores_, tokens,
-                      [&](std::int64_t round, const Value& hidden_TD) {
-                        // A drafter may be broken without a harm to the text: it then drafts token 0.
-                        if (drafter_.serving_head() == Head::dense)
-                          ops::rowwise_choice(device_, hidden_TD.data, head, 0, choices(round));
-                        else
-                          ops::rowwise_masked_choice(device_, drafter_.masked_head(token_ordering_), hidden_TD.data,
-                                                     head, choices(round));
-                      });
+  drafter_.run_rounds(g, alignment_, size.count, state_TH, stores_, tokens, use);
+}
+
+Steps::Logits Steps::logits(std::int64_t text) { return base_logits(state(state_of(text))); }
+
+Steps::Logits Steps::base_logits(const Tensor& states) {
+  const Parameter& embedding = base_.embedding();
+  embedding.group().acquire();
+  Logits logits = product(states, embedding.value());
+  embedding.group().release();
+  if (const float cap = base_.soft_cap(); cap > 0)
+    for (float& logit : logits) logit = cap * std::tanh(logit / cap);
+  return logits;
+}
+
+/// [rows, V] of the drafter's last states, whose scope is open.
+Steps::Logits Steps::drafter_logits(const Tensor& states) {
+  Logits logits = product(states, drafter_.embedding().value());
+  if (drafter_.serving_head() == Head::dense) return logits;
+  const ops::MaskedHead head = drafter_.masked_head(token_ordering_);
+  const Logits of_centroids = product(states, head.centroids);
+  const std::int64_t vocabulary = drafter_.embedding().shape()[0], centroids = head.centroids.size(0);
+  const std::vector<std::int64_t>& ordering = drafter_.token_ordering();
+  for (std::int64_t row = 0; row < states.size(0); ++row) {
+    Ids order(static_cast<std::size_t>(centroids));
+    std::iota(order.begin(), order.end(), 0);
+    std::ranges::stable_sort(order, std::greater(), [&](std::int64_t c) {
+      const float logit = of_centroids[row * centroids + c];
+      return std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit;
+    });
+    for (std::int64_t i = head.top_k; i < centroids; ++i)
+      for (std::int64_t token = order[i] * vocabulary / centroids; token < (order[i] + 1) * vocabulary / centroids;
+           ++token)
+        logits[row * vocabulary + ordering[token]] = -std::numeric_limits<float>::infinity();
+  }
+  return logits;
+}
+
+/// x wᵀ.
+Steps::Logits Steps::product(const Tensor& x, const Tensor& w) {
+  const Tensor y = device_.empty({x.size(0), w.size(0)});
+  ops::rowwise_linear(device_, x, {w}, {y});
+  Logits values(static_cast<std::size_t>(y.elements()));
+  device_.to_host(y, values);
+  return values;
 }
 
 }  // namespace mtp::decode

@@ -1,15 +1,15 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
-#include "mtp/decode/cache.h"
 #include "mtp/decode/decoder.h"
+#include "mtp/decode/rowwise_graph.h"
 #include "mtp/model/pair.h"
-#include "mtp/ops/rowwise.h"
 #include "mtp/tensor/replay.h"
 
 namespace mtp::decode {
@@ -40,8 +40,8 @@ class Steps {
     std::int64_t text, position, token, state;
   };
 
-  /// Begins a text, with what it shows and sounds. Returns the base's final hidden state of its last token.   [1, H]
-  Tensor read(std::int64_t text, std::span<const std::int64_t> prompt, const Media& media);
+  /// Begins a text, with what it shows and sounds.
+  void read(std::int64_t text, std::span<const std::int64_t> prompt, const Media& media);
   /// The row of the state that `read` leaves, until the text's next one.
   std::int64_t state_of(std::int64_t text) const { return size_.texts * size_.most_rows + text; }
   /// The base's choice after what `read` read; -1: its logits are no numbers.
@@ -51,14 +51,32 @@ class Steps {
   /// `count` tokens that the drafter expects after each start, one start's after the other's.
   Ids draft(std::span<const Start> starts, std::int64_t count);
 
+  // The same where the host chooses by the logits, which are soft-capped where the base has a cap.
+
+  using Logits = std::vector<float>;
+  Logits logits(std::int64_t text);                 // [V]
+  Logits verify_logits(std::span<const Row> rows);  // [rows, V]
+  /// Tokens of all starts by the logits of a round; other logits than those that a masked head scores are infinitely
+  /// low.   logits [starts, V]
+  using Draw = std::function<Ids(std::int64_t round, std::span<const float> logits)>;
+  /// The rounds wait for each other's draws and are not replayed.
+  void draft(std::span<const Start> starts, std::int64_t count, const Draw& draw);
+
  private:
   struct DraftSize {
     std::int64_t starts, count;
     auto operator<=>(const DraftSize&) const = default;
   };
   void queue_verify(std::int64_t rows);
+  void queue_forward(RowwiseGraph& g, std::int64_t rows);
   void queue_draft(const DraftSize& size);
+  void run_rounds(RowwiseGraph& g, const DraftSize& size, const model::Drafter::Use& use);
   void choose(const Tensor& states, const Tensor& choices);
+  void write_rows(std::span<const Row> rows);
+  void write_starts(std::span<const Start> starts);
+  Logits base_logits(const Tensor& states);
+  Logits drafter_logits(const Tensor& states);
+  Logits product(const Tensor& x, const Tensor& w);
   void find_stores();
   ops::RowPlaces places(std::int64_t rows) const;
   Tensor state(std::int64_t row) const;
@@ -81,7 +99,7 @@ class Steps {
   Tensor states_;                   // [rows + texts, H] the base's final hidden states of rows, and after prompts
   Tensor choices_;                  // [rows] int64
 
-  std::map<std::int64_t, Replay> verify_;
+  std::map<std::int64_t, Replay> verify_, forward_;
   std::map<DraftSize, Replay> draft_;
 };
 

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <set>
 
+#include "decode/chi_square.h"
 #include "decode/support.h"
 #include "mtp/decode/cache.h"
 #include "mtp/decode/rowwise_graph.h"
@@ -219,6 +220,83 @@ TEST_P(DecoderTest, ATextMayFollowOneThatIsComplete) {
   EXPECT_EQ(turns, 4);
 }
 
+/// The probability of every text of `length` tokens after a prompt, by the base's logits after each beginning.
+std::vector<double> probabilities(const Decoder& decoder, const Sampling& sampling, const Ids& prompt, int length) {
+  if (length == 0) return {1};
+  const Distribution first = distribution(sampling, decoder.logits_after(prompt));
+  std::vector<double> all;
+  for (std::int64_t token = 0; token < vocabulary; ++token) {
+    Ids longer = prompt;
+    longer.push_back(token);
+    for (const double rest : probabilities(decoder, sampling, longer, length - 1))
+      all.push_back(first.of(token) * rest);
+  }
+  return all;
+}
+
+class SampledTest : public testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Presets, SampledTest, testing::Values("tiny", "e4b-mini"),
+                         [](const auto& preset) { return preset.param.substr(0, preset.param.find('-')); });
+
+// Texts of four tokens, so that the last forward may accept or reject up to two drafts: how often each of the 256
+// comes.
+TEST_P(SampledTest, TextsHaveTheirDistributionWithAndWithoutDrafter) {
+  LoadedPair loaded(test::with_small_vocabulary(GetParam()), 3);
+  constexpr int length = 4, draws = 10000;
+  const bool is_tiny = GetParam() == "tiny";
+  for (const Sampling& sampling :
+       {Sampling{.temperature = 1.5, .seed = 1}, Sampling{.temperature = 1.5, .top_k = 3, .seed = 2},
+        Sampling{.temperature = 1.5, .top_p = 0.8, .seed = 3}}) {
+    const bool is_cut = sampling.top_k > 0 || sampling.top_p < 1;
+    if (is_cut && !is_tiny) continue;
+    const Decoder decoder = loaded.decoder({.batch = 32, .drafts = 3, .max_new_tokens = length, .sampling = sampling});
+    const std::vector<double> expected = probabilities(decoder, sampling, test::random_tokens(2, 1), length);
+    for (const bool with_drafter : {false, true}) {
+      if (!with_drafter && !is_tiny) continue;
+      std::vector<std::int64_t> counts(expected.size());
+      std::int64_t begun = 0, accepted = 0, drafted = 0;
+      decoder.run(
+          [&]() -> std::optional<Request> {
+            if (begun == draws) return std::nullopt;
+            return Request{.number = begun++, .prompt = test::random_tokens(2, 1)};
+          },
+          [&](const Request&, const Completion& completion) {
+            std::int64_t cell = 0;
+            for (const std::int64_t token : completion.output_ids) cell = cell * vocabulary + token;
+            ++counts[cell];
+            accepted += completion.accepted();
+            drafted += completion.drafted;
+          },
+          with_drafter);
+      const test::Fit fit = test::fit(counts, expected);
+      EXPECT_LT(fit.chi_square, fit.limit) << "top_k " << sampling.top_k << ", top_p " << sampling.top_p;
+      if (!with_drafter) continue;
+      EXPECT_GT(accepted, draws / 10);
+      EXPECT_GT(drafted - accepted, draws / 10);
+    }
+  }
+}
+
+TEST_P(SampledTest, ATextIsTheSameInAnyBatchAndAnotherWithAnotherSeedOrNumber) {
+  LoadedPair loaded(test::with_small_vocabulary(GetParam()), 3, {.number = 2});
+  std::vector<Ids> prompts;
+  for (const std::int64_t length : {3, 20, 20, 9, 1}) prompts.push_back(test::random_tokens(length, 7));
+  const auto outputs = [&](std::int64_t batch, std::uint64_t seed, bool with_drafter) {
+    const Decoder decoder =
+        loaded.decoder({.batch = batch, .drafts = 3, .sampling = {.temperature = 1.5, .top_p = 0.95, .seed = seed}});
+    std::vector<Ids> all;
+    for (const Completion& completion : completions_of(decoder, prompts, with_drafter))
+      all.push_back(completion.output_ids);
+    return all;
+  };
+  for (const bool with_drafter : {false, true}) {
+    const std::vector<Ids> single = outputs(1, 5, with_drafter);
+    EXPECT_EQ(outputs(3, 5, with_drafter), single);
+    EXPECT_NE(outputs(1, 6, with_drafter), single);
+    EXPECT_NE(Ids(single[1].begin(), single[1].begin() + 18), Ids(single[2].begin(), single[2].end()));
+  }
+}
+
 TEST_P(DecoderTest, HiddenStatesAreThoseOfTraining) {
   const Ids text = prompt(70);
   const Tensor want = hidden_in_training(loaded, text);
@@ -331,8 +409,10 @@ TEST_P(DecoderTest, LogitsThatAreNoNumbersAreAnError) {
   std::fill_n(norm.value().f32(), norm.value().elements(), std::nanf(""));
   norm.group().release();
   const Decoder decoder = loaded.decoder({.max_new_tokens = 4});
-  EXPECT_EQ(mtp::test::error_of([&] { decoder.complete(prompt(3), true); }),
-            "the base's logits are not numbers; check its weights");
+  const char* const message = "the base's logits are not numbers; check its weights";
+  EXPECT_EQ(mtp::test::error_of([&] { decoder.complete(prompt(3), true); }), message);
+  const Decoder sampling = loaded.decoder({.max_new_tokens = 4, .sampling = {.temperature = 1}});
+  EXPECT_EQ(mtp::test::error_of([&] { sampling.complete(prompt(3), true); }), message);
 }
 
 }  // namespace

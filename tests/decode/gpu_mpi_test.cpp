@@ -60,6 +60,18 @@ TEST_P(Gpu, InBf16TheTokensWithTheDrafterAreThoseWithout) {
   EXPECT_EQ(drafted.target_forwards + drafted.accepted(), 8);
 }
 
+// The logits of both differ in their last bits, by which no draw here falls on another token.
+TEST_P(Gpu, SampledTokensAreThoseOfTheCpu) {
+  LoadedPair on_cpu(preset(), seed), on_gpu(preset(), seed, gpu(1));
+  const Options options{.drafts = 3, .max_new_tokens = 8, .sampling = {.temperature = 1.5, .top_p = 0.95, .seed = 1}};
+  for (const bool with_drafter : {false, true}) {
+    const Completion want = on_cpu.decoder(options).complete(prompt(6), with_drafter);
+    const Completion got = on_gpu.decoder(options).complete(prompt(6), with_drafter);
+    EXPECT_EQ(got.output_ids, want.output_ids);
+    EXPECT_EQ(got.accepted_at, want.accepted_at);
+  }
+}
+
 TEST_P(Gpu, AnEndTokenEndsTheTextAsOnTheCpu) {
   LoadedPair on_cpu(preset(), seed), on_gpu(preset(), seed, gpu(0));
   const Ids endless = on_cpu.decoder({.drafts = 3, .max_new_tokens = 16}).complete(prompt(6), false).output_ids;

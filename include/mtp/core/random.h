@@ -27,7 +27,7 @@ constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c
 }
 
 /// What random numbers are drawn for. Purposes never share numbers. The values are part of every checkpoint's meaning.
-enum class Purpose : std::uint8_t { shuffle = 1, initialisation = 2, stochastic_rounding = 3 };
+enum class Purpose : std::uint8_t { shuffle = 1, initialisation = 2, stochastic_rounding = 3, sampling = 4 };
 
 /// Random numbers as a function of (seed, purpose, stream, counter): no state, so it does not matter who draws them,
 /// in which order or on how many ranks and threads. A stream is a use's own numbering, such as an epoch or a tensor.

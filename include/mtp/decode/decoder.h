@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "mtp/decode/sampling.h"
 #include "mtp/model/pair.h"
 #include "mtp/model/parameters.h"
 
@@ -20,6 +21,7 @@ struct Options {
   std::int64_t max_new_tokens = 256;
   std::int64_t position_offset = 1;           // of the drafter's queries from the position whose state they have
   std::vector<std::int64_t> end_tokens = {};  // empty: a text ends with its last new token only
+  Sampling sampling = {};
 };
 
 /// What came after a prompt, and what it took.
@@ -44,19 +46,21 @@ struct Media {
 
 /// A prompt to go on from.
 struct Request {
-  std::int64_t number = 0;  // the caller's own
+  std::int64_t number = 0;  // the caller's own; what is sampled depends on it
   std::vector<std::int64_t> prompt;
   Media media = {};
   std::optional<std::int64_t> max_new_tokens = {};  // none: that of the options
 };
 
-/// Greedy decoding, of the tokens with the largest logits (of equal ones the lowest), of several texts at a time.
+/// Decoding of several texts at a time: greedily, of the tokens with the largest logits (of equal ones the lowest), or
+/// sampled.
 ///
 /// The prefill's forward over the prompt gives the first new token. Every further forward of the base gives one token
 /// more than it accepts of the drafts that it verifies: min(drafts, tokens that may still come - 1) of them, fewer
-/// where an end token was drafted. The tokens are those of decoding one text without drafts, to the last: the prefill
-/// is the same, and whatever is computed after it is a function of its own row and of what was accepted before
-/// (ops/rowwise.h).
+/// where an end token was drafted. Greedy tokens are those of decoding one text without drafts, to the last: the
+/// prefill is the same, and whatever is computed after it is a function of its own row and of what was accepted before
+/// (ops/rowwise.h). Sampled ones have the distribution of those without drafts; with or without, they depend on the
+/// seed, the text's number and its prompt, not on what is decoded beside it (decode/sampling.h).
 class Decoder {
  public:
   /// `parameters`: of the pair, loaded, all on this process. Both must outlive it.
@@ -91,12 +95,15 @@ class Decoder {
   std::unique_ptr<Text> begin(Request request, std::int64_t place, bool with_drafter) const;
   void step(Texts& texts, bool with_drafter) const;
   void draft(Texts& texts) const;
-  void take(Text& text, std::span<const std::int64_t> choices, std::int64_t first_row) const;
+  void draw_drafts(std::span<Text* const> drafting, std::int64_t round, std::span<const float> logits) const;
+  void take(Text& text, const std::vector<std::int64_t>& tokens, std::int64_t first_row) const;
+  Distribution of_base(std::span<const float> logits) const;
   bool is_complete(const Text& text) const;
   std::int64_t remaining(const Text& text) const;
   std::vector<std::int64_t> until_end(std::span<const std::int64_t> drafts) const;
   std::vector<std::int64_t> new_tokens(std::span<const std::int64_t> drafts,
                                        std::span<const std::int64_t> choices) const;
+  std::vector<std::int64_t> drawn_tokens(const Text& text, std::span<const float> logits) const;
   bool is_end(std::int64_t token) const;
 
   Device& device_;
