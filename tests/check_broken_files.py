@@ -240,16 +240,19 @@ def main() -> None:
         # As little as a file system can hold.
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", "full"], check=True)
         Path("full/.other").write_bytes(bytes(4096))
-        for name, command, file, way in cases():
-            if chosen and name not in chosen:
-                continue
-            try:
-                check_file(place, command, file, way) if file else check_place(place, command, way)
-                passed += 1
-            except AssertionError as error:
-                failed += 1
-                print(f"FAILED  {name}: {f'{file} {way}' if file else way}: {error}", flush=True)
-        subprocess.run(["umount", "full"], check=True)
+        try:
+            for name, command, file, way in cases():
+                if chosen and name not in chosen:
+                    continue
+                try:
+                    check_file(place, command, file, way) if file else check_place(place, command, way)
+                    passed += 1
+                except AssertionError as error:
+                    failed += 1
+                    print(f"FAILED  {name}: {f'{file} {way}' if file else way}: {error}", flush=True)
+        finally:
+            os.chdir(folder)
+            subprocess.run(["umount", "full"], check=True)
         os.chdir(home)
     print(f"{passed} passed, {failed} failed")
     sys.exit(failed > 0)
