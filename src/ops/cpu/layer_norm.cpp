@@ -2,14 +2,12 @@
 
 #include <cmath>
 
+#include "column_sums.h"
 #include "element_type.h"
-#include "parallel.h"
 
 namespace mtp::ops::cpu {
 
 namespace {
-
-constexpr std::int64_t rows_per_task = 64;
 
 template <typename T>
 float mean_of(const T* x, std::int64_t width) {
@@ -40,22 +38,6 @@ void backward_row(const T* dy, const T* x, const T* w, float mean, float r, std:
   const float mean_g = sum / static_cast<float>(width), factor = dot * r * r / static_cast<float>(width);
 #pragma omp simd
   for (std::int64_t i = 0; i < width; ++i) dx[i] = r * (dy[i] * w[i] - mean_g - (x[i] - mean) * factor);
-}
-
-/// sums[i] += Σ_row of what add_row(row, part) adds to part[i]: over pieces of rows, then over the pieces, in order.
-template <typename AddRow>
-void add_column_sums(Device& device, std::int64_t rows, std::int64_t width, const Tensor& sums, const AddRow& add_row) {
-  const std::int64_t pieces = (rows + rows_per_task - 1) / rows_per_task;
-  const Tensor parts = device.zeros({pieces, width});
-  cpu::parallel_pieces(device, rows, rows_per_task, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) add_row(row, parts.f32() + begin / rows_per_task * width);
-  });
-  float* out = sums.f32();
-  for (std::int64_t piece = 0; piece < pieces; ++piece) {
-    const float* part = parts.f32() + piece * width;
-#pragma omp simd
-    for (std::int64_t i = 0; i < width; ++i) out[i] += part[i];
-  }
 }
 
 }  // namespace
@@ -90,18 +72,15 @@ void layer_norm_backward(Device& device, const Tensor& dy, const Tensor& x, cons
   const std::int64_t width = x.size(-1), rows = x.elements() / width;
   const float* kept = statistics.f32();
   cpu::with_type_of(x, [&]<typename T>(T) {
-    const T *g = cpu::elements_of<T>(dy), *in = cpu::elements_of<T>(x), *w = cpu::elements_of<T>(weight);
-    cpu::parallel_pieces(device, rows, rows_per_task, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row)
-        backward_row(g + row * width, in + row * width, w, kept[2 * row], kept[2 * row + 1], width,
-                     cpu::elements_of<T>(dx) + row * width);
-    });
-    if (dweight.empty()) return;
-    add_column_sums(device, rows, width, dweight, [&](std::int64_t row, float* part) {
-      const T *dy_row = g + row * width, *x_row = in + row * width;
+    const T* w = cpu::elements_of<T>(weight);
+    cpu::add_column_sums(device, rows, width, dweight, [&](std::int64_t row, float* sum) {
+      const T *g = cpu::elements_of<T>(dy) + row * width, *in = cpu::elements_of<T>(x) + row * width;
       const float mean = kept[2 * row], r = kept[2 * row + 1];
+      if (sum != nullptr) {
 #pragma omp simd
-      for (std::int64_t i = 0; i < width; ++i) part[i] += dy_row[i] * ((x_row[i] - mean) * r);
+        for (std::int64_t i = 0; i < width; ++i) sum[i] += g[i] * ((in[i] - mean) * r);
+      }
+      backward_row(g, in, w, mean, r, width, cpu::elements_of<T>(dx) + row * width);
     });
   });
 }
@@ -122,7 +101,7 @@ void add_bias(Device& device, const Tensor& x, const Tensor& bias, const Tensor&
 void add_bias_backward(Device& device, const Tensor& dy, const Tensor& dbias) {
   const std::int64_t width = dy.size(-1);
   cpu::with_type_of(dy, [&]<typename T>(T) {
-    add_column_sums(device, dy.elements() / width, width, dbias, [&](std::int64_t row, float* part) {
+    cpu::add_column_sums(device, dy.elements() / width, width, dbias, [&](std::int64_t row, float* part) {
       const T* g = cpu::elements_of<T>(dy) + row * width;
 #pragma omp simd
       for (std::int64_t i = 0; i < width; ++i) part[i] += g[i];

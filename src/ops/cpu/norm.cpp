@@ -2,15 +2,12 @@
 
 #include <cmath>
 
+#include "column_sums.h"
 #include "element_type.h"
-#include "parallel.h"
 
 namespace mtp::ops::cpu {
 
 namespace {
-
-// Rows that one task handles. The weight's gradient is summed per task, then over the tasks in order.
-constexpr std::int64_t rows_per_task = 64;
 
 template <typename T>
 float mean_square(const T* x, std::int64_t width) {
@@ -90,31 +87,18 @@ void add_rms_norm_forward(Device& device, const RmsNorm& norm, const Tensor& res
 void rms_norm_backward(Device& device, const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rrms,
                        const Tensor& dx, const Tensor& dweight) {
   const std::int64_t width = x.size(-1), rows = x.elements() / width;
-  const std::int64_t tasks = (rows + rows_per_task - 1) / rows_per_task;
-  const Tensor partial = dweight.empty() ? Tensor() : device.zeros({tasks, width});
   cpu::with_type_of(x, [&]<typename T>(T) {
     const T* w = weight.empty() ? nullptr : cpu::elements_of<T>(weight);
-    cpu::parallel_pieces(device, rows, rows_per_task, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t row = begin; row < end; ++row) {
-        const T* g = cpu::elements_of<T>(dy) + row * width;
-        const T* in = cpu::elements_of<T>(x) + row * width;
-        const float r = rrms.f32()[row];
-        if (!partial.empty()) {
-          float* sum = partial.f32() + begin / rows_per_task * width;
+    cpu::add_column_sums(device, rows, width, dweight, [&](std::int64_t row, float* sum) {
+      const T *g = cpu::elements_of<T>(dy) + row * width, *in = cpu::elements_of<T>(x) + row * width;
+      const float r = rrms.f32()[row];
+      if (sum != nullptr) {
 #pragma omp simd
-          for (std::int64_t i = 0; i < width; ++i) sum[i] += g[i] * (in[i] * r);
-        }
-        backward_row(g, in, w, r, width, cpu::elements_of<T>(dx) + row * width);
+        for (std::int64_t i = 0; i < width; ++i) sum[i] += g[i] * (in[i] * r);
       }
+      backward_row(g, in, w, r, width, cpu::elements_of<T>(dx) + row * width);
     });
   });
-  if (partial.empty()) return;
-  float* sum = dweight.f32();
-  for (std::int64_t task = 0; task < tasks; ++task) {
-    const float* part = partial.f32() + task * width;
-#pragma omp simd
-    for (std::int64_t i = 0; i < width; ++i) sum[i] += part[i];
-  }
 }
 
 }  // namespace mtp::ops::cpu
