@@ -98,23 +98,6 @@ constexpr const char* e2b_changes = R"({
   },
   "drafter": {"num_key_value_heads": 1}
 })";
-constexpr const char* unified_12b_changes = R"({
-  "name": "12b",
-  "summary": "Gemma 4 12B's text decoder, 11.9 billion parameters, and its drafter, 422.9 million: 49 GB",
-  "family": "unified",
-  "base": {
-    "hidden_size": 3840, "intermediate_size": 15360,
-    "num_attention_heads": 16, "num_key_value_heads": 8, "num_global_key_value_heads": 1, "attention_k_eq_v": true,
-    "layers": {"repeats": 8, "sharing": 0}, "sliding_window": 1024, "max_position_embeddings": 262144,
-    "hidden_size_per_layer_input": 0
-  },
-  "drafter": {
-    "hidden_size": 1024, "intermediate_size": 8192,
-    "num_attention_heads": 16, "num_key_value_heads": 8, "num_global_key_value_heads": 1, "attention_k_eq_v": true,
-    "sliding_window": 1024
-  },
-  "centroids": null
-})";
 constexpr const char* dense_31b_changes = R"({
   "name": "31b",
   "summary": "Gemma 4 31B's text decoder, 30.7 billion parameters, and its drafter, 469.5 million: 125 GB",
@@ -133,6 +116,17 @@ constexpr const char* dense_31b_changes = R"({
 })";
 
 // By what they change in 31B's.
+constexpr const char* unified_12b_changes = R"({
+  "name": "12b",
+  "summary": "Gemma 4 12B's text decoder, 11.9 billion parameters, and its drafter, 422.9 million: 49 GB",
+  "family": "unified",
+  "base": {
+    "hidden_size": 3840, "intermediate_size": 15360,
+    "num_attention_heads": 16, "num_key_value_heads": 8, "num_global_key_value_heads": 1,
+    "layers": {"repeats": 8}
+  },
+  "drafter": {"num_attention_heads": 16, "num_key_value_heads": 8, "num_global_key_value_heads": 1}
+})";
 constexpr const char* experts_26b_changes = R"({
   "name": "26b-a4b",
   "summary": "Gemma 4 26B-A4B's text decoder, 25.2 billion parameters, and its drafter, 419.7 million: 103 GB",
@@ -229,7 +223,7 @@ const std::vector<Preset>& presets() {
     const Json e4b_shape = Json::parse(e4b);
     const Json dense_31b = changed(e4b_shape, Json::parse(dense_31b_changes));
     const Json published[] = {changed(e4b_shape, Json::parse(e2b_changes)), e4b_shape,
-                              changed(e4b_shape, Json::parse(unified_12b_changes)),
+                              changed(dense_31b, Json::parse(unified_12b_changes)),
                               changed(dense_31b, Json::parse(experts_26b_changes)), dense_31b};
     std::vector<Preset> made;
     for (const Json& shape : Json::parse(small_shapes)) made.push_back(preset(shape));
