@@ -12,8 +12,9 @@ import argparse
 import json
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
+from mtp_tools import files
+from mtp_tools.data.chat_tokenizer import ChatTokenizer
+from mtp_tools.data.prompt_files import read_decoded
 from mtp_tools.pictures import page
 
 
@@ -24,15 +25,17 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="Hugging Face directory of the base")
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
     args = parser.parse_args()
-    tokenizer = Tokenizer.from_file(str(args.tokenizer / "tokenizer.json"))
-    records = [json.loads(line) for line in args.questions.read_text().splitlines()]
-    decoded = json.loads(args.decoded.read_text())
-    ways = decoded["plain"]["prompts"], decoded["drafted"]["prompts"]
+    tokenizer = ChatTokenizer(args.tokenizer)
+    records = [json.loads(line) for line in files.read_text(args.questions).splitlines()]
+    decoded = read_decoded(args.decoded)
+    if len(decoded) < 2:
+        raise SystemExit(f"{args.decoded}: was decoded in one way alone; the page shows both (mtp-bench-decode --mode both)")
+    ways = decoded["plain"], decoded["drafted"]
     answers = [
         page.of_record(record, args.questions.parent, plain, drafted, tokenizer)
         for record, plain, drafted in zip(records, *ways, strict=True)
     ]
-    args.out.write_text(page.html("Questions about pictures", answers))
+    files.write(args.out, page.html("Questions about pictures", answers))
     for kind in page.results_of(answers):
         print(f"{kind.name:<20}{kind.right:>4} of {kind.asked} right, by chance 1 in {kind.answers}")
     print(f"{'all':<20}{sum(answer.is_right for answer in answers):>4} of {len(answers)} right")

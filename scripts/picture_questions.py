@@ -88,10 +88,13 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=100, help="held out (default 100)")
     parser.add_argument("--seed", type=int, default=0, help="of all choices (default 0)")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
     training, held_out = np.random.default_rng(args.seed).spawn(2)
-    write_training(args.out, args.pictures, training)
-    write_held_out(args.out, args.questions, held_out)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        write_training(args.out, args.pictures, training)
+        write_held_out(args.out, args.questions, held_out)
+    except OSError as error:
+        raise SystemExit(f"{error.filename or args.out}: cannot be written: {error.strerror}") from None
 
 
 if __name__ == "__main__":

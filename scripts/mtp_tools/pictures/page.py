@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment
-from tokenizers import Tokenizer
 
+from mtp_tools.data.chat_tokenizer import ChatTokenizer
 from mtp_tools.pictures.questions import KINDS
 
 PAGE = """<!doctype html>
@@ -89,7 +89,7 @@ class KindResult:
     answers: int  # to choose from
 
 
-def of_record(record: dict, folder: Path, plain: dict, drafted: dict, tokenizer: Tokenizer) -> Answer:
+def of_record(record: dict, folder: Path, plain: dict, drafted: dict, tokenizer: ChatTokenizer) -> Answer:
     """`record`: a line of held_out.jsonl; `plain`, `drafted`: what mtp-bench-decode says of it."""
     return Answer(
         kind=record["kind"],
@@ -103,7 +103,7 @@ def of_record(record: dict, folder: Path, plain: dict, drafted: dict, tokenizer:
     )
 
 
-def pieces(ids: list[int], accepted_by_forward: list[int], tokenizer: Tokenizer) -> list[Piece]:
+def pieces(ids: list[int], accepted_by_forward: list[int], tokenizer: ChatTokenizer) -> list[Piece]:
     """The prefill gives the first token, each forward its accepted drafts and a token of its own."""
     is_accepted = [False]
     for accepted in accepted_by_forward:
