@@ -173,6 +173,11 @@ def time_by_operation_and_ranges_for_profilers(job: Job) -> None:
             assert calls["drafter.layers.0", operation] == 4 * micro_batches, calls  # a round each
         assert calls["", "adamw"] == 2, calls
         assert ("base.layers.0", "gather") in calls or ranks == 1, calls
+        memory = profile["memory"]["device"]
+        held = memory.pop("held")
+        peak = json.loads((job.run_dir / "metrics.jsonl").read_text().splitlines()[-1])["memory_peak"]
+        assert sum(memory.values()) == held == peak, (memory, held, peak)
+        assert min(memory["weights"], memory["moments"], memory["gradient sums"], memory["logits"]) > 0, memory
     lines = (job.folder / "ranges-2-0").read_text().splitlines()
     layer = lines[lines.index("begin base.layers.0") :]
     layer = layer[: layer.index("end base.layers.0")]

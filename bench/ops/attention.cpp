@@ -1,9 +1,9 @@
 #include "mtp/ops/attention.h"
+#include "mtp/ops/flops.h"
 
 #include <cmath>
 
 #include "cases.h"
-#include "support/products.h"
 
 namespace mtp::bench {
 
@@ -22,7 +22,7 @@ struct Attention {
 
   /// FLOPs of so many products, each a number for a pair of a query and a key or a row's sum over pairs.
   double flops(int products) const {
-    return 2.0 * products * visible_pairs(mask, length()) * static_cast<double>(heads() * q.size(2));
+    return 2.0 * products * ops::visible_pairs(mask, length()) * static_cast<double>(heads() * q.size(2));
   }
 };
 

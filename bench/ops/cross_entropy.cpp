@@ -1,10 +1,10 @@
 #include "mtp/ops/cross_entropy.h"
+#include "mtp/ops/flops.h"
 
 #include <cmath>
 
 #include "heads.h"
 #include "mtp/ops/choice.h"
-#include "support/products.h"
 
 namespace mtp::bench {
 
@@ -14,7 +14,7 @@ namespace {
 double slope(double z, float soft_cap) { return soft_cap > 0 ? 1 - (z / soft_cap) * (z / soft_cap) : 1; }
 
 /// Products of the logits, of dx and of dw.
-double flops(const Projection& p) { return 3 * product_flops(p.rows(), p.width(), p.vocabulary()); }
+double flops(const Projection& p) { return 3 * ops::product_flops(p.rows(), p.width(), p.vocabulary()); }
 
 Projection base_head(Device& device, const Sizes& s) {
   return projection(device, s, s.base.hidden_size, s.base.final_logit_softcapping.value_or(0),
@@ -85,7 +85,7 @@ Work distillation(Device& device, const Sizes& s) {
             label_every_row(device, p);
           },
       .bytes = bytes_of({p.x, p.w, p.labels, p.dx, p.dw, p.dw, from.x, from.w}),
-      .flops = flops(p) + product_flops(s.rows, s.base.hidden_size, s.vocabulary),
+      .flops = flops(p) + ops::product_flops(s.rows, s.base.hidden_size, s.vocabulary),
       .flops_type = s.type};
 }
 
@@ -99,7 +99,7 @@ Work choice(Device& device, const Sizes& s) {
   return {.run = [=, &device] { ops::projected_choice(device, p.x, p.w, p.labels, choices); },
           .check = check,
           .bytes = bytes_of({p.x, p.w, p.labels, choices}),
-          .flops = product_flops(p.rows(), p.width(), p.vocabulary()),
+          .flops = ops::product_flops(p.rows(), p.width(), p.vocabulary()),
           .flops_type = s.type};
 }
 

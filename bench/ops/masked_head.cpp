@@ -5,7 +5,7 @@
 
 #include "heads.h"
 #include "mtp/ops/choice.h"
-#include "support/products.h"
+#include "mtp/ops/flops.h"
 
 namespace mtp::bench {
 
@@ -22,7 +22,7 @@ struct Masked {
   std::int64_t selected() const { return head.top_k * tokens_per_centroid(); }
   /// FLOPs of choosing the centroids and of `products` over the selected tokens.
   double flops(int products) const {
-    return product_flops(projection.rows(), projection.width(), head.centroids.size(0) + products * selected());
+    return ops::product_flops(projection.rows(), projection.width(), head.centroids.size(0) + products * selected());
   }
   /// Of reading the rows of selected tokens, which are those of one row at the least, and of `passes` over as many of
   /// their gradients.
@@ -148,7 +148,7 @@ Work distillation(Device& device, const Sizes& s) {
               },
           .check = [=, &device] { check_losses(device, m, target); },
           .bytes = m.bytes(2) + bytes_of({p.dx, from.x, from.w}),
-          .flops = m.flops(3) + product_flops(s.rows, s.base.hidden_size, s.vocabulary),
+          .flops = m.flops(3) + ops::product_flops(s.rows, s.base.hidden_size, s.vocabulary),
           .flops_type = s.type};
 }
 

@@ -1,7 +1,7 @@
 #include "mtp/ops/matmul.h"
+#include "mtp/ops/flops.h"
 
 #include "cases.h"
-#include "support/products.h"
 
 namespace mtp::bench {
 
@@ -11,7 +11,7 @@ namespace {
 struct Linear {
   DType type;
   std::int64_t rows, in, out;
-  double flops() const { return product_flops(rows, in, out); }
+  double flops() const { return ops::product_flops(rows, in, out); }
 };
 
 /// Column `index` of a matrix.

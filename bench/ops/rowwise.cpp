@@ -1,10 +1,10 @@
 #include "mtp/ops/rowwise.h"
+#include "mtp/ops/flops.h"
 
 #include <cmath>
 #include <numeric>
 
 #include "heads.h"
-#include "support/products.h"
 
 namespace mtp::bench {
 
@@ -24,7 +24,7 @@ Work linear(Device& device, const Sizes& s) {
   return {.run = [=, &device] { ops::rowwise_linear(device, x, {w}, {y}); },
           .check = check,
           .bytes = bytes_of({x, w, y}),
-          .flops = product_flops(rows, in, out)};
+          .flops = ops::product_flops(rows, in, out)};
 }
 
 Work choice(Device& device, const Sizes& s) {
@@ -37,7 +37,7 @@ Work choice(Device& device, const Sizes& s) {
   return {.run = [=, &device] { ops::rowwise_choice(device, x, w, -1, choices); },
           .check = check,
           .bytes = bytes_of({x, w, choices}),
-          .flops = product_flops(rows, s.base.hidden_size, s.vocabulary)};
+          .flops = ops::product_flops(rows, s.base.hidden_size, s.vocabulary)};
 }
 
 /// The last rows of a text over all keys so far.

@@ -7,8 +7,8 @@
 #include <span>
 #include <string>
 
-#include "flops.h"
 #include "mtp/core/random.h"
+#include "mtp/train/plan.h"
 #include "support/context.h"
 #include "support/timing.h"
 
@@ -24,6 +24,14 @@ bool is_first_of_node(const parallel::Communicator& communicator) {
   const std::vector<std::string> host_of_rank = hosts(communicator);
   return std::ranges::find(host_of_rank, host_of_rank[communicator.rank()]) - host_of_rank.begin() ==
          communicator.rank();
+}
+
+/// Counted before the pair's parameters have their values.
+double flops_of(Settings settings, const model::Pair& pair, std::int64_t length, int ranks) {
+  settings.train.recompute = false;
+  settings.train.global_batch /= ranks;
+  const data::MicroBatch batch = train::made_up_batch(pair.base_config, settings.train.micro_batch, length);
+  return train::plan(settings, pair, {batch, std::nullopt}, Device::Kind::cpu, {.ranks = 1}).flops;
 }
 
 }  // namespace
@@ -50,6 +58,7 @@ JointStep::JointStep(const parallel::Communicator& communicator, Device& device,
       settings_(settings),
       length_(length),
       pair_(settings),
+      flops_(flops_of(settings, pair_, length, communicator.size())),
       sharding_{device,
                 communicator,
                 settings.dist.reduction,
@@ -108,11 +117,6 @@ void JointStep::run_by_phases(double lr) {
 
 void JointStep::end_phase() {
   if (waits_between_phases_) wait_for(sharding_.device);
-}
-
-double JointStep::flops() const {
-  return static_cast<double>(micro_batches()) *
-         model_flops(pair_.base_config, pair_.drafter_config, {length_, settings_.drafter.rounds});
 }
 
 }  // namespace mtp::bench

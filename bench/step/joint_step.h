@@ -50,7 +50,8 @@ class JointStep {
   /// One step that begins with phases of 0 and waits for a GPU between them.
   void run_by_phases(double lr);
 
-  double flops() const;  // of this rank's share of a step, see flops.h
+  /// Of the products of this rank's share of a step, without what is recomputed.
+  double flops() const { return flops_; }
   DType type() const { return sharding_.compute_dtype; }
   std::int64_t tokens() const { return settings_.train.global_batch * length_; }
   const Phases& phases() const { return phases_; }
@@ -64,6 +65,7 @@ class JointStep {
   Settings settings_;
   std::int64_t length_;
   model::Pair pair_;
+  double flops_;
   parallel::Sharding sharding_;
   model::Parameters parameters_;
   model::Joint joint_;

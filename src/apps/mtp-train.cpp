@@ -8,6 +8,7 @@
 #include "mtp/parallel/connection.h"
 #include "mtp/train/trainer.h"
 #include "parallel_program.h"
+#include "plan.h"
 #include "program.h"
 
 namespace {
@@ -29,21 +30,24 @@ int run(int argc, char** argv, parallel::Communicator& communicator) {
   return apps::exit_code(train::Trainer(std::move(inputs), device, communicator).run());
 }
 
-/// For job scripts, where there is no MPI yet.
-int print_settings(int argc, char** argv) {
-  for (const std::string& value : parse_settings(argc, argv).printed) std::cout << value << "\n";
+/// For job scripts and those who plan a job, where there is no MPI yet.
+int print(int argc, char** argv) {
+  const CommandLine command = parse_settings(argc, argv);
+  if (command.action == CommandLine::Action::plan) return apps::print_plan(command);
+  for (const std::string& value : command.printed) std::cout << value << "\n";
   return 0;
 }
 
 bool is_to_print(int argc, char** argv) {
-  return std::any_of(argv, argv + argc,
-                     [](std::string_view word) { return word == "--print" || word.starts_with("--print="); });
+  return std::any_of(argv, argv + argc, [](std::string_view word) {
+    return word == "--print" || word.starts_with("--print=") || word == "--plan";
+  });
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (is_to_print(argc, argv)) return mtp::apps::run_program([&] { return print_settings(argc, argv); });
+  if (is_to_print(argc, argv)) return mtp::apps::run_program([&] { return print(argc, argv); });
   const mtp::parallel::MpiSession session(argc, argv);
   mtp::parallel::Communicator communicator;
   return mtp::apps::run_parallel(communicator, [&] { return run(argc, argv, communicator); });

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <boost/program_options.hpp>
+#include <charconv>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -27,12 +28,17 @@ po::options_description describe(const Table& table) {
   return description;
 }
 
-/// `own`: options of the program beside the settings, each with a value.
-std::vector<po::option> parse_command_line(const Table& table, const std::vector<std::string>& own, int argc,
+/// Options of a program beside the settings.
+struct OwnOptions {
+  std::vector<std::string> with_values, flags = {};
+};
+
+std::vector<po::option> parse_command_line(const Table& table, const OwnOptions& own, int argc,
                                            const char* const argv[]) {
   po::options_description description = describe(table);
   description.add_options()("help", "")("version", "");
-  for (const std::string& option : own) description.add_options()(option.c_str(), po::value<std::string>());
+  for (const std::string& flag : own.flags) description.add_options()(flag.c_str(), "");
+  for (const std::string& option : own.with_values) description.add_options()(option.c_str(), po::value<std::string>());
   using namespace po::command_line_style;
   try {
     return po::command_line_parser(argc, argv)
@@ -99,9 +105,13 @@ void assign(const Values& values, const Table& table) {
     if (const auto value = values.find(entry.name); value != values.end()) entry.set(value->second);
 }
 
-void check_required(const Settings& s) {
+void check_has_models(const Settings& s) {
   if (s.model.base.empty()) throw UsageError("setting model.base is required");
   if (s.model.drafter.empty()) throw UsageError("setting model.drafter is required");
+}
+
+void check_required(const Settings& s) {
+  check_has_models(s);
   if (s.data.train.empty()) throw UsageError("setting data.train is required");
   if (s.validation.every_steps > 0 && s.data.validation.empty())
     throw UsageError("setting data.validation is required, as validation.every_steps is above 0");
@@ -139,6 +149,7 @@ void check(const Settings& settings) {
 CommandLine::Action action_of(const std::vector<po::option>& options) {
   if (find(options, "version")) return CommandLine::Action::version;
   if (find(options, "print")) return CommandLine::Action::print;
+  if (find(options, "plan")) return CommandLine::Action::plan;
   return find(options, "help") ? CommandLine::Action::help : CommandLine::Action::run;
 }
 
@@ -215,12 +226,32 @@ constexpr const char* common_options =
     "  --help          this text\n"
     "  --version       version, revision and libraries\n\n";
 
+std::int64_t number_of(const po::option& option) {
+  const std::string& text = option.value.front();
+  std::int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || number < 1 || number > 1'000'000)
+    throw UsageError("option --{}: {} is no number from 1 to 1000000", option.string_key, text);
+  return number;
+}
+
+CommandLine::PlannedJob planned_job(const std::vector<po::option>& options, const Settings& settings) {
+  CommandLine::PlannedJob job;
+  if (const po::option* ranks = find(options, "ranks")) job.ranks = number_of(*ranks);
+  if (const po::option* per_node = find(options, "ranks-per-node")) job.ranks_per_node = number_of(*per_node);
+  if (const po::option* length = find(options, "length")) job.length = number_of(*length);
+  if (job.length == 0 && settings.data.train.empty())
+    throw UsageError("option --plan: needs data.train, or --length in its place");
+  return job;
+}
+
 }  // namespace
 
 CommandLine parse_settings(int argc, const char* const argv[]) {
   CommandLine line;
   const Table table = settings_table(line.settings);
-  const auto options = parse_command_line(table, {"config", "print"}, argc, argv);
+  const auto options =
+      parse_command_line(table, {{"config", "print", "ranks", "ranks-per-node", "length"}, {"plan"}}, argc, argv);
   check_names(options, "command line");
   line.action = action_of(options);
   if (line.action == CommandLine::Action::help || line.action == CommandLine::Action::version) return line;
@@ -236,6 +267,15 @@ CommandLine parse_settings(int argc, const char* const argv[]) {
   assign(values_of(options, table), table);  // after the file: the command line wins
   Settings& settings = line.settings;
   if (settings.run.dir.empty()) settings.run.dir = std::filesystem::path("runs") / name;
+  if (line.action == CommandLine::Action::plan) {
+    check_has_models(settings);
+    check_contradictions(settings);
+    check_built(settings);
+    line.plan = planned_job(options, settings);
+    return line;
+  }
+  for (const char* of_plan : {"ranks", "ranks-per-node", "length"})
+    if (find(options, of_plan)) throw UsageError("option --{}: is for --plan", of_plan);
   check(settings);
   for (const po::option& option : options)
     if (option.string_key == "print") line.printed.push_back(text_of(table, option.value.front()));
@@ -245,7 +285,7 @@ CommandLine parse_settings(int argc, const char* const argv[]) {
 ResumeLine parse_resume(int argc, const char* const argv[]) {
   Settings unused;
   const Table table = settings_table(unused);
-  const auto options = parse_command_line(table, {"from", "config", "allow-change"}, argc, argv);
+  const auto options = parse_command_line(table, {{"from", "config", "allow-change"}}, argc, argv);
   check_names(options, "command line");
   ResumeLine line{.action = action_of(options),
                   .from = {},
@@ -297,7 +337,12 @@ void print_help(std::ostream& out, const std::string& program) {
   out << fmt::format(
       "usage: {} [--config FILE] [--section.key value …]\n\n"
       "  --config FILE   settings file: [section] and lines key = value; the command line wins over it\n"
-      "  --print NAME    prints the value of a setting, such as run.dir, and ends; may be given more than once\n{}",
+      "  --print NAME    prints the value of a setting, such as run.dir, and ends; may be given more than once\n"
+      "  --plan          prints what memory and FLOPs the run would need, and ends; the models may be config.json "
+      "alone\n"
+      "    --ranks N             of the job (1)\n"
+      "    --ranks-per-node N    (8)\n"
+      "    --length S            positions of made-up sequences, in place of data.train\n{}",
       program, common_options);
   print_settings(out);
 }

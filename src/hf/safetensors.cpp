@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <set>
 
@@ -217,6 +218,26 @@ TensorFiles TensorFiles::open_file(const fs::path& file, const std::vector<Tenso
   for (const TensorEntry& entry : without_values)
     if (!files.tensors_.insert({entry.name, {entry, {}}}).second)
       throw Error("{}: tensor {} is in another file too", file.string(), entry.name);
+  return files;
+}
+
+TensorFiles TensorFiles::without_files(std::string where, const std::vector<TensorEntry>& tensors) {
+  TensorFiles files;
+  files.where_ = std::move(where);
+  const std::vector<std::uint64_t> offsets = data_offsets(tensors);
+  const std::size_t size = offsets.back();
+  void* zeros = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (zeros == MAP_FAILED) throw Error("{}: no addresses for {} bytes: {}", files.where_, size, system_reason(errno));
+  files.zeros_ = {static_cast<std::byte*>(zeros), [size](std::byte* begin) { munmap(begin, size); }};
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const std::span<std::byte> bytes(files.zeros_.get() + offsets[i], offsets[i + 1] - offsets[i]);
+    if (tensors[i].dtype == "I64") {
+      std::vector<std::int64_t> numbers(bytes.size() / sizeof(std::int64_t));
+      std::iota(numbers.begin(), numbers.end(), 0);
+      std::memcpy(bytes.data(), numbers.data(), bytes.size());
+    }
+    files.tensors_.insert({tensors[i].name, {tensors[i], bytes}});
+  }
   return files;
 }
 

@@ -111,23 +111,26 @@ std::vector<TensorRecord> with_dtype(std::vector<TensorRecord> tensors, ComputeT
   return tensors;
 }
 
-void write_pair(const hf::Preset& preset, std::uint64_t seed, const fs::path& folder, ComputeType dtype) {
-  write_configs(folder / "base", with_dtype(preset.base, dtype), Json::object());
+void write_configs(const hf::Preset& preset, const fs::path& out, ComputeType dtype) {
+  write_configs(out / "base", with_dtype(preset.base, dtype), Json::object());
   // Without a number of drafts, Hugging Face cannot decode with a drafter.
-  write_configs(folder / "drafter", with_dtype(preset.drafter, dtype),
+  write_configs(out / "drafter", with_dtype(preset.drafter, dtype),
                 {{"num_assistant_tokens", 4}, {"num_assistant_tokens_schedule", "constant"}});
-  const hf::BaseConfig base_config = hf::read_base_config(folder / "base");
-  const hf::DrafterConfig drafter_config = hf::read_drafter_config(folder / "drafter");
+}
+
+void write_weights(const fs::path& out, std::uint64_t seed, ComputeType dtype) {
+  const hf::BaseConfig base_config = hf::read_base_config(out / "base");
+  const hf::DrafterConfig drafter_config = hf::read_drafter_config(out / "drafter");
   hf::check_fit(base_config, drafter_config);
   const std::vector<TensorRecord> base = with_dtype(tensors_of(base_config), dtype);
   const auto used = static_cast<std::uint64_t>(std::ranges::count(base, true, &TensorRecord::is_used));
-  write_weights(folder / "base", base, seed, 0);
-  write_weights(folder / "drafter", with_dtype(tensors_of(drafter_config), dtype), seed, used);
+  write_weights(out / "base", base, seed, 0);
+  write_weights(out / "drafter", with_dtype(tensors_of(drafter_config), dtype), seed, used);
 }
 
 }  // namespace
 
-void make_pair(const hf::Preset& preset, std::uint64_t seed, const fs::path& out, ComputeType dtype) {
+void make_pair(const hf::Preset& preset, std::optional<std::uint64_t> seed, const fs::path& out, ComputeType dtype) {
   const fs::path target = out.has_filename() ? out : out.parent_path();  // "pair/" is "pair"
   if (fs::exists(target)) throw Error("{}: already exists; choose another --out or remove it", target.string());
   fs::path partial = target;
@@ -135,7 +138,8 @@ void make_pair(const hf::Preset& preset, std::uint64_t seed, const fs::path& out
   std::error_code error;
   fs::remove_all(partial, error);  // what cannot be removed cannot be written either
   try {
-    write_pair(preset, seed, partial, dtype);
+    write_configs(preset, partial, dtype);
+    if (seed) write_weights(partial, *seed, dtype);
   } catch (...) {
     fs::remove_all(partial, error);
     throw;

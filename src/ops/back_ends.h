@@ -25,6 +25,14 @@
 #define MTP_BACK_END(operation) cpu::operation
 #endif
 
+/// An operation's FLOPs (mtp/ops/flops.h), which only a device that counts works out: its tensors of int64 are in the
+/// host's memory.
+#define MTP_FLOPS(flops) \
+  if (device.is_counting()) device.add_flops(flops)
+
 /// Runs an operation of the back end of `device`, and measures it.
-#define MTP_RUN(operation, ...) \
-  device.profile().measure(#operation, [&] { MTP_BACK_END(operation)(device, __VA_ARGS__); })
+#define MTP_RUN(operation, ...)                                   \
+  device.profile().measure(#operation, [&] {                      \
+    const Device::Within accounts(device, MemoryUse::operations); \
+    MTP_BACK_END(operation)(device, __VA_ARGS__);                 \
+  })

@@ -11,6 +11,7 @@ namespace mtp::ops {
 void projected_choice(Device& device, const Tensor& x, const Tensor& w, const Tensor& labels, const Tensor& choices) {
   check_projection(x, w, labels);
   check_projection(x, w, choices);
+  const Device::Within logits(device, MemoryUse::logits);
   MTP_RUN(projected_choice, x, w, labels, choices);
 }
 
@@ -19,6 +20,7 @@ void masked_choice(Device& device, const MaskedHead& head, const Tensor& x, cons
   check_projection(x, w, labels);
   check_projection(x, w, choices);
   check_masked_head(head, w);
+  const Device::Within logits(device, MemoryUse::logits);
   MTP_RUN(masked_choice, head, x, w, labels, choices);
 }
 

@@ -2,6 +2,7 @@
 
 #include "back_ends.h"
 #include "head_checks.h"
+#include "mtp/ops/flops.h"
 
 MTP_BACK_ENDS(projected_cross_entropy)
 MTP_BACK_ENDS(projected_distillation)
@@ -31,11 +32,19 @@ void check(const Teacher& teacher, const Tensor& w) {
   MTP_ASSERT(teacher.w.size(0) == w.size(0) && teacher.x.size(1) == teacher.w.size(1));
 }
 
+/// Of the tokens that each row scores, and of the gradients; the products with centroids and with the teacher's weight
+/// are operations of their own.
+double flops(const MaskedHead& head, const Tensor& x, const Tensor& w, const Tensor& dx, const Tensor& dw) {
+  const std::int64_t scored = head.top_k * (w.size(0) / head.centroids.size(0));
+  return (1.0 + !dx.empty() + !dw.empty()) * product_flops(x.size(0), x.size(1), scored);
+}
+
 }  // namespace
 
 void projected_cross_entropy(Device& device, const CrossEntropy& ce, const Tensor& x, const Tensor& w,
                              const Tensor& labels, const Tensor& loss, const Tensor& dx, const Tensor& dw) {
   check(x, w, labels, loss, dx, dw);
+  const Device::Within logits(device, MemoryUse::logits);
   MTP_RUN(projected_cross_entropy, ce, x, w, labels, loss, dx, dw);
 }
 
@@ -44,6 +53,7 @@ void projected_distillation(Device& device, const CrossEntropy& ce, const Tensor
                             const Tensor& dw) {
   check(x, w, teacher_rows, loss, dx, dw);
   check(teacher, w);
+  const Device::Within logits(device, MemoryUse::logits);
   MTP_RUN(projected_distillation, ce, x, w, teacher, teacher_rows, loss, dx, dw);
 }
 
@@ -52,6 +62,8 @@ void masked_cross_entropy(Device& device, const CrossEntropy& ce, const MaskedHe
                           const Tensor& dw) {
   check(x, w, labels, loss, dx, dw);
   check(ce, head, sequences, x, w);
+  const Device::Within logits(device, MemoryUse::logits);
+  MTP_FLOPS(flops(head, x, w, dx, dw));
   MTP_RUN(masked_cross_entropy, ce, head, sequences, x, w, labels, loss, dx, dw);
 }
 
@@ -61,6 +73,8 @@ void masked_distillation(Device& device, const CrossEntropy& ce, const MaskedHea
   check(x, w, teacher_rows, loss, dx, dw);
   check(ce, head, sequences, x, w);
   check(teacher, w);
+  const Device::Within logits(device, MemoryUse::logits);
+  MTP_FLOPS(flops(head, x, w, dx, dw));
   MTP_RUN(masked_distillation, ce, head, sequences, x, w, teacher, teacher_rows, loss, dx, dw);
 }
 

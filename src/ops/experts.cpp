@@ -1,6 +1,7 @@
 #include "mtp/ops/experts.h"
 
 #include "back_ends.h"
+#include "mtp/ops/flops.h"
 
 MTP_BACK_ENDS(choose_experts_forward)
 MTP_BACK_ENDS(choose_experts_backward)
@@ -33,6 +34,9 @@ void check_sum(const ExpertPairs& pairs, const Tensor& x, const Tensor& weights,
   MTP_ASSERT(x.empty() || (x.size(0) == pairs.places.elements() && x.size(1) == y.size(1) && x.dtype() == y.dtype()));
 }
 
+/// Of every pair's product.   x [P, in], w [E, out, in]
+double flops(const Tensor& x, const Tensor& w) { return product_flops(x.size(0), w.size(2), w.size(1)); }
+
 }  // namespace
 
 void choose_experts_forward(Device& device, const Tensor& logits, const Tensor& scale, const ExpertChoice& choice) {
@@ -55,12 +59,14 @@ void sort_by_expert(Device& device, const Tensor& experts, const ExpertPairs& pa
 void expert_linear_forward(Device& device, const ExpertPairs& pairs, const Tensor& x, const Tensor& w,
                            const Tensor& y) {
   check_products(pairs, x, w, y);
+  MTP_FLOPS(flops(x, w));
   MTP_RUN(expert_linear_forward, pairs, x, w, y);
 }
 
 void expert_linear_backward_input(Device& device, const ExpertPairs& pairs, const Tensor& dy, const Tensor& w,
                                   const Tensor& dx) {
   check_products(pairs, dx, w, dy);
+  MTP_FLOPS(flops(dx, w));
   MTP_RUN(expert_linear_backward_input, pairs, dy, w, dx);
 }
 
@@ -68,6 +74,7 @@ void expert_linear_backward_weight(Device& device, const ExpertPairs& pairs, con
                                    const Tensor& dw) {
   check_products(pairs, x, dw, dy);
   MTP_ASSERT(dw.dtype() == DType::f32);
+  MTP_FLOPS(flops(x, dw));
   MTP_RUN(expert_linear_backward_weight, pairs, dy, x, dw);
 }
 

@@ -10,8 +10,8 @@
 #include <numeric>
 #include <thread>
 
+#include "mpi_transport.h"
 #include "mtp/core/exceptions.h"
-#include "staged_transport.h"
 
 namespace mtp::parallel {
 
@@ -86,8 +86,17 @@ Communicator::Communicator(std::optional<int> ranks_per_node) {
   node_of_rank_.resize(static_cast<std::size_t>(size_));
   MPI_Allgather(&lowest, 1, MPI_INT, node_of_rank_.data(), 1, MPI_INT, comm_);
   for (int r = 0; r < size_; ++r) nodes_ += r > 0 && node_of_rank_[r] == r;
-  over_mpi_ = std::make_unique<StagedTransport>(*this, nullptr, "MPI");
-  transport_ = over_mpi_.get();
+  own_transport_ = std::make_unique<MpiTransport>(*this);
+  transport_ = own_transport_.get();
+}
+
+Communicator::Communicator(int ranks, int ranks_per_node, std::unique_ptr<Transport> transport)
+    : size_(ranks),
+      ranks_on_this_node_(std::min(ranks, ranks_per_node)),
+      nodes_((ranks + ranks_per_node - 1) / ranks_per_node),
+      own_transport_(std::move(transport)),
+      transport_(own_transport_.get()) {
+  for (int r = 0; r < ranks; ++r) node_of_rank_.push_back(r / ranks_per_node * ranks_per_node);
 }
 
 Communicator::~Communicator() = default;
@@ -201,7 +210,8 @@ Tensor Communicator::exchange_rows(Device& device, const Tensor& sent,
   };
   const std::vector<std::int64_t> out = counts(to_each), in = counts(from_each);
   MTP_ASSERT(sent.size(0) == std::reduce(out.begin(), out.end()));
-  Tensor received = device.empty({std::reduce(in.begin(), in.end()), sent.size(1)}, sent.dtype());
+  Tensor received =
+      device.empty({std::reduce(in.begin(), in.end()), sent.size(1)}, sent.dtype(), MemoryUse::communication);
   transport_->exchange_rows(sent, out, received, in, what).finish();
   return received;
 }

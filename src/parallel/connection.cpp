@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "mpi_transport.h"
 #include "nccl_transport.h"
 #include "profiled_transport.h"
 #include "staged_transport.h"
@@ -33,10 +34,10 @@ std::optional<std::pair<int, int>> ranks_of_one_gpu(const Communicator& communic
 std::unique_ptr<Transport> make_transport(const Communicator& communicator, Device& device, TransportChoice choice) {
   if (device.kind() == Device::Kind::cpu) {
     if (choice == TransportChoice::nccl) throw refused("it moves tensors of GPUs, and run.device is the cpu");
-    return std::make_unique<StagedTransport>(communicator, nullptr, "MPI");
+    return std::make_unique<MpiTransport>(communicator);
   }
   const auto staged = [&](const std::string& why) {
-    return std::make_unique<StagedTransport>(communicator, &device,
+    return std::make_unique<StagedTransport>(device, std::make_unique<MpiTransport>(communicator),
                                              fmt::format("MPI, staged through the host ({})", why));
   };
   const auto shared = ranks_of_one_gpu(communicator, device);
@@ -61,6 +62,6 @@ Connection::Connection(Communicator& communicator, Device& device, TransportChoi
   communicator_.transport_ = transport_.get();
 }
 
-Connection::~Connection() { communicator_.transport_ = communicator_.over_mpi_.get(); }
+Connection::~Connection() { communicator_.transport_ = communicator_.own_transport_.get(); }
 
 }  // namespace mtp::parallel

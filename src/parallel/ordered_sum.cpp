@@ -33,7 +33,7 @@ void OrderedSum::add(Device& device, Tensor leaf, std::int64_t index, std::int64
   } else if (leaf.unique()) {
     sum = std::move(leaf);
   } else {
-    if (sum.empty()) sum = device.empty(leaf.shape());
+    if (sum.empty()) sum = device.empty(leaf.shape(), DType::f32, MemoryUse::gradient_sums);
     device.copy(leaf, sum);
   }
   end_group(device, index, count);
@@ -44,11 +44,12 @@ void OrderedSum::add_rows(Device& device, const RowGradients& leaf, const Shape&
   Tensor& sum = index < group_size ? total_ : group_;
   if (index % group_size == 0) {
     sum = Tensor();
-    sum = device.zeros({num_elements(table)});
+    sum = device.zeros({num_elements(table)}, DType::f32, MemoryUse::gradient_sums);
   }
   // The leaf's rows are summed by themselves first: a leaf has the same bits wherever it is added.
   const auto [rows, row_of] = distinct(leaf.rows);
-  const Tensor compact = device.zeros({static_cast<std::int64_t>(rows.size()), table[1]});
+  const Tensor compact =
+      device.zeros({static_cast<std::int64_t>(rows.size()), table[1]}, DType::f32, MemoryUse::gradients);
   ops::lookup_backward(device, leaf.gradients, device.from_host(row_of), 1, -1, compact);
   ops::lookup_backward(device, compact, device.from_host(rows), 1, -1, sum.view(table));
   end_group(device, index, count);
@@ -56,7 +57,7 @@ void OrderedSum::add_rows(Device& device, const RowGradients& leaf, const Shape&
 
 void OrderedSum::add_group(Device& device, const Tensor& sum, std::int64_t index) {
   if (index > 0) return ops::accumulate(device, sum, total_);
-  if (total_.empty()) total_ = device.empty(sum.shape());
+  if (total_.empty()) total_ = device.empty(sum.shape(), DType::f32, MemoryUse::gradient_sums);
   device.copy(sum, total_);
 }
 

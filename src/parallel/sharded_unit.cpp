@@ -41,11 +41,11 @@ UnitLayout::UnitLayout(std::string name, bool trained, std::vector<Member> membe
 
 ShardedUnit::ShardedUnit(UnitLayout layout, Sharding& sharding) : layout_(std::move(layout)), sharding_(sharding) {
   const Shape shape{layout_.shard_elements(sharding_.communicator.size())};
-  master_ = sharding_.device.zeros(shape, layout_.dtype());
+  master_ = sharding_.device.zeros(shape, layout_.dtype(), MemoryUse::weights);
   if (!trained()) return;
   const auto moments = [&] {
-    return sharding_.moments_on_host ? sharding_.device.zeros_on_host(shape, sharding_.moment_dtype)
-                                     : sharding_.device.zeros(shape, sharding_.moment_dtype);
+    return sharding_.moments_on_host ? sharding_.device.zeros_on_host(shape, sharding_.moment_dtype, MemoryUse::moments)
+                                     : sharding_.device.zeros(shape, sharding_.moment_dtype, MemoryUse::moments);
   };
   moment1_ = moments();
   moment2_ = moments();
@@ -90,7 +90,7 @@ void ShardedUnit::start_gather() {
     values_ = shard;
     return;
   }
-  values_ = sharding_.device.empty({shard.elements() * ranks}, shard.dtype());
+  values_ = sharding_.device.empty({shard.elements() * ranks}, shard.dtype(), MemoryUse::gathered);
   gather_ = sharding_.communicator.transport().gather(shard, values_, layout_.block(), layout_.name());
   gathered_shard_ = shard;
 }
@@ -107,8 +107,12 @@ Tensor ShardedUnit::value(std::size_t index) const {
 
 Tensor ShardedUnit::gradient(std::size_t index) {
   MTP_ASSERT(trained());
-  if (gradients_.empty()) gradients_ = sharding_.device.zeros({master_.elements() * sharding_.communicator.size()});
+  if (gradients_.empty()) gradients_ = zero_gradients();
   return member(gradients_, index);
+}
+
+Tensor ShardedUnit::zero_gradients() const {
+  return sharding_.device.zeros({master_.elements() * sharding_.communicator.size()}, DType::f32, MemoryUse::gradients);
 }
 
 void ShardedUnit::add_row_gradients(const Tokens& tokens, const Tensor& gradients, float factor) {
@@ -128,7 +132,8 @@ Tensor ShardedUnit::rows(const Tokens& tokens) {
   const Routes routes = route(tokens.host, -1, owners());
   const std::vector<Ids> wanted = sharding_.communicator.exchange(routes.ids, layout_.name());
   const Ids wanted_here = joined(wanted);
-  const Tensor mine = device.empty({static_cast<std::int64_t>(wanted_here.size()), table.size(1)}, dtype);
+  const Tensor mine =
+      device.empty({static_cast<std::int64_t>(wanted_here.size()), table.size(1)}, dtype, MemoryUse::communication);
   ops::lookup_forward(device, table, device.from_host(local(wanted_here, owners())), 1, mine);
   const Tensor answers = sharding_.communicator.exchange_rows(device, mine, wanted, routes.ids, layout_.name());
   // Answers come owner by owner: back to the order of the ids.
@@ -143,7 +148,7 @@ void ShardedUnit::reduce_gradients() {
   Tensor mine = std::exchange(gradients_, Tensor());
   const bool is_dense = !mine.empty() || !token_gradients_, is_ordered = sharding_.reduction == Reduction::ordered;
   const std::vector<RowGradients> rows = exchange_row_gradients(is_dense && is_ordered ? adders() : owners());
-  if (is_dense && mine.empty()) mine = sharding_.device.zeros({master_.elements() * sharding_.communicator.size()});
+  if (is_dense && mine.empty()) mine = zero_gradients();
   if (!is_ordered)
     reduce_fast(mine, rows);
   else if (is_dense)
@@ -180,7 +185,7 @@ void ShardedUnit::reduce_dense(Tensor mine, const std::vector<RowGradients>& row
     return;
   }
   const Division division = adders();
-  const Tensor slices = sharding_.device.empty(mine.shape());
+  const Tensor slices = sharding_.device.empty(mine.shape(), DType::f32, MemoryUse::communication);
   Transfer exchange = sharding_.communicator.transport().exchange(mine, slices, layout_.block(),
                                                                   {division.ranks, division.ranks}, layout_.name());
   sharding_.overlap.add_later([this, slices, rows, first, exchange]() mutable {
@@ -215,7 +220,7 @@ void ShardedUnit::add_groups(const Tensor& slices, const std::vector<RowGradient
     peers.to.push_back(static_cast<int>(group.place * group.shards + k));
     peers.from.push_back(static_cast<int>(k * group_size + sharding_.communicator.rank() / group.shards));
   }
-  const Tensor sums = device.empty({elements});
+  const Tensor sums = device.empty({elements}, DType::f32, MemoryUse::communication);
   Transfer exchange =
       sharding_.communicator.transport().exchange(group_sum.total(), sums, layout_.block(), peers, layout_.name());
   sharding_.overlap.add_later([this, sums, first, groups, exchange]() mutable {
@@ -233,7 +238,7 @@ void ShardedUnit::reduce_rows(const std::vector<RowGradients>& rows) {
 
 void ShardedUnit::reduce_fast(const Tensor& mine, const std::vector<RowGradients>& rows) {
   const std::int64_t ranks = sharding_.communicator.size();
-  Tensor sum = sharding_.device.zeros(master_.shape());
+  Tensor sum = sharding_.device.zeros(master_.shape(), DType::f32, MemoryUse::gradient_sums);
   if (!mine.empty()) sharding_.communicator.reduce_scatter(mine, sum, layout_.name());
   for (const RowGradients& from_rank : rows) add(from_rank, sum);
   sum_.add(sharding_.device, std::move(sum), sharding_.first_micro_batch / ranks, sharding_.micro_batches / ranks);
@@ -246,7 +251,8 @@ std::vector<RowGradients> ShardedUnit::exchange_row_gradients(const Division& di
   const std::span<const std::int64_t> all = mine.tokens.host;
   const Routes routes = route(all.first(mine.tokens.count()), mine.tokens.fill, division);
   const Ids positions = joined(routes.positions);
-  const Tensor sent = device.empty({static_cast<std::int64_t>(positions.size()), mine.gradients.size(1)});
+  const Tensor sent = device.empty({static_cast<std::int64_t>(positions.size()), mine.gradients.size(1)}, DType::f32,
+                                   MemoryUse::communication);
   ops::lookup_forward(device, mine.gradients, device.from_host(positions), mine.factor, sent);
 
   const std::vector<Ids> ids =
@@ -309,7 +315,8 @@ std::vector<ShardedUnit::Piece> ShardedUnit::pieces(int rank) const {
 Tensor ShardedUnit::in_compute_dtype() {
   if (master_.dtype() == sharding_.compute_dtype) return master_;
   if (!rounded_.empty()) return rounded_;
-  const Tensor converted = sharding_.device.empty(master_.shape(), sharding_.compute_dtype);
+  const Tensor converted = sharding_.device.empty(master_.shape(), sharding_.compute_dtype,
+                                                  trained() ? MemoryUse::rounded_weights : MemoryUse::gathered);
   ops::convert(sharding_.device, master_, converted);
   if (trained()) rounded_ = converted;
   return converted;
@@ -317,7 +324,8 @@ Tensor ShardedUnit::in_compute_dtype() {
 
 Tensor ShardedUnit::gather(const Tensor& shard) const {
   if (sharding_.communicator.size() == 1) return shard;
-  const Tensor whole = sharding_.device.empty({shard.elements() * sharding_.communicator.size()}, shard.dtype());
+  const Tensor whole =
+      sharding_.device.empty({shard.elements() * sharding_.communicator.size()}, shard.dtype(), MemoryUse::gathered);
   sharding_.communicator.gather(shard, whole, layout_.block(), layout_.name());
   return whole;
 }
@@ -329,7 +337,7 @@ void fill(Device& device, const Tensor& shard, const ShardedUnit::Piece& piece,
     const Shape count{std::min(most, piece.elements - done)};
     std::vector<float> values(static_cast<std::size_t>(count[0]));
     read(piece.begin + done, values);
-    device.copy(device.from_host(values, count, shard.dtype()), shard.slice(piece.position + done, count));
+    device.write(values, shard.slice(piece.position + done, count));
   }
 }
 

@@ -1,130 +1,44 @@
 #include "staged_transport.h"
 
-#include <limits>
-
 namespace mtp::parallel {
 
-namespace {
-
-/// Counts of MPI are ints: large tensors travel as blocks, of bytes as nothing is computed with them.
-class BlockType {
- public:
-  BlockType(std::int64_t elements, DType dtype) {
-    MPI_Type_contiguous(static_cast<int>(elements) * static_cast<int>(size_of(dtype)), MPI_BYTE, &type_);
-    MPI_Type_commit(&type_);
-  }
-  ~BlockType() { MPI_Type_free(&type_); }
-  BlockType(const BlockType&) = delete;
-  BlockType& operator=(const BlockType&) = delete;
-  MPI_Datatype get() const { return type_; }
-
- private:
-  MPI_Datatype type_ = MPI_DATATYPE_NULL;
-};
-
-/// What is sent to, or received from, each rank, in a buffer.
-struct Parts {
-  explicit Parts(std::size_t ranks) : counts(ranks), offsets(ranks) {}
-  std::vector<int> counts, offsets;
-};
-
-Parts rows_of(const std::vector<std::int64_t>& counts) {
-  Parts parts(counts.size());
-  std::int64_t end = 0;
-  for (std::size_t r = 0; r < counts.size(); end += counts[r++]) {
-    parts.counts[r] = static_cast<int>(counts[r]);
-    parts.offsets[r] = static_cast<int>(end);
-  }
-  MTP_ASSERT(end <= std::numeric_limits<int>::max());
-  return parts;
+Tensor StagedTransport::room_for(const Tensor& tensor) const {
+  return device_.empty_on_host(tensor.shape(), tensor.dtype(), MemoryUse::communication);
 }
 
-Parts slices_of(const std::vector<int>& peers, int count, int ranks) {
-  Parts parts(static_cast<std::size_t>(ranks));
-  for (std::size_t k = 0; k < peers.size(); ++k) {
-    parts.counts[peers[k]] = count;
-    parts.offsets[peers[k]] = static_cast<int>(k) * count;
-  }
-  return parts;
-}
-
-int count_of_blocks(std::int64_t elements, std::int64_t block) {
-  MTP_ASSERT(elements % block == 0 && elements / block <= std::numeric_limits<int>::max());
-  return static_cast<int>(elements / block);
-}
-
-}  // namespace
-
-Tensor StagedTransport::on_host(const Tensor& sent) const {
-  const Tensor host = room_for(sent);
-  if (device_ != nullptr) device_->copy_to_host(sent, host);
-  return host;
-}
-
-Tensor StagedTransport::room_for(const Tensor& received) const {
-  return device_ != nullptr ? device_->empty_on_host(received.shape(), received.dtype()) : received;
-}
-
-void StagedTransport::deliver(const Tensor& on_host, const Tensor& received) const {
-  if (device_ != nullptr) device_->copy_from_host(on_host, received);
+template <typename Move>
+Transfer StagedTransport::staged(const Tensor& sent, const Tensor& received, Move move) const {
+  const Tensor from = room_for(sent);
+  device_.copy_to_host(sent, from);
+  const Tensor to = room_for(received);
+  move(from, to).finish();
+  device_.copy_from_host(to, received);
+  return {};
 }
 
 Transfer StagedTransport::gather(const Tensor& shard, const Tensor& whole, std::int64_t block, std::string_view what) {
-  const BlockType type(block, shard.dtype());
-  const int count = count_of_blocks(shard.elements(), block);
-  const Tensor from = on_host(shard), to = room_for(whole);
-  MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Iallgather(from.data<std::byte>(), count, type.get(), to.data<std::byte>(), count, type.get(),
-                 communicator_.mpi(), &request);
-  communicator_.wait(request, {"gather", what});
-  deliver(to, whole);
-  return {};
+  return staged(shard, whole,
+                [&](const Tensor& from, const Tensor& to) { return of_hosts_->gather(from, to, block, what); });
 }
 
 Transfer StagedTransport::exchange(const Tensor& slices, const Tensor& received, std::int64_t block, const Peers& peers,
                                    std::string_view what) {
-  const BlockType type(block, slices.dtype());
-  const int ranks = communicator_.size();
-  const int count = count_of_blocks(slices.elements() / std::ssize(peers.to), block);
-  MTP_ASSERT(slices.elements() / block <= std::numeric_limits<int>::max());
-  const Parts out = slices_of(peers.to, count, ranks), in = slices_of(peers.from, count, ranks);
-  const Tensor from = on_host(slices), to = room_for(received);
-  MPI_Request request = MPI_REQUEST_NULL;
-  if (std::ssize(peers.to) == ranks)
-    MPI_Ialltoall(from.data<std::byte>(), count, type.get(), to.data<std::byte>(), count, type.get(),
-                  communicator_.mpi(), &request);
-  else
-    MPI_Ialltoallv(from.data<std::byte>(), out.counts.data(), out.offsets.data(), type.get(), to.data<std::byte>(),
-                   in.counts.data(), in.offsets.data(), type.get(), communicator_.mpi(), &request);
-  communicator_.wait(request, {"exchange", what});
-  deliver(to, received);
-  return {};
+  return staged(slices, received, [&](const Tensor& from, const Tensor& to) {
+    return of_hosts_->exchange(from, to, block, peers, what);
+  });
 }
 
 Transfer StagedTransport::reduce_scatter(const Tensor& slices, const Tensor& sum, std::string_view what) {
-  if (sum.elements() > std::numeric_limits<int>::max())  // a sum needs a basic type, and MPI counts with ints
-    throw Error("dist.reduction fast: a shard of {} elements is too large for MPI; use ordered", sum.elements());
-  const Tensor from = on_host(slices), to = room_for(sum);
-  MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Ireduce_scatter_block(from.f32(), to.f32(), static_cast<int>(sum.elements()), MPI_FLOAT, MPI_SUM,
-                            communicator_.mpi(), &request);
-  communicator_.wait(request, {"sum", what});
-  deliver(to, sum);
-  return {};
+  return staged(slices, sum,
+                [&](const Tensor& from, const Tensor& to) { return of_hosts_->reduce_scatter(from, to, what); });
 }
 
 Transfer StagedTransport::exchange_rows(const Tensor& sent, const std::vector<std::int64_t>& to_each,
                                         const Tensor& received, const std::vector<std::int64_t>& from_each,
                                         std::string_view what) {
-  const BlockType row(sent.size(1), sent.dtype());
-  const Parts out = rows_of(to_each), in = rows_of(from_each);
-  const Tensor from = on_host(sent), to = room_for(received);
-  MPI_Request request = MPI_REQUEST_NULL;
-  MPI_Ialltoallv(from.data<std::byte>(), out.counts.data(), out.offsets.data(), row.get(), to.data<std::byte>(),
-                 in.counts.data(), in.offsets.data(), row.get(), communicator_.mpi(), &request);
-  communicator_.wait(request, {"exchange", what});
-  deliver(to, received);
-  return {};
+  return staged(sent, received, [&](const Tensor& from, const Tensor& to) {
+    return of_hosts_->exchange_rows(from, to_each, to, from_each, what);
+  });
 }
 
 }  // namespace mtp::parallel

@@ -1,18 +1,19 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <utility>
 
-#include "mtp/parallel/communicator.h"
+#include "mtp/parallel/transport.h"
+#include "mtp/tensor/device.h"
 
 namespace mtp::parallel {
 
-/// Over MPI, which knows the host's memory only: tensors of a GPU are copied there and back; those of a CPU are there.
+/// Of tensors of a GPU, by a transport that knows the host's memory only: they are copied there and back.
 class StagedTransport final : public Transport {
  public:
-  /// `device`: null for tensors in the host's memory.
-  StagedTransport(const Communicator& communicator, Device* device, std::string name)
-      : communicator_(communicator), device_(device), name_(std::move(name)) {}
+  StagedTransport(Device& device, std::unique_ptr<Transport> of_hosts, std::string name)
+      : device_(device), of_hosts_(std::move(of_hosts)), name_(std::move(name)) {}
 
   std::string name() const override { return name_; }
   bool overlaps() const override { return false; }
@@ -25,13 +26,13 @@ class StagedTransport final : public Transport {
                          const std::vector<std::int64_t>& from_each, std::string_view what) override;
 
  private:
-  /// A tensor's values, and room for them, where MPI finds them.
-  Tensor on_host(const Tensor& sent) const;
-  Tensor room_for(const Tensor& received) const;
-  void deliver(const Tensor& on_host, const Tensor& received) const;
+  /// `move(from, to)` moves a copy of `sent` on the host to where `received` is copied from.
+  template <typename Move>
+  Transfer staged(const Tensor& sent, const Tensor& received, Move move) const;
+  Tensor room_for(const Tensor& tensor) const;
 
-  const Communicator& communicator_;
-  Device* device_;
+  Device& device_;
+  std::unique_ptr<Transport> of_hosts_;
   std::string name_;
 };
 

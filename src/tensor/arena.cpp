@@ -25,16 +25,16 @@ Arena::~Arena() {
   }
 }
 
-std::shared_ptr<std::byte> Arena::allocate(std::size_t bytes) {
+std::shared_ptr<std::byte> Arena::allocate(std::size_t bytes, MemoryUse use) {
   const std::size_t size = block_size(bytes);
-  std::byte* block = take(size);
+  std::byte* block = take(size, use);
   // In builds with the address sanitizer, what a tensor does not hold is out of bounds; else these do nothing.
   ASAN_UNPOISON_MEMORY_REGION(block, bytes);
   ASAN_POISON_MEMORY_REGION(block + bytes, size - bytes);
-  return {block, [arena = shared_from_this(), size](std::byte* p) { arena->give_back(p, size); }};
+  return {block, [arena = shared_from_this(), size, use](std::byte* p) { arena->give_back(p, size, use); }};
 }
 
-std::byte* Arena::take(std::size_t size) {
+std::byte* Arena::take(std::size_t size, MemoryUse use) {
   const std::lock_guard lock(mutex_);
   std::byte* block = take_from_gap(size);
   if (block == nullptr) block = take_from_end(size);
@@ -43,9 +43,10 @@ std::byte* Arena::take(std::size_t size) {
     block = take_from_end(size);
   }
   if (block == nullptr)
-    throw Error("memory: {} MiB could not be allocated beside {} MiB in use; {}", size >> 20, in_use_ >> 20,
+    throw Error("memory: {} MiB could not be allocated beside {} MiB in use; {}", size >> 20, in_use() >> 20,
                 memory_->remedy());
-  in_use_ += static_cast<std::int64_t>(size);
+  now_.of(use) += static_cast<std::int64_t>(size);
+  if (now_.held > most_.held) most_ = now_;
   return block;
 }
 
@@ -75,16 +76,16 @@ bool Arena::extend(Range& range, std::size_t end) {
   if (end > range.memory.size || (end > range.memory.backed && !memory_->back(range.memory, end))) return false;
   range.end = end;
   if (end <= range.most) return true;
-  held_ += static_cast<std::int64_t>(end - range.most);
+  now_.held += static_cast<std::int64_t>(end - range.most);
   ++fresh_allocations_;
   range.most = end;
   return true;
 }
 
-void Arena::give_back(std::byte* block, std::size_t size) {
+void Arena::give_back(std::byte* block, std::size_t size, MemoryUse use) {
   const std::lock_guard lock(mutex_);
   ASAN_POISON_MEMORY_REGION(block, size);
-  in_use_ -= static_cast<std::int64_t>(size);
+  now_.of(use) -= static_cast<std::int64_t>(size);
   Range& range = std::prev(ranges_.upper_bound(block))->second;
   // Gaps beside it become one with it; two ranges may lie side by side and do not.
   if (const auto next = gaps_.find(block + size);
@@ -125,7 +126,7 @@ void Arena::release_unused() {
     const Range& range = entry.second;
     if (range.end > 0) return false;
     ASAN_UNPOISON_MEMORY_REGION(entry.first, range.most);
-    held_ -= static_cast<std::int64_t>(range.most);
+    now_.held -= static_cast<std::int64_t>(range.most);
     memory_->release(range.memory);
     return true;
   });

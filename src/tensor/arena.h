@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "memory.h"
+#include "mtp/tensor/memory_use.h"
 
 namespace mtp {
 
@@ -24,14 +25,14 @@ class Arena : public std::enable_shared_from_this<Arena> {
   explicit Arena(std::shared_ptr<Memory> memory) : memory_(std::move(memory)) {}
   ~Arena();
 
-  std::shared_ptr<std::byte> allocate(std::size_t bytes);
+  std::shared_ptr<std::byte> allocate(std::size_t bytes, MemoryUse use);
 
   Memory& memory() const { return *memory_; }
   const std::shared_ptr<Memory>& shared_memory() const { return memory_; }
   /// Bytes of the blocks that are in use.
-  std::int64_t in_use() const { return in_use_; }
-  /// Bytes that are or were part of a block, which the system does not get back: the most that was ever held.
-  std::int64_t held() const { return held_; }
+  std::int64_t in_use() const { return now_.in_use(); }
+  /// Of when the most was held: bytes that are or were part of a block, which the system does not get back.
+  const MemoryAccounts& most() const { return most_; }
   /// How often more had to be held.
   std::int64_t fresh_allocations() const { return fresh_allocations_; }
 
@@ -47,13 +48,13 @@ class Arena : public std::enable_shared_from_this<Arena> {
   };
   using Ranges = std::map<std::byte*, Range>;  // by their first address
 
-  std::byte* take(std::size_t size);
+  std::byte* take(std::size_t size, MemoryUse use);
   /// Null where no gap is large enough.
   std::byte* take_from_gap(std::size_t size);
   /// Behind the last block of a range. Null where there is not enough memory.
   std::byte* take_from_end(std::size_t size);
   bool extend(Range& range, std::size_t end);
-  void give_back(std::byte* block, std::size_t size);
+  void give_back(std::byte* block, std::size_t size, MemoryUse use);
   void add_gap(std::byte* begin, std::size_t size);
   void remove_gap(std::map<std::byte*, std::size_t>::iterator gap);
   /// Ranges without a block.
@@ -64,7 +65,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
   Ranges ranges_;
   std::map<std::byte*, std::size_t> gaps_;                     // between blocks of a range: size by first address
   std::set<std::pair<std::size_t, std::byte*>> gaps_by_size_;  // the same
-  std::int64_t in_use_ = 0, held_ = 0, fresh_allocations_ = 0;
+  MemoryAccounts now_, most_;
+  std::int64_t fresh_allocations_ = 0;
 };
 
 }  // namespace mtp

@@ -17,13 +17,14 @@ struct ThreadPool::Arena {
 };
 
 ThreadPool::ThreadPool(int threads) : threads_(threads) {
-  MTP_ASSERT(threads > 0);
+  MTP_ASSERT(threads >= 0);
   if (threads > 1) arena_ = std::make_unique<Arena>(threads);
 }
 
 ThreadPool::~ThreadPool() = default;
 
 void ThreadPool::run(std::int64_t n, const std::function<void(std::int64_t)>& task) const {
+  if (threads_ == 0) return;
   if (threads_ == 1 || n <= 1) {
     for (std::int64_t i = 0; i < n; ++i) task(i);
     return;

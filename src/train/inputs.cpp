@@ -13,6 +13,8 @@
 #include "mtp/checkpoint/source.h"
 #include "mtp/parallel/arithmetic.h"
 #include "mtp/train/media.h"
+#include "mtp/train/plan.h"
+#include "mtp/train/train_state.h"
 
 namespace mtp::train {
 
@@ -52,11 +54,6 @@ std::optional<data::DataFile> open_validation_data(const Settings& settings) {
   return data::DataFile(settings.data.validation);
 }
 
-model::Parts parts_for(const data::DataFile& data, const std::optional<data::DataFile>& validation) {
-  return {.vision = data.images() || (validation && validation->images()),
-          .audio = data.audio() || (validation && validation->audio())};
-}
-
 }  // namespace
 
 bool Resumption::allows(const char* change) const { return std::ranges::count(allowed_changes, change) > 0; }
@@ -75,6 +72,7 @@ Inputs Inputs::open(const Settings& settings, const Device& device, const parall
   parallel::agree(communicator, "the check of the samples", [&] {
     trained = inputs->check_samples(inputs->data_);
     if (inputs->validation_data_) validated = inputs->check_samples(*inputs->validation_data_);
+    inputs->check_memory(device, communicator);
     if (settings.checkpoint.export_at_end) checkpoint::check_export_target(settings.run.dir / "hf", true);
   });
   inputs->report_samples(inputs->data_, communicator.sum(trained, "the samples with a label"));
@@ -117,12 +115,7 @@ void Inputs::check_device(const Device& device, const Resumption& from) const {
 void Inputs::check_fit(int ranks) const {
   if (settings_.drafter.head == Head::masked && !pair_.drafter_config.use_ordered_embeddings)
     throw UsageError("setting drafter.head: masked needs a drafter with centroids (use_ordered_embeddings)");
-  const std::int64_t micro_batches = settings_.train.global_batch / settings_.train.micro_batch;
-  if (micro_batches % ranks != 0)
-    throw UsageError(
-        "setting train.global_batch: {} micro-batches a step (global_batch / micro_batch) cannot be shared "
-        "by {} ranks; the number of ranks must divide it",
-        micro_batches, ranks);
+  micro_batches_of_rank(settings_, ranks);
   const std::int64_t of_base = pair_.base_config.text.hidden_size, of_drafter = pair_.drafter_config.text.hidden_size;
   if (settings_.drafter.share_embedding_with_base && of_base != of_drafter)
     throw UsageError(
@@ -151,12 +144,27 @@ void Inputs::check_data(const data::DataFile& file) const {
 void Inputs::fill_in_settings(Device::Kind device) {
   steps_ = sampler().total_steps(settings_.train.max_steps, settings_.train.max_epochs);
   schedule_ = Schedule::from(settings_, steps_);
-  const ComputeType usual = device == Device::Kind::cuda ? ComputeType::bf16 : ComputeType::fp32;
-  settings_.train.compute_dtype = settings_.train.compute_dtype.value_or(usual);
+  settings_.train.compute_dtype = compute_type(settings_, device);
   settings_.schedule.warmup_steps = schedule_.warmup_steps;
   settings_.schedule.decay_steps = schedule_.decay_steps;
   settings_.schedule.init_lr = schedule_.init_lr;
   settings_.schedule.min_lr = schedule_.min_lr;
+}
+
+void Inputs::check_memory(const Device& device, const parallel::Communicator& communicator) const {
+  const parallel::PretendedRanks::Job job{.ranks = ranks_,
+                                          .ranks_per_node = communicator.ranks_on_this_node(),
+                                          .overlaps = communicator.transport().overlaps()};
+  const Plan planned = largest_plan(settings_, pair_, {data_, validation_data_}, device.kind(), job);
+  const std::int64_t available = memory_of_rank(device, communicator);
+  if (planned.device.held <= available) return;
+  if (communicator.is_first())
+    for (const std::string& line : table(planned)) spdlog::info("{}", line);
+  throw UsageError(
+      "the {} has {:.1f} GB for each rank, and this run needs {:.1f} GB; use more ranks, train.recompute true, or less "
+      "in a micro-batch; mtp-train --plan says what each way needs (docs/memory.md)",
+      device.kind() == Device::Kind::cuda ? "GPU" : "machine", static_cast<double>(available) * 1e-9,
+      static_cast<double>(planned.device.held) * 1e-9);
 }
 
 void Inputs::compare_fingerprints(const std::optional<Resumption>& from) {

@@ -14,12 +14,26 @@ parallel::Sharding sharding_of(const Settings& settings, Device& device, const p
           .communicator = communicator,
           .reduction = settings.dist.reduction,
           .micro_batches = settings.train.global_batch / settings.train.micro_batch,
-          .compute_dtype = settings.train.compute_dtype == ComputeType::bf16 ? DType::bf16 : DType::f32,
+          .compute_dtype = compute_type(settings, device.kind()) == ComputeType::bf16 ? DType::bf16 : DType::f32,
           .moment_dtype = settings.optimizer.moments == Moments::bf16 ? DType::bf16 : DType::f32,
           .moments_on_host = settings.optimizer.moments_on == MomentsPlace::host};
 }
 
 }  // namespace
+
+ComputeType compute_type(const Settings& settings, Device::Kind kind) {
+  return settings.train.compute_dtype.value_or(kind == Device::Kind::cuda ? ComputeType::bf16 : ComputeType::fp32);
+}
+
+std::int64_t micro_batches_of_rank(const Settings& settings, int ranks) {
+  const std::int64_t micro_batches = settings.train.global_batch / settings.train.micro_batch;
+  if (micro_batches % ranks != 0)
+    throw UsageError(
+        "setting train.global_batch: {} micro-batches a step (global_batch / micro_batch) cannot be shared "
+        "by {} ranks; the number of ranks must divide it",
+        micro_batches, ranks);
+  return micro_batches / ranks;
+}
 
 model::JointInput input_of(const data::MicroBatch& batch, const model::Joint& joint,
                            const parallel::Communicator& communicator) {

@@ -107,7 +107,7 @@ Trainer::End Trainer::train() {
                to_string(state_.compute_dtype()));
   if (validation_ && !inputs_.is_resumed()) validate(0);  // what the source pair does
   std::optional<StepProfile> profile;
-  if (settings().run.profile) profile.emplace(device_.profile());
+  if (settings().run.profile) profile.emplace(device_);
   for (std::int64_t s = inputs_.first_step(); s < inputs_.steps(); ++s) {
     if (profile) profile->begin_step();
     const StepMetrics metrics = step(s);

@@ -186,6 +186,22 @@ TEST_F(SettingsTest, ASettingIsPrintedAsItIsResolved) {
   EXPECT_EQ(refusal({"--print", "run.nothing"}), "option --print: unknown setting run.nothing, see --help");
 }
 
+TEST_F(SettingsTest, APlanNeedsModelsAndALengthOrData) {
+  const CommandLine line = parse_line({"--plan", "--ranks", "64", "--length", "2048", "--model.base", "b",
+                                       "--model.drafter", "d", "--run.device", "cuda"});
+  EXPECT_EQ(line.action, CommandLine::Action::plan);
+  EXPECT_EQ(line.plan.ranks, 64);
+  EXPECT_EQ(line.plan.ranks_per_node, 8);
+  EXPECT_EQ(line.plan.length, 2048);
+  const auto refusal_of = [](std::vector<const char*> words) {
+    words.insert(words.end(), {"--model.base", "b", "--model.drafter", "d"});
+    return test::error_of<UsageError>([&] { parse_line(words); });
+  };
+  EXPECT_EQ(refusal_of({"--plan"}), "option --plan: needs data.train, or --length in its place");
+  EXPECT_EQ(refusal_of({"--plan", "--ranks", "0"}), "option --ranks: 0 is no number from 1 to 1000000");
+  EXPECT_EQ(refusal_of({"--ranks", "2"}), "option --ranks: is for --plan");
+}
+
 TEST_F(SettingsTest, RequiredSettingsAreNamed) {
   const auto refusal_of = [](std::vector<const char*> words) {
     return test::error_of<UsageError>([&] { parse_line(words); });

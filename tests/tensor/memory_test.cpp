@@ -1,6 +1,8 @@
 // What a device holds of the system's memory for the tensors that come and go.
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <random>
 #include <vector>
@@ -33,6 +35,30 @@ TEST_P(MemoryTest, WhatIsGivenBackIsUsedForOtherSizes) {
   const Tensor half = of_bytes(device, mib / 2), other_half = of_bytes(device, mib / 2);
   EXPECT_EQ(device.memory_peak(), 3 * mib);
   EXPECT_EQ(device.memory_in_use(), 3 * mib);
+}
+
+TEST_P(MemoryTest, AccountsSayWhatMemoryWasForWhenMostWasHeld) {
+  Device device = make();
+  const Tensor weights = device.empty({mib / 4}, DType::f32, MemoryUse::weights);
+  Tensor activations = of_bytes(device, mib);
+  {
+    const Device::Within outer(device, MemoryUse::logits);
+    const Device::Within inner(device, MemoryUse::operations);
+    const Tensor logits = device.empty({mib / 2}, DType::f32, MemoryUse::gathered);
+  }
+  activations = {};
+  const Tensor later = device.empty({mib / 8}, DType::f32, MemoryUse::communication);
+  MemoryAccounts expected{.held = 4 * mib};
+  expected.of(MemoryUse::weights) = expected.of(MemoryUse::activations) = mib;
+  expected.of(MemoryUse::logits) = 2 * mib;
+  EXPECT_EQ(device.accounts(), expected);
+  const Tensor larger = device.empty({mib}, DType::f32, MemoryUse::gathered);
+  expected = {.held = 11 * mib / 2};
+  expected.of(MemoryUse::weights) = mib;
+  expected.of(MemoryUse::communication) = mib / 2;
+  expected.of(MemoryUse::gathered) = 4 * mib;
+  EXPECT_EQ(device.accounts(), expected);
+  EXPECT_EQ(device.accounts().gaps(), 0);
 }
 
 TEST_P(MemoryTest, GapsSideBySideBecomeOne) {
@@ -97,6 +123,39 @@ TEST_P(MemoryTest, WhatCannotBeHadIsAnErrorThatLeavesTheRest) {
   EXPECT_THROW(of_bytes(device, std::int64_t{1} << 50), Error);
   EXPECT_EQ(device.memory_in_use(), 256);
   device.set_zero(of_bytes(device, mib));
+}
+
+TEST(CountingDeviceTest, CountsMemoryWithoutTouchingIt) {
+  Device device = Device::counting(Device::Kind::cpu);
+  const auto faults = [] {
+    rusage usage = {};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_minflt + usage.ru_majflt;
+  };
+  const Tensor weights = device.empty({1024 * mib / 4}, DType::f32, MemoryUse::weights),
+               copy = device.empty({1024 * mib / 4});
+  const auto before = faults();
+  device.set_zero(weights);
+  device.copy(weights, copy);
+  EXPECT_LT(faults() - before, 64);
+  EXPECT_EQ(device.accounts().held, 2048 * mib);
+  EXPECT_EQ(device.accounts().of(MemoryUse::weights), 1024 * mib);
+}
+
+TEST(CountingDeviceTest, KnowsIntegersThatTheHostHasWritten) {
+  Device device = Device::counting(Device::Kind::cpu);
+  device.from_host(std::vector<float>(64, 1.5f), {64});  // whose memory is the next tensor's
+  const Tensor ids = device.empty({4}, DType::i64);
+  EXPECT_THAT(device.ids_to_host(ids), testing::Each(0));
+  device.write(std::vector<std::int64_t>{7, 5, 3, 1}, ids);
+  EXPECT_THAT(device.ids_to_host(ids), testing::ElementsAre(7, 5, 3, 1));
+}
+
+TEST(CountingDeviceTest, RunsNoTask) {
+  const Device device = Device::counting(Device::Kind::cpu);
+  int calls = 0;
+  device.threads().run(8, [&](std::int64_t) { ++calls; });
+  EXPECT_EQ(calls, 0);
 }
 
 }  // namespace

@@ -39,6 +39,9 @@ class TensorFiles {
   static TensorFiles open_file(const std::filesystem::path& file);
   /// The same, and tensors that are somewhere else: they are known here, but their values must not be asked for.
   static TensorFiles open_file(const std::filesystem::path& file, const std::vector<TensorEntry>& without_values);
+  /// Tensors that no file holds, for `where` in messages. Numbers are 0, and integers count up from 0, so that they are
+  /// a permutation; neither takes memory but the integers.
+  static TensorFiles without_files(std::string where, const std::vector<TensorEntry>& tensors);
 
   /// In the order of their bytes.
   std::vector<std::string> names() const;
@@ -65,6 +68,7 @@ class TensorFiles {
 
   std::string where_;
   std::vector<std::shared_ptr<MappedFile>> files_;
+  std::shared_ptr<std::byte> zeros_;  // bytes of tensors without a file
   std::map<std::string, Tensor> tensors_;
 };
 

@@ -37,7 +37,7 @@ class Communicator {
   /// All ranks of the job. Waits ten minutes for them until `set_timeout`. `ranks_per_node`: so many consecutive ranks
   /// are taken for a node, in place of those that share a machine.
   explicit Communicator(std::optional<int> ranks_per_node = std::nullopt);
-  ~Communicator();
+  virtual ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
 
@@ -61,16 +61,16 @@ class Communicator {
   /// Seconds that this rank has spent in collectives over MPI since it started.
   double waited() const { return waited_; }
 
-  void barrier(std::string_view what) const;
+  virtual void barrier(std::string_view what) const;
   std::int64_t sum(std::int64_t value, std::string_view what) const;
   /// Sums of the ranks' values; equally many on each.
-  void sum(std::span<std::int64_t> values, std::string_view what) const;
-  std::int64_t max(std::int64_t value, std::string_view what) const;
+  virtual void sum(std::span<std::int64_t> values, std::string_view what) const;
+  virtual std::int64_t max(std::int64_t value, std::string_view what) const;
   /// Everyone's values, in the order of the ranks; equally many on each.
-  std::vector<double> all_gather(std::span<const double> values, std::string_view what) const;
-  std::vector<std::string> all_gather(const std::string& text, std::string_view what) const;
+  virtual std::vector<double> all_gather(std::span<const double> values, std::string_view what) const;
+  virtual std::vector<std::string> all_gather(const std::string& text, std::string_view what) const;
   /// Rank 0's bytes on all ranks.
-  void broadcast(std::span<std::byte> bytes, std::string_view what) const;
+  virtual void broadcast(std::span<std::byte> bytes, std::string_view what) const;
 
   /// How tensors get from rank to rank: over MPI from and to the host's memory, unless there is a `Connection`.
   Transport& transport() const { return *transport_; }
@@ -85,8 +85,8 @@ class Communicator {
   void reduce_scatter(const Tensor& slices, const Tensor& sum, std::string_view what) const;
 
   /// Sends list q to rank q; result[r] came from rank r.
-  std::vector<std::vector<std::int64_t>> exchange(const std::vector<std::vector<std::int64_t>>& to_each,
-                                                  std::string_view what) const;
+  virtual std::vector<std::vector<std::int64_t>> exchange(const std::vector<std::vector<std::int64_t>>& to_each,
+                                                          std::string_view what) const;
   /// The same for rows: `sent` holds the rows for rank 0, then 1, …, as many as the lists in `to_each`; the result
   /// holds those from rank 0, 1, …, as many as in `from_each`.   [n, width]
   Tensor exchange_rows(Device& device, const Tensor& sent, const std::vector<std::vector<std::int64_t>>& to_each,
@@ -108,6 +108,10 @@ class Communicator {
   /// The end of a collective that failed: like that of one that others do not come to.
   [[noreturn]] void fail(const Collective& collective, std::string_view reason) const;
 
+ protected:
+  /// Rank 0 of a job without MPI: whoever derives from this answers the calls that are virtual.
+  Communicator(int ranks, int ranks_per_node, std::unique_ptr<Transport> transport);
+
  private:
   friend class Connection;
   friend class LongerWait;
@@ -127,7 +131,7 @@ class Communicator {
   mutable int longer_waits_ = 0;  // scopes of LongerWait
   mutable double waited_ = 0;
   Handler missing_ranks_;
-  std::unique_ptr<Transport> over_mpi_;
+  std::unique_ptr<Transport> own_transport_;
   Transport* transport_ = nullptr;
 };
 

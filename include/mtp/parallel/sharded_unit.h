@@ -146,6 +146,8 @@ class ShardedUnit final : public ParameterGroup {
   };
 
   Tensor in_compute_dtype();
+  /// For a micro-batch's gradients of the whole unit.
+  Tensor zero_gradients() const;
   void start_gather();
   void finish_gather();
   /// One owner of each shard.

@@ -10,6 +10,9 @@ struct CudaDevices {
   std::string remark;  // why there is none, or the runtime's version
 };
 
+/// Whether this program has a back end for them.
+bool is_built_with_cuda();
+
 /// Never fails: a program that was built with CUDA also starts where there is no driver.
 CudaDevices find_cuda_devices();
 

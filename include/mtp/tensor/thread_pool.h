@@ -10,6 +10,7 @@ namespace mtp {
 /// machine, cost no spinning.
 class ThreadPool {
  public:
+  /// `threads` 0: none, so that `run` does nothing, for a device that only counts.
   explicit ThreadPool(int threads);
   ~ThreadPool();
 

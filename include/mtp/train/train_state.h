@@ -14,6 +14,12 @@
 
 namespace mtp::train {
 
+/// What a run computes in on a kind of device, if its settings leave it open.
+ComputeType compute_type(const Settings& settings, Device::Kind kind);
+
+/// How many of a step's micro-batches each rank takes. Throws UsageError where so many ranks cannot share them.
+std::int64_t micro_batches_of_rank(const Settings& settings, int ranks);
+
 /// A micro-batch as `joint` takes it, which must outlive the result. Collective: each rank has one.
 model::JointInput input_of(const data::MicroBatch& batch, const model::Joint& joint,
                            const parallel::Communicator& communicator);
@@ -22,7 +28,7 @@ model::JointInput input_of(const data::MicroBatch& batch, const model::Joint& jo
 /// functions are collective.
 class TrainState {
  public:
-  /// Weights are zero until they are loaded. `settings`: with the type to compute with. The references must outlive it.
+  /// Weights are zero until they are loaded. The references must outlive it.
   TrainState(const Settings& settings, const model::Pair& pair, Device& device,
              const parallel::Communicator& communicator);
 

@@ -1,5 +1,5 @@
-"""The bytes and FLOPs of a joint training step, and the time they take on a machine: see docs/scaling.md. Its memory is
-in memory_step.py."""
+"""The bytes that a joint training step moves, and the time that they and its FLOPs take on a machine: see docs/scaling.md.
+FLOPs and memory are what `mtp-train --plan` says."""
 
 from __future__ import annotations
 
@@ -74,10 +74,6 @@ SMALL = Pair(
     Model(4096, 256, 1024, 4, 32, 2, 64, repeats=4, sliding=2, sharing=6, per_layer=16),
     Model(4096, 64, 128, 4, 32, 2, 64, repeats=1, sliding=3, sharing=4),
 )
-TINY = Pair(
-    Model(512, 64, 128, 4, 16, 2, 8, repeats=2, sliding=2, sharing=3, per_layer=8),
-    Model(512, 32, 64, 4, 16, 2, 8, repeats=1, sliding=3, sharing=4),
-)
 PAIRS = {"e4b": E4B, "31b": DENSE_31B, "17m": PAIR_17M, "small": SMALL}
 
 
@@ -116,35 +112,11 @@ def units(pair: Pair) -> list[Unit]:
 
 @dataclass(frozen=True)
 class Step:
+    flops: float  # of a micro-batch's forward and backward
     length: int = 2048  # positions of a sequence, one sequence a micro-batch
     micro_batches: int = 4  # of each rank
     dtype: int = BF16  # bytes of an element that is computed with
     reduction: str = "ordered"  # in one exchange; "node-first": groups are summed inside a node; or "fast"
-    recompute: bool = False
-
-
-def forward_flops(model: Model, length: int, offset: int) -> tuple[float, float]:
-    """Of the layers' weights, and of attention over the keys that are seen (a query stands `offset` after its row)."""
-    weights = attention = 0.0
-    for slides, queries, keys, projections in model.layers():
-        window = model.window if slides else length + offset
-        seen = sum(min(t + 1, max(window - offset, 0)) for t in range(length))
-        weights += 2 * length * model.layer_weights(queries, keys, projections)
-        attention += 4 * seen * queries
-    return weights, attention
-
-
-def flops(pair: Pair, step: Step) -> float:
-    """Of a micro-batch's forward and backward, as bench/step/flops.cpp counts them: three products for each weight, six
-    for attention. With recomputation the layers' forward counts twice."""
-    base, drafter, length = pair.base, pair.drafter, step.length
-    layers = [forward_flops(base, length, 0)] + [forward_flops(drafter, length, 1)] * pair.rounds
-    rest = length * base.hidden * (base.packed + base.vocabulary)
-    for k in range(pair.rounds):
-        rest += length * 2 * base.hidden * drafter.hidden + (length - k - 1) * drafter.hidden * drafter.vocabulary
-        rest += length * drafter.hidden * base.hidden if k + 1 < pair.rounds else 0
-    again = 1 if step.recompute else 0
-    return sum((3 + again) * (weights + attention) for weights, attention in layers) + 3 * 2 * rest
 
 
 @dataclass(frozen=True)
@@ -236,7 +208,7 @@ def times(pair: Pair, step: Step, machine: Machine, ranks: int) -> Times:
             gather += exchange(machine, step.dtype * rows, ranks) if rows else 0
             reduce += reduction(machine, step, FP32 * unit.elements, ranks) if unit.dense else 0
             reduce += exchange(machine, FP32 * rows, ranks) if rows else 0
-    compute = flops(pair, step) / machine.rate / machine.efficiency
+    compute = step.flops / machine.rate / machine.efficiency
     crowding = machine.crowding(ranks)
     count = step.micro_batches * crowding
     return Times(

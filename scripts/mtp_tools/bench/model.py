@@ -15,11 +15,12 @@ SIZE = 1 << 22  # bytes of the collectives whose rates count: about those of a u
 
 def step_of(result: Result) -> tuple[Pair, Step] | None:
     """From joint_step/PRESET/TYPE/LENGTH/REDUCTION[/recompute]; nothing for a preset that the model does not know."""
-    _, preset, dtype, length, reduction, *recompute = result.name.split("/")
+    _, preset, dtype, length, reduction, *_ = result.name.split("/")
     if preset not in PAIRS:
         return None
     micro_batches = round(result.counters["tokens"] / result.ranks / int(length))
-    return PAIRS[preset], Step(int(length), micro_batches, BYTES[dtype], reduction, bool(recompute))
+    flops = result.counters["flops"] / micro_batches
+    return PAIRS[preset], Step(flops, int(length), micro_batches, BYTES[dtype], reduction)
 
 
 def machine_of(results: Results, ranks_per_node: int) -> Machine | None:

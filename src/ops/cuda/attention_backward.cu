@@ -123,10 +123,9 @@ void plain_attention_backward(Device& device, const AttentionMask& mask, const S
     arguments.sequences = table;
     const unsigned parts = blocks(most_tiles(table, block_rows)), count = blocks(table.count);
     const std::size_t shared = 4 * Tile::bytes(shape.width);
-    mtp::launch(device.context(), queries_kernel, dim3(parts, blocks(shape.heads), count), attention_threads, shared,
-                arguments);
+    mtp::launch(device, queries_kernel, dim3(parts, blocks(shape.heads), count), attention_threads, shared, arguments);
     if (!dk.empty())
-      mtp::launch(device.context(), keys_kernel, dim3(parts, blocks(shape.kv_heads), count), attention_threads, shared,
+      mtp::launch(device, keys_kernel, dim3(parts, blocks(shape.kv_heads), count), attention_threads, shared,
                   arguments);
   });
 }

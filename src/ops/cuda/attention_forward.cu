@@ -77,8 +77,8 @@ void plain_attention_forward(Device& device, const AttentionMask& mask, const Se
   const AttentionShape shape = shape_of(q, k);
   for_each_table(sequences, [&](const SequenceTable& table) {
     const dim3 grid(blocks(most_tiles(table, block_rows)), blocks(shape.heads), blocks(table.count));
-    mtp::launch(device.context(), forward_kernel, grid, attention_threads, 2 * Tile::bytes(shape.width), mask, table,
-                shape, Elements(q), Elements(k), Elements(v), Elements(out), lse.f32());
+    mtp::launch(device, forward_kernel, grid, attention_threads, 2 * Tile::bytes(shape.width), mask, table, shape,
+                Elements(q), Elements(k), Elements(v), Elements(out), lse.f32());
   });
 }
 

@@ -119,7 +119,7 @@ void mma_attention_backward(Device& device, const AttentionMask& mask, const Seq
       using One = Blocking<width(), 1>;
       using Two = Blocking<width(), 2>;
       static_assert(One::threads == Two::threads);
-      mtp::launch(device.context(), mma_backward_kernel<width()>, grid, Two::threads,
+      mtp::launch(device, mma_backward_kernel<width()>, grid, Two::threads,
                   std::max(One::shared_bytes, Two::shared_bytes), arguments);
     });
   });

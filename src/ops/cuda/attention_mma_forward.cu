@@ -116,7 +116,7 @@ void mma_attention_forward(Device& device, const AttentionMask& mask, const Sequ
     const dim3 grid(blocks(shape.heads), blocks(table.count), blocks(most_tiles(table, tile_rows)));
     with_width(shape.width, [&](auto width) {
       using Cut = Blocking<width(), 1>;
-      mtp::launch(device.context(), mma_forward_kernel<width()>, grid, Cut::threads, Cut::shared_bytes, arguments);
+      mtp::launch(device, mma_forward_kernel<width()>, grid, Cut::threads, Cut::shared_bytes, arguments);
     });
   });
 }

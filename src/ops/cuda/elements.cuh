@@ -142,7 +142,7 @@ void with_pack(bool packed, const Body& body) {
 /// Queues a kernel on a device; see `mtp::launch`.
 template <typename... Parameters, typename... Arguments>
 void launch(Device& device, void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments... arguments) {
-  mtp::launch(device.context(), kernel, grid, block, 0, arguments...);
+  mtp::launch(device, kernel, grid, block, 0, arguments...);
 }
 
 /// A grid's size as CUDA wants it.

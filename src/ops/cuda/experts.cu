@@ -250,9 +250,8 @@ float* fp32_or_null(const Tensor& tensor) { return tensor.empty() ? nullptr : te
 
 void choose_experts_forward(Device& device, const Tensor& logits, const Tensor& scale, const ExpertChoice& choice) {
   const int experts = static_cast<int>(logits.size(1)), n = static_cast<int>(choice.experts.size(1));
-  mtp::launch(device.context(), choose_kernel, blocks(logits.size(0)), warp_size, 2 * n * sizeof(int), experts, n,
-              logits.f32(), Elements(scale), choice.experts.data<std::int64_t>(), choice.shares.f32(),
-              choice.weights.f32());
+  mtp::launch(device, choose_kernel, blocks(logits.size(0)), warp_size, 2 * n * sizeof(int), experts, n, logits.f32(),
+              Elements(scale), choice.experts.data<std::int64_t>(), choice.shares.f32(), choice.weights.f32());
 }
 
 void choose_experts_backward(Device& device, const Tensor& dweights, const ExpertChoice& choice, const Tensor& scale,

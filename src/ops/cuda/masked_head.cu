@@ -196,8 +196,7 @@ class MaskedScores {
     scores_ = device.empty({n, head.top_k * tokens});
     selection_ = {centroids,    head.top_k, tokens, head.ordering.data<std::int64_t>(), chosen_.data<std::int32_t>(),
                   scores_.f32()};
-    mtp::launch(device.context(), top_k_kernel, blocks(n), row_threads, centroids * sizeof(float), selection_,
-                logits.f32());
+    mtp::launch(device, top_k_kernel, blocks(n), row_threads, centroids * sizeof(float), selection_, logits.f32());
     launch(device, score_kernel, dim3(blocks(n), blocks(head.top_k)), row_threads, selection_, x.size(1), Elements(x),
            Elements(w));
   }

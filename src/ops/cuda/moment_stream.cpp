@@ -17,38 +17,45 @@ MomentStream::MomentStream(Device& device, DType dtype) : device_(device) {
     slot.moment1 = device.empty({piece}, dtype);
     slot.moment2 = device.empty({piece}, dtype);
   }
+  if (device.is_counting()) return;
+  streams_.emplace();
   // Whoever had this memory before, and whoever reads the moments on the host, did so in the device's stream.
   CudaEvent start;
   start.record(device.context().stream());
-  start.hold_back(in_);
+  start.hold_back(streams_->in);
 }
 
 void MomentStream::pass(const Tensor& moment1, const Tensor& moment2,
                         const std::function<void(const Tensor&, const Tensor&)>& work) {
-  const cudaStream_t compute = device_.context().stream();
-  Slot& slot = slots_[next_];
-  next_ = (next_ + 1) % slots_.size();
+  const std::size_t place = next_;
+  next_ = (next_ + 1) % slots;
+  const Slot& slot = slots_[place];
   const Tensor here1 = slot.moment1.slice(0, moment1.shape()), here2 = slot.moment2.slice(0, moment2.shape());
+  if (!streams_) return work(here1, here2);
 
-  if (slot.is_used) slot.is_out.hold_back(in_);
-  slot.is_used = true;
-  copy(moment1, here1, cudaMemcpyHostToDevice, in_);
-  copy(moment2, here2, cudaMemcpyHostToDevice, in_);
-  slot.is_in.record(in_);
+  const cudaStream_t compute = device_.context().stream();
+  auto& [in, out, passages] = *streams_;
+  Passage& passage = passages[place];
+  if (passage.is_used) passage.is_out.hold_back(in);
+  passage.is_used = true;
+  copy(moment1, here1, cudaMemcpyHostToDevice, in);
+  copy(moment2, here2, cudaMemcpyHostToDevice, in);
+  passage.is_in.record(in);
 
-  slot.is_in.hold_back(compute);
+  passage.is_in.hold_back(compute);
   work(here1, here2);
-  slot.is_updated.record(compute);
+  passage.is_updated.record(compute);
 
-  slot.is_updated.hold_back(out_);
-  copy(here1, moment1, cudaMemcpyDeviceToHost, out_);
-  copy(here2, moment2, cudaMemcpyDeviceToHost, out_);
-  slot.is_out.record(out_);
+  passage.is_updated.hold_back(out);
+  copy(here1, moment1, cudaMemcpyDeviceToHost, out);
+  copy(here2, moment2, cudaMemcpyDeviceToHost, out);
+  passage.is_out.record(out);
 }
 
 void MomentStream::finish() {
-  for (const Slot& slot : slots_)
-    if (slot.is_used) slot.is_out.hold_back(device_.context().stream());
+  if (!streams_) return;
+  for (const Passage& passage : streams_->passages)
+    if (passage.is_used) passage.is_out.hold_back(device_.context().stream());
 }
 
 }  // namespace mtp::ops::cuda

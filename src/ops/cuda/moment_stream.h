@@ -2,6 +2,7 @@
 
 #include <array>
 #include <functional>
+#include <optional>
 
 #include "../../tensor/cuda/stream.h"
 #include "mtp/tensor/device.h"
@@ -25,15 +26,24 @@ class MomentStream {
   void finish();
 
  private:
+  static constexpr std::size_t slots = 3;
+
   struct Slot {
     Tensor moment1, moment2;
+  };
+  /// What a piece on its way through a slot has passed.
+  struct Passage {
     CudaEvent is_in, is_updated, is_out;
     bool is_used = false;
   };
+  struct Streams {
+    CudaStream in, out;
+    std::array<Passage, slots> passages;
+  };
 
   Device& device_;
-  CudaStream in_, out_;
-  std::array<Slot, 3> slots_;
+  std::array<Slot, slots> slots_;
+  std::optional<Streams> streams_;  // none on a device that counts
   std::size_t next_ = 0;
 };
 

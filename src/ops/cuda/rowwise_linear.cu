@@ -313,8 +313,8 @@ void run(Device& device, const Input& in, const Work& work) {
   if (in.is_staged())
     grid = std::min<std::int64_t>(grid, blocks_per_multiprocessor * device.context().multiprocessors());
   const std::size_t staged = in.is_staged() ? kernel.rows * in.width * sizeof(T) : 0;
-  mtp::launch(device.context(), kernel.run, dim3(blocks(grid), blocks(ceil_div(in.rows, kernel.rows))), threads, staged,
-              in, work, split);
+  mtp::launch(device, kernel.run, dim3(blocks(grid), blocks(ceil_div(in.rows, kernel.rows))), threads, staged, in, work,
+              split);
 }
 
 /// Few outputs are summed one by one, so that there are enough warps.

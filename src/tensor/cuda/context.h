@@ -56,11 +56,11 @@ class CudaContext : public Memory {
   std::shared_ptr<void> products_;
 };
 
-/// Queues a kernel. `shared_bytes` is the size of its dynamic shared memory.
+/// Queues a kernel; a device that counts runs none. `shared_bytes` is the size of its dynamic shared memory.
 template <typename... Parameters, typename... Arguments>
-void launch(CudaContext& context, void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
+void launch(const Device& device, void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
             Arguments... arguments) {
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || device.is_counting()) return;
   constexpr std::size_t without_asking = 48 << 10;
   if (shared_bytes > without_asking)
     check_cuda(
@@ -70,7 +70,7 @@ void launch(CudaContext& context, void (*kernel)(Parameters...), dim3 grid, dim3
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
-  config.stream = context.stream();
+  config.stream = device.context().stream();
   check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "the start of a kernel");
 }
 

@@ -38,6 +38,8 @@ std::string driver_version() {
 
 }  // namespace
 
+bool is_built_with_cuda() { return true; }
+
 CudaDevices find_cuda_devices() {
   int count = 0;
   // Without a driver this is cudaErrorInsufficientDriver and leaves the count as it was.
@@ -82,7 +84,8 @@ class PinnedMemory : public Memory {
 Device Device::cuda(int index) { return Device(std::make_shared<CudaContext>(index)); }
 
 Device::Device(std::shared_ptr<CudaContext> context)
-    : threads_(1),
+    : kind_(Kind::cuda),
+      threads_(1),
       context_(std::move(context)),
       arena_(std::make_shared<Arena>(context_)),
       host_arena_(std::make_shared<Arena>(std::make_shared<PinnedMemory>())),

@@ -6,6 +6,8 @@
 
 namespace mtp {
 
+bool is_built_with_cuda() { return false; }
+
 CudaDevices find_cuda_devices() { return {0, "built without CUDA (MTP_CUDA)"}; }
 
 Device Device::cuda(int) { throw Error("device cuda: {}", find_cuda_devices().remark); }

@@ -1,12 +1,13 @@
 // In place of cuBLAS: products as their definition says.
 
-#include "../../src/ops/cuda/product.h"
+#include "../../src/ops/cuda/cublas.h"
 
 #include <algorithm>
 #include <vector>
 
 #include "../../src/ops/cuda/elements.cuh"
 #include "../../src/tensor/cuda/context.h"
+#include "mtp/ops/libraries.h"
 
 namespace mtp::ops::cuda {
 
@@ -48,8 +49,7 @@ Tensor uncounted(const Tensor& tensor) {
 
 std::string product_library(const Device&) { return "cuBLASLt " + emulation::property("CUBLASLT", "13.0.2"); }
 
-void multiply(Device& device, const Operand& a, const Operand& b, float beta, const Tensor& c) {
-  MTP_ASSERT(a.columns() == b.rows() && c.size(0) == a.rows() && c.size(1) == b.columns());
+void queue_product(Device& device, const Operand& a, const Operand& b, float beta, const Tensor& c, const Tensor&) {
   const auto later = [stored_a = uncounted(a.stored), stored_b = uncounted(b.stored), a_transposed = a.is_transposed,
                       b_transposed = b.is_transposed, beta, to = uncounted(c)] {
     compute({stored_a, a_transposed}, {stored_b, b_transposed}, beta, to);
