@@ -3,13 +3,16 @@
 #
 #   scripts/python_env.sh       .venv, for data preparation and plots
 #   scripts/python_env.sh hf    .venv-hf, with PyTorch, for the reference and the Hugging Face checks
+#   scripts/python_env.sh tensorboard
+#                               .venv-tensorboard, for the test of run.tensorboard
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
   "") env=.venv files=(scripts/requirements.txt) ;;
   hf) env=.venv-hf files=(scripts/requirements-hf.txt scripts/requirements.txt) ;;
-  *) echo "usage: scripts/python_env.sh [hf]" >&2; exit 2 ;;
+  tensorboard) env=.venv-tensorboard files=(scripts/requirements-tensorboard.txt) ;;
+  *) echo "usage: scripts/python_env.sh [hf | tensorboard]" >&2; exit 2 ;;
 esac
 
 exec 9<"${files[0]}"

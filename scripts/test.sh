@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 scripts/install_deps.sh --tests
 scripts/python_env.sh
 scripts/python_env.sh hf
+scripts/python_env.sh tensorboard
 cmake --preset ci >/dev/null
 cmake --build --preset ci
 scripts/dev/fuzz.sh

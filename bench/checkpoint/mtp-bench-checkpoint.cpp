@@ -76,7 +76,7 @@ class Run {
                    units_, device, communicator);
   }
 
-  void save() { saver_->save(++step_, 0, 0, 0, false); }
+  void save() { saver_->save({.step = ++step_}); }
   void wait() { saver_->finish(); }
   void restore() {
     const auto state =

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "mtp/checkpoint/directory.h"
+#include "mtp/checkpoint/ranking.h"
 #include "mtp/checkpoint/state.h"
 #include "mtp/core/error.h"
 #include "print_line.h"
@@ -82,10 +83,12 @@ void inspect_run(const fs::path& path) {
   print_line("kind", "run");
   std::error_code none;
   const fs::path latest = fs::read_symlink(path / "checkpoints" / "latest", none);
+  const std::optional<checkpoint::Complete> best = checkpoint::best_checkpoint(path);
   int damaged = 0, all = 0;
   for (const checkpoint::Complete& complete : checkpoint::complete_checkpoints(path)) {
     const std::string name = complete.directory.filename(), damage = damage_of(complete.directory);
-    print_line(name, "{}{}", damage.empty() ? "sound" : "damaged: " + damage, name == latest ? ", latest" : "");
+    print_line(name, "{}{}{}", damage.empty() ? "sound" : "damaged: " + damage, name == latest ? ", latest" : "",
+               best && best->step == complete.step ? ", best" : "");
     ++all;
     damaged += damage.empty() ? 0 : 1;
   }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "mtp/checkpoint/export.h"
+#include "mtp/checkpoint/ranking.h"
 #include "mtp/checkpoint/run_directory.h"
 #include "parallel_program.h"
 #include "program.h"
@@ -20,6 +21,7 @@ namespace fs = std::filesystem;
 struct CommandLine {
   bool goes_on = false;  // false after --help
   fs::path from, out;
+  bool best = false;
   checkpoint::ExportOptions options;
 };
 
@@ -48,6 +50,8 @@ CommandLine parse_command(int argc, char** argv, std::ostream& out) {
       "share the work");
   options.add_options()("from", po::value(&command.from)->required(),
                         "a run directory (its newest checkpoint) or a checkpoint");
+  options.add_options()("best", po::bool_switch(&command.best),
+                        "of a run, its best checkpoint, by its checkpoint.keep_best");
   options.add_options()("out", po::value(&command.out)->required(), "the directory to write");
   options.add_options()("dtype", po::value(&dtype),
                         "element type of all parameters, fp32 or bf16; default: the source's");
@@ -64,13 +68,20 @@ CommandLine parse_command(int argc, char** argv, std::ostream& out) {
   return command;
 }
 
+fs::path source_of(const CommandLine& command) {
+  if (!command.best) return checkpoint::named_checkpoints(command.from).front();
+  if (const auto best = checkpoint::best_checkpoint(command.from)) return best->directory;
+  throw Error("option --best: {} has no best checkpoint; name a run that was trained with checkpoint.keep_best",
+              command.from.string());
+}
+
 int export_pair(int argc, char** argv, parallel::Communicator& communicator) {
   std::ostream nowhere(nullptr);
   CommandLine command;
   fs::path checkpoint;
   parallel::agree(communicator, "the options", [&] {
     command = parse_command(argc, argv, communicator.is_first() ? std::cout : nowhere);
-    if (command.goes_on) checkpoint = checkpoint::named_checkpoints(command.from).front();
+    if (command.goes_on) checkpoint = source_of(command);
   });
   if (!command.goes_on) return 0;
   checkpoint::export_hf(checkpoint, command.out, command.options, communicator);

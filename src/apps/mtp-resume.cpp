@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "mtp/checkpoint/checkpoint.h"
+#include "mtp/core/log.h"
 #include "mtp/parallel/connection.h"
 #include "mtp/train/trainer.h"
 #include "parallel_program.h"
@@ -32,7 +33,9 @@ int resume(const ResumeLine& command, const std::filesystem::path& path, paralle
   train::Inputs inputs = train::Inputs::open(settings, device, communicator, from);
   if (inputs.nothing_is_left()) {
     checkpoint::verify(*state, communicator);
-    spdlog::info("step {} of {}: nothing left to do", inputs.first_step(), inputs.steps());
+    const bool is_early = inputs.first_step() < inputs.steps();
+    spdlog::info("step {} of {}{}: nothing left to do", inputs.first_step(), inputs.steps(),
+                 is_early ? ", ended by validation.patience" : "");
     return 0;
   }
   train::Trainer trainer(std::move(inputs), device, communicator, from);
@@ -48,6 +51,7 @@ int run(int argc, char** argv, parallel::Communicator& communicator) {
     if (communicator.is_first()) print_resume_help(std::cout, "mtp-resume");
     return 0;
   }
+  if (command.quiet) quiet_screen();
   const std::vector<std::filesystem::path> paths = checkpoint::candidates(command.from, communicator);
   for (auto path = paths.begin();;) {
     try {

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "mtp/core/log.h"
 #include "mtp/parallel/connection.h"
 #include "mtp/train/trainer.h"
 #include "parallel_program.h"
@@ -23,6 +24,7 @@ int run(int argc, char** argv, parallel::Communicator& communicator) {
     if (communicator.is_first()) print_help(std::cout, "mtp-train");
     return 0;
   }
+  if (command.quiet) quiet_screen();
   communicator.set_timeout(command.settings.dist.timeout_minutes);
   Device device = apps::device_of(command.settings, communicator);
   const parallel::Connection connection(communicator, device, command.settings.dist.transport);

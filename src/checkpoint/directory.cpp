@@ -116,15 +116,17 @@ void make_partial(const fs::path& run_dir, std::int64_t step, std::int64_t bytes
   });
 }
 
-void complete(const fs::path& run_dir, std::int64_t step, std::int64_t keep) {
+void complete(const fs::path& run_dir, std::int64_t step, const Kept& kept) {
   in_our_words([&] {
     const fs::path folder = folder_of(run_dir), directory = folder / name_of(step);
     if (fs::exists(directory)) set_aside(directory);
     fs::rename(partial_directory(run_dir, step), directory);
     sync_to_disk(folder);
     point_latest_at(folder, directory.filename());
-    std::vector<Complete> all = complete_checkpoints(run_dir);
-    for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < all.size(); ++i) set_aside(all[i].directory);
+    const std::vector<Complete> all = complete_checkpoints(run_dir);
+    const auto best = std::ranges::find_first_of(kept.best_first, all, {}, {}, &Complete::step);
+    for (std::size_t i = 0; i + static_cast<std::size_t>(kept.newest) < all.size(); ++i)
+      if (best == kept.best_first.end() || all[i].step != *best) set_aside(all[i].directory);
     remove_hidden(folder, replaced);
   });
 }

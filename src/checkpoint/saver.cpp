@@ -4,7 +4,6 @@
 
 #include <filesystem>
 
-#include "mtp/checkpoint/directory.h"
 #include "mtp/checkpoint/manifest.h"
 #include "mtp/checkpoint/source.h"
 #include "mtp/core/file.h"
@@ -24,19 +23,20 @@ Saver::Saver(RunDescription run, Manifest source, const parallel::Units& units, 
       tensors_(state_tensors(units, communicator.size())),
       source_(std::move(source)) {}
 
-void Saver::save(std::int64_t step, std::int64_t epoch, std::int64_t position, double next_lr, bool run_ends) {
+void Saver::save(const Save& save) {
   wait();
   begin_ = std::chrono::steady_clock::now();
-  state_.step = step;
-  state_.epoch = epoch;
-  state_.position = position;
-  state_.lr = next_lr;
+  state_.step = save.step;
+  state_.epoch = save.epoch;
+  state_.position = save.position;
+  state_.lr = save.next_lr;
+  kept_ = {.newest = state_.run.settings.checkpoint.keep, .best_first = save.best_first};
   const std::int64_t size = bytes();
   failure_ = parallel::first_failure(communicator_, "the start of a checkpoint", [&] {
-    if (communicator_.is_first()) make_partial(run_dir(), step, size);
+    if (communicator_.is_first()) make_partial(run_dir(), save.step, size);
   });
   if (!failure_.empty()) return fail(failure_);
-  const bool goes_on = state_.run.settings.checkpoint.background && !run_ends;
+  const bool goes_on = state_.run.settings.checkpoint.background && !save.run_ends;
   if (goes_on)
     snapshot_.take(device_);
   else
@@ -65,8 +65,10 @@ std::int64_t Saver::bytes() const {
 
 void Saver::check_room() const {
   const std::int64_t size = bytes();
+  const Settings::Checkpoint& settings = state_.run.settings.checkpoint;
+  const std::int64_t kept = settings.keep + (settings.keep_best == KeepBest::none ? 0 : 1);
   const std::string failure = parallel::first_failure(communicator_, "the room for a checkpoint", [&] {
-    if (communicator_.is_first()) checkpoint::check_room(run_dir(), size, state_.run.settings.checkpoint.keep);
+    if (communicator_.is_first()) checkpoint::check_room(run_dir(), size, kept);
   });
   if (!failure.empty()) throw AgreedError(failure, 1);
 }
@@ -86,7 +88,7 @@ void Saver::complete(const std::vector<std::string>& reports) const {
   manifest.add_file(directory(), directory() / "state.h5");
   manifest.write(directory() / "checksums.json");
   sync_folder_to_disk(directory());
-  checkpoint::complete(run_dir(), state_.step, state_.run.settings.checkpoint.keep);
+  checkpoint::complete(run_dir(), state_.step, kept_);
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin_;
   spdlog::info("step {} is saved, after {:.1f} s", state_.step, time.count());
 }

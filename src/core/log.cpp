@@ -11,6 +11,8 @@
 namespace mtp {
 namespace {
 
+bool screen_is_quiet = false;
+
 spdlog::sink_ptr file_sink(const std::filesystem::path& path) {
   try {
     return std::make_shared<spdlog::sinks::basic_file_sink_mt>(path.string());
@@ -19,10 +21,21 @@ spdlog::sink_ptr file_sink(const std::filesystem::path& path) {
   }
 }
 
+spdlog::sink_ptr screen_sink() {
+  auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
+  if (screen_is_quiet) sink->set_level(spdlog::level::warn);
+  return sink;
+}
+
 }  // namespace
 
+void quiet_screen() {
+  screen_is_quiet = true;
+  spdlog::default_logger()->sinks().front()->set_level(spdlog::level::warn);
+}
+
 void start_log(int rank, const std::filesystem::path& run_dir) {
-  auto logger = std::make_shared<spdlog::logger>("mtp", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  auto logger = std::make_shared<spdlog::logger>("mtp", screen_sink());
   if (!run_dir.empty()) logger->sinks().push_back(file_sink(run_dir / "log.txt"));
   logger->set_pattern(rank == 0 ? "%Y-%m-%d %H:%M:%S %l: %v" : fmt::format("%Y-%m-%d %H:%M:%S rank {} %l: %v", rank));
   logger->set_level(rank == 0 ? spdlog::level::info : spdlog::level::warn);

@@ -36,7 +36,7 @@ struct OwnOptions {
 std::vector<po::option> parse_command_line(const Table& table, const OwnOptions& own, int argc,
                                            const char* const argv[]) {
   po::options_description description = describe(table);
-  description.add_options()("help", "")("version", "");
+  description.add_options()("help", "")("version", "")("quiet", "");
   for (const std::string& flag : own.flags) description.add_options()(flag.c_str(), "");
   for (const std::string& option : own.with_values) description.add_options()(option.c_str(), po::value<std::string>());
   using namespace po::command_line_style;
@@ -128,6 +128,10 @@ void check_contradictions(const Settings& s) {
   if (decays && s.schedule.warmup_steps.value_or(0) >= decay_steps)
     throw UsageError("setting schedule.warmup_steps: the warm-up, {} steps, must end before the decay, {} steps",
                      *s.schedule.warmup_steps, decay_steps);
+  if (s.checkpoint.keep_best != KeepBest::none && s.validation.every_steps == 0)
+    throw UsageError("setting checkpoint.keep_best needs validations: set validation.every_steps above 0");
+  if (s.validation.patience > 0 && s.checkpoint.keep_best == KeepBest::none)
+    throw UsageError("setting validation.patience needs checkpoint.keep_best, which says what is better");
   if (s.lora.of_base() && s.freeze.base)
     throw UsageError("setting lora.rank: adapters train the base, which freeze.base forbids");
   if (s.lora.of_drafter() && s.drafter.share_embedding_with_base)
@@ -172,7 +176,8 @@ bool may_change(const std::string& name) {
                                              "run.threads",
                                              "run.log_every_steps",
                                              "run.dump_gradients",
-                                             "run.profile"};
+                                             "run.profile",
+                                             "run.tensorboard"};
   return free.contains(name) || name.starts_with("checkpoint.") || name.starts_with("validation.");
 }
 
@@ -223,6 +228,7 @@ std::string text_of(const Table& table, const std::string& name) {
 }
 
 constexpr const char* common_options =
+    "  --quiet         warnings and errors only on the screen; log.txt has all\n"
     "  --help          this text\n"
     "  --version       version, revision and libraries\n\n";
 
@@ -254,6 +260,7 @@ CommandLine parse_settings(int argc, const char* const argv[]) {
       parse_command_line(table, {{"config", "print", "ranks", "ranks-per-node", "length"}, {"plan"}}, argc, argv);
   check_names(options, "command line");
   line.action = action_of(options);
+  line.quiet = find(options, "quiet") != nullptr;
   if (line.action == CommandLine::Action::help || line.action == CommandLine::Action::version) return line;
 
   std::string name = "default";
@@ -291,6 +298,7 @@ ResumeLine parse_resume(int argc, const char* const argv[]) {
                   .from = {},
                   .config = {},
                   .settings = values_of(options, table),
+                  .quiet = find(options, "quiet") != nullptr,
                   .allowed_changes = allowed_changes(table, options)};
   if (line.action != CommandLine::Action::run) return line;
   const po::option* from = find(options, "from");

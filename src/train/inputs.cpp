@@ -15,6 +15,7 @@
 #include "mtp/train/media.h"
 #include "mtp/train/plan.h"
 #include "mtp/train/train_state.h"
+#include "mtp/train/validation.h"
 
 namespace mtp::train {
 
@@ -65,6 +66,7 @@ Inputs Inputs::open(const Settings& settings, const Device& device, const parall
   std::optional<Inputs> inputs;
   parallel::agree(communicator, "the check of the pair and the data",
                   [&] { inputs = Inputs(settings, device, arithmetic, communicator, from); });
+  if (from) inputs->ranking_ = checkpoint::ranking_of(inputs->settings_, inputs->first_step_, communicator);
   if (inputs->nothing_is_left()) return std::move(*inputs);
   inputs->fingerprints_ = checkpoint::take_fingerprints(settings, communicator);
   parallel::agree(communicator, "the check of the run's files", [&] { inputs->compare_fingerprints(from); });
@@ -91,7 +93,8 @@ Inputs::Inputs(const Settings& settings, const Device& device, std::string arith
       is_resumed_(from.has_value()),
       data_(settings.data.train),
       validation_data_(open_validation_data(settings)),
-      pair_(open_pair(settings, parts_for(data_, validation_data_), from)) {
+      pair_(open_pair(settings, parts_for(data_, validation_data_), from)),
+      ranking_(settings.checkpoint.keep_best) {
   check_fit(ranks_);
   check_data(data_);
   if (validation_data_) check_data(*validation_data_);
@@ -101,6 +104,8 @@ Inputs::Inputs(const Settings& settings, const Device& device, std::string arith
   else
     check_is_new(settings);
 }
+
+bool Inputs::nothing_is_left() const { return first_step_ >= steps_ || is_out_of_patience(settings_, ranking_); }
 
 void Inputs::check_device(const Device& device, const Resumption& from) const {
   const std::string before = from.state.text("device");

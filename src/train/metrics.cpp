@@ -1,38 +1,21 @@
 #include "mtp/train/metrics.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <spdlog/spdlog.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <fstream>
 #include <functional>
 #include <numeric>
 #include <ranges>
-#include <utility>
 
-#include "mtp/core/error.h"
 #include "mtp/core/json.h"
+#include "mtp/core/json_lines.h"
 #include "mtp/parallel/ordered_sum.h"
 
 namespace mtp::train {
 
 namespace {
-
-/// The length of a file's lines up to a step. A line that a killed run left unfinished ends the reading.
-std::uintmax_t bytes_up_to(const std::filesystem::path& path, std::int64_t last_step) {
-  std::uintmax_t bytes = 0;
-  std::ifstream in(path);
-  for (std::string line; std::getline(in, line) && !in.eof(); bytes += line.size() + 1) {
-    const Json json = Json::parse(line, nullptr, false);
-    if (json.is_discarded() || json.value("step", std::int64_t{0}) > last_step) break;
-  }
-  return bytes;
-}
 
 std::string duration(double seconds) {
   const auto s = static_cast<std::int64_t>(seconds + 0.5);
@@ -89,6 +72,16 @@ void StepMetrics::set_losses(const std::vector<double>& sums, const Settings::Dr
   }
 }
 
+std::uintmax_t bytes_up_to(const std::filesystem::path& path, std::int64_t last_step) {
+  std::uintmax_t bytes = 0;
+  read_json_lines(path, [&](const std::string& line, const Json& json) {
+    if (json.value("step", std::int64_t{0}) > last_step) return false;
+    bytes += line.size() + 1;
+    return true;
+  });
+  return bytes;
+}
+
 std::string json_text(double value) { return fmt::format("{:.16e}", value); }
 
 std::string json_text(const std::vector<double>& values) {
@@ -122,37 +115,6 @@ std::string to_json_line(const StepMetrics& m) {
                      m.step, m.epoch, json_text(m.loss), json_text(m.loss_base), json_text(m.loss_drafter),
                      json_text(m.grad_norm), json_text(m.lr), m.label_tokens, m.tokens, json_text(m.step_time),
                      json_text(m.tokens_per_second()), m.memory_peak, m.ranks, experts_text(m));
-}
-
-MetricsFile::MetricsFile(std::filesystem::path path, std::int64_t last_step) : path_(std::move(path)) {
-  file_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  // Cut, not written again: a run that is killed here must not lose lines.
-  if (file_ < 0 || ftruncate(file_, static_cast<off_t>(bytes_up_to(path_, last_step))) != 0)
-    throw Error("{}: cannot be written: {}; check run.dir", path_.string(), system_reason(errno));
-}
-
-MetricsFile::~MetricsFile() { close(file_); }
-
-void MetricsFile::append(const std::string& line) {
-  unwritten_ += line + '\n';
-  write();
-  if (!unwritten_.empty() && !std::exchange(is_warned_, true))
-    spdlog::warn("{}: cannot be written: {}; its lines are kept until it can", path_.string(), system_reason(errno));
-}
-
-void MetricsFile::finish() {
-  write();
-  if (!unwritten_.empty())
-    throw Error("{}: cannot be written: {}; check the free space", path_.string(), system_reason(errno));
-}
-
-void MetricsFile::write() {
-  while (!unwritten_.empty()) {
-    const ssize_t count = ::write(file_, unwritten_.data(), unwritten_.size());
-    if (count <= 0) return;
-    unwritten_.erase(0, static_cast<std::size_t>(count));
-  }
-  is_warned_ = false;
 }
 
 std::string Progress::line(const StepMetrics& m) const {

@@ -2,30 +2,43 @@
 
 #include <spdlog/spdlog.h>
 
+#include <sstream>
+
 namespace mtp::train {
 
 RunLog::RunLog(const Settings& settings, std::int64_t first_step, std::int64_t steps, bool is_first_rank)
     : every_steps_(settings.run.log_every_steps), steps_(steps), progress_(first_step, steps) {
   if (!is_first_rank) return;
-  metrics_.emplace(settings.run.dir / "metrics.jsonl", first_step);
-  if (settings.validation.every_steps > 0) validation_.emplace(settings.run.dir / "validation.jsonl", first_step);
+  const std::filesystem::path metrics = settings.run.dir / "metrics.jsonl",
+                              validation = settings.run.dir / "validation.jsonl";
+  metrics_.emplace(metrics, bytes_up_to(metrics, first_step));
+  if (settings.validation.every_steps > 0) validation_.emplace(validation, bytes_up_to(validation, first_step));
+  if (!settings.run.tensorboard) return;
+  std::ostringstream text;
+  write_settings(text, settings);
+  events_.emplace(settings.run.dir / "events.out.tfevents.mtp", first_step, text.str());
 }
 
 void RunLog::add(const StepMetrics& metrics) {
   if (!metrics_) return;
-  metrics_->append(to_json_line(metrics));
+  const std::string line = to_json_line(metrics);
+  metrics_->append(line + "\n");
+  if (events_) events_->add("train", line);
   if (metrics.step % every_steps_ == 0 || metrics.step == steps_) spdlog::info("{}", progress_.line(metrics));
 }
 
 void RunLog::add(const ValidationMetrics& metrics) {
   if (!validation_) return;
-  validation_->append(to_json_line(metrics));
+  const std::string line = to_json_line(metrics);
+  validation_->append(line + "\n");
+  if (events_) events_->add("validation", line);
   spdlog::info("{}", to_log_line(metrics));
 }
 
 void RunLog::finish() {
   if (metrics_) metrics_->finish();
   if (validation_) validation_->finish();
+  if (events_) events_->finish();
 }
 
 }  // namespace mtp::train

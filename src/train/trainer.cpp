@@ -56,6 +56,7 @@ Trainer::Trainer(Inputs inputs, Device& device, const parallel::Communicator& co
              state_.parameters().units(), device, communicator),
       order_(inputs_.sampler()),
       loader_(inputs_.data(), order_, inputs_.reading()),
+      ranking_(inputs_.ranking()),
       log_(settings(), inputs_.first_step(), inputs_.steps(), communicator.is_first()) {
   saver_.check_room();
   if (const auto& data = inputs_.validation_data())
@@ -114,30 +115,56 @@ Trainer::End Trainer::train() {
     if (profile) profile->end_step();
     saver_.advance();
     log_.add(metrics);
-    if (validation_ && validation_->is_due(metrics.step, inputs_.steps())) validate(metrics.step);
+    const bool is_best = validation_ && validation_->is_due(metrics.step, inputs_.steps()) && validate(metrics.step);
+    const bool is_last = metrics.step == inputs_.steps() || is_out_of_patience(settings(), ranking_);
     // A signal may have reached any one rank: all stop after the same step.
-    const bool is_last = metrics.step == inputs_.steps();
     const bool stops = communicator_.max(signals.received(), "stop signals") > 0;
     const std::int64_t every = settings().checkpoint.every_steps;
-    if (is_last || stops || (every > 0 && metrics.step % every == 0)) save(metrics.step, is_last || stops);
+    const bool is_due = every > 0 && metrics.step % every == 0;
+    if (is_last || stops || is_best || is_due) save(metrics.step, is_last || stops);
     if ((is_last || stops) && profile && communicator_.is_first()) profile->write(settings().run.dir / "profile.json");
     if (stops && !is_last) {
       spdlog::info("stopped by a signal after step {}; go on by mtp-resume --from {}", metrics.step,
                    settings().run.dir.string());
       return End::stopped;
     }
+    if (is_last && metrics.step < inputs_.steps()) {
+      spdlog::info("ended after step {}: {} validations since the best, of step {}", metrics.step,
+                   ranking_.since_best(), ranking_.best_first().front());
+      break;
+    }
   }
-  if (settings().checkpoint.export_at_end)
-    checkpoint::export_hf(checkpoint::named_checkpoints(settings().run.dir).front(), settings().run.dir / "hf",
-                          {.force = true}, communicator_);
+  if (settings().checkpoint.export_at_end) export_pair();
   return End::done;
 }
 
-void Trainer::validate(std::int64_t step) { log_.add(validation_->run(step)); }
+bool Trainer::validate(std::int64_t step) {
+  const ValidationMetrics metrics = validation_->run(step);
+  log_.add(metrics);
+  ranking_.add(to_json_line(metrics));
+  const std::vector<std::int64_t> best_first = ranking_.best_first();
+  return !best_first.empty() && best_first.front() == step;
+}
+
+void Trainer::export_pair() const {
+  std::string from;
+  parallel::agree(communicator_, "the choice of a checkpoint", [&] {
+    if (!communicator_.is_first()) return;
+    const auto best = checkpoint::best_checkpoint(settings().run.dir);
+    from = best ? best->directory : checkpoint::named_checkpoints(settings().run.dir).front();
+  });
+  checkpoint::export_hf(communicator_.all_gather(from, "the choice of a checkpoint").front(), settings().run.dir / "hf",
+                        {.force = true}, communicator_);
+}
 
 void Trainer::save(std::int64_t step, bool run_ends) {
   const std::int64_t next = step * settings().train.global_batch;  // item of the stream of samples
-  saver_.save(step, order_.epoch(step), next % inputs_.data().samples(), inputs_.schedule().rate(step), run_ends);
+  saver_.save({.step = step,
+               .epoch = order_.epoch(step),
+               .position = next % inputs_.data().samples(),
+               .next_lr = inputs_.schedule().rate(step),
+               .best_first = ranking_.best_first(),
+               .run_ends = run_ends});
   if (!run_ends) return;
   saver_.finish();
   log_.finish();

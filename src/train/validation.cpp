@@ -35,6 +35,11 @@ std::string to_log_line(const ValidationMetrics& m) {
       m.tokens_per_step);
 }
 
+bool is_out_of_patience(const Settings& settings, const checkpoint::Ranking& ranking) {
+  const std::int64_t patience = settings.validation.patience;
+  return patience > 0 && ranking.since_best() >= patience;
+}
+
 Validation::Validation(const Settings& settings, const data::DataFile& data, data::BatchOptions batch,
                        model::Joint& joint, const parallel::Communicator& communicator)
     : settings_(settings), data_(data), batch_(std::move(batch)), joint_(joint), communicator_(communicator) {

@@ -20,10 +20,10 @@ using testing::HasSubstr;
 
 class CheckpointDirectoryTest : public testing::Test {
  protected:
-  void save(std::int64_t step, std::int64_t keep) {
+  void save(std::int64_t step, std::int64_t keep, const std::vector<std::int64_t>& best_first = {}) {
     make_partial(run, step, 0);
     std::ofstream(partial_directory(run, step) / "state.h5") << step;
-    complete(run, step, keep);
+    complete(run, step, {keep, best_first});
   }
   std::vector<std::int64_t> steps() const {
     std::vector<std::int64_t> found;
@@ -48,6 +48,16 @@ TEST_F(CheckpointDirectoryTest, TheNewestAreKept) {
   for (const std::int64_t step : {2, 4, 6}) save(step, 2);
   EXPECT_THAT(steps(), ElementsAre(4, 6));
   EXPECT_EQ(latest(), "step_00000006");
+}
+
+TEST_F(CheckpointDirectoryTest, TheBestThatIsThereIsKeptBesideTheNewest) {
+  save(2, 1, {2});
+  save(4, 1, {2, 4});
+  EXPECT_THAT(steps(), ElementsAre(2, 4));
+  save(6, 1, {5, 4, 2, 6});  // nothing was saved of step 5
+  EXPECT_THAT(steps(), ElementsAre(4, 6));
+  save(8, 1, {8, 4});
+  EXPECT_THAT(steps(), ElementsAre(8));
 }
 
 TEST_F(CheckpointDirectoryTest, ARunThatGoesBackSetsAsideWhatIsNewerUntilItSavesAgain) {

@@ -40,7 +40,7 @@ class SaverTest : public testing::Test {
   }
   void save(Saver& saver, std::int64_t step, bool run_ends = false) {
     train_to(static_cast<float>(step));
-    saver.save(step, 2, 5, 0.25, run_ends);
+    saver.save({.step = step, .epoch = 2, .position = 5, .next_lr = 0.25, .run_ends = run_ends});
   }
   fs::path checkpoint(std::int64_t step) const { return run / "checkpoints" / fmt::format("step_{:08}", step); }
   static std::vector<float> weights(const State& state) {

@@ -31,9 +31,15 @@ void check_room(const std::filesystem::path& run_dir, std::int64_t bytes, std::i
 /// fewer than `bytes` bytes free.
 void make_partial(const std::filesystem::path& run_dir, std::int64_t step, std::int64_t bytes);
 
-/// Gives the checkpoint its final name, once its files are on the disk, moves `latest` to it and removes all but the
-/// newest `keep`, and what was set aside.
-void complete(const std::filesystem::path& run_dir, std::int64_t step, std::int64_t keep);
+/// What stays when checkpoints are removed: the newest, and the first of the steps `best_first` that has one.
+struct Kept {
+  std::int64_t newest = 1;
+  std::vector<std::int64_t> best_first = {};
+};
+
+/// Gives the checkpoint its final name, once its files are on the disk, moves `latest` to it and removes all that are
+/// not kept, and what was set aside.
+void complete(const std::filesystem::path& run_dir, std::int64_t step, const Kept& kept);
 
 /// Removes what killed jobs have left half-written; sets aside what is newer than `step`, from which the run now goes
 /// on: it is removed when the next checkpoint is complete.

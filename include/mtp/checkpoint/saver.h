@@ -9,12 +9,21 @@
 #include <thread>
 #include <vector>
 
+#include "mtp/checkpoint/directory.h"
 #include "mtp/checkpoint/manifest.h"
 #include "mtp/checkpoint/run_state.h"
 #include "mtp/checkpoint/snapshot.h"
 #include "mtp/parallel/communicator.h"
 
 namespace mtp::checkpoint {
+
+/// What is saved beside the tensors, as RunState has it, and what then becomes of older checkpoints.
+struct Save {
+  std::int64_t step = 0, epoch = 0, position = 0;
+  double next_lr = 0;
+  std::vector<std::int64_t> best_first = {};  // steps, see Kept
+  bool run_ends = false;
+};
 
 /// Saves a run while it goes on. A save goes through these stages, and the ranks agree, through the thread that trains,
 /// before the next one begins:
@@ -38,7 +47,7 @@ class Saver {
 
   /// Begins to save; waits for the save before it. Returns when all is done, and needs no copy of shards on the host,
   /// where the run does not go on meanwhile: it ends, or is without `checkpoint.background`.
-  void save(std::int64_t step, std::int64_t epoch, std::int64_t position, double next_lr, bool run_ends);
+  void save(const Save& save);
   /// Lets a save that is under way go on to its next stage, once all ranks are ready. To be called after every step.
   void advance();
   /// Waits for the end of the save under way, good or bad.
@@ -67,6 +76,7 @@ class Saver {
   void fail(const std::string& reason);
 
   RunState state_;
+  Kept kept_;
   const Device& device_;
   const parallel::Communicator& communicator_;
   Snapshot snapshot_;

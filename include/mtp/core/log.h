@@ -10,4 +10,7 @@ namespace mtp {
 /// the file cannot be opened.
 void start_log(int rank, const std::filesystem::path& run_dir = {});
 
+/// From now on the screen shows only what is wrong; log.txt shows all.
+void quiet_screen();
+
 }  // namespace mtp

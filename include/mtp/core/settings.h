@@ -19,6 +19,7 @@ enum class ComputeType { fp32, bf16 };
 enum class Moments { fp32, bf16 };
 enum class MomentsPlace { device, host };
 enum class ScheduleStyle { constant, linear, cosine };
+enum class KeepBest { none, tokens_per_step, accepted_length, accuracy_base, accuracy_data, loss_base, loss_drafter };
 enum class Reduction { ordered, fast };
 enum class DeviceChoice { automatic, cpu, cuda };
 enum class TransportChoice { automatic, nccl, staged };
@@ -87,10 +88,12 @@ struct Settings {
   } schedule;
   struct Checkpoint {
     std::int64_t every_steps = 0, keep = 2;
+    KeepBest keep_best = KeepBest::none;
     bool background = true, export_at_end = false;
   } checkpoint;
   struct Validation {
     std::int64_t every_steps = 0, max_samples = 0;
+    std::int64_t patience = 0;  // validations; 0: no limit
   } validation;
   struct Dist {
     Reduction reduction = Reduction::ordered;
@@ -104,7 +107,7 @@ struct Settings {
     std::int64_t threads = 0;  // per rank; 0: OMP_NUM_THREADS, else cores / ranks of this node
     std::int64_t log_every_steps = 1;
     std::filesystem::path dump_gradients;
-    bool profile = false;
+    bool profile = false, tensorboard = false;
   } run;
 };
 
@@ -113,6 +116,7 @@ struct CommandLine {
   enum class Action { run, help, version, print, plan } action = Action::run;
   Settings settings;
   std::vector<std::string> printed;  // the values of the settings that --print names
+  bool quiet = false;
   struct PlannedJob {
     std::int64_t ranks = 1, ranks_per_node = 8;
     std::int64_t length = 0;  // positions of every sequence; 0: as in data.train
@@ -131,6 +135,7 @@ struct ResumeLine {
   std::filesystem::path from;
   std::filesystem::path config;                 // the settings file that the run began with; empty where none is named
   std::map<std::string, std::string> settings;  // that it gives, as they are written
+  bool quiet = false;
   /// Names of settings, and "data" and "model" for the contents of the files that they name.
   std::vector<std::string> allowed_changes;
 };

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "mtp/checkpoint/ranking.h"
 #include "mtp/checkpoint/run_state.h"
 #include "mtp/checkpoint/state.h"
 #include "mtp/core/settings.h"
@@ -46,7 +47,10 @@ class Inputs {
   std::int64_t first_step() const { return first_step_; }  // optimizer steps done before this start
   std::int64_t steps() const { return steps_; }            // of the whole run
   bool is_resumed() const { return is_resumed_; }
-  bool nothing_is_left() const { return first_step_ >= steps_; }
+  /// Of what the run has validated before this start.
+  const checkpoint::Ranking& ranking() const { return ranking_; }
+  /// Where the run stands behind its last step, or ended before it by `validation.patience`.
+  bool nothing_is_left() const;
 
   /// The order of the samples, and how this rank reads its share of them.
   data::Sampler sampler() const;
@@ -77,6 +81,7 @@ class Inputs {
   model::Pair pair_;
   std::int64_t steps_ = 0;
   Schedule schedule_;
+  checkpoint::Ranking ranking_;
   checkpoint::Fingerprints fingerprints_;
 };
 

@@ -51,29 +51,8 @@ std::string json_text(const std::vector<double>& values);
 /// As one line of JSON; floats have 17 digits, so that they read back to the same bits.
 std::string to_json_line(const StepMetrics& metrics);
 
-/// metrics.jsonl or validation.jsonl, flushed after each line. A line that does not fit on a full disk is kept
-/// and written with the next.
-class MetricsFile {
- public:
-  /// Keeps the lines of steps up to `last_step`, after which a resumed run continues, and drops the rest. Throws Error
-  /// where it cannot be written.
-  MetricsFile(std::filesystem::path path, std::int64_t last_step);
-  ~MetricsFile();
-  MetricsFile(const MetricsFile&) = delete;
-  MetricsFile& operator=(const MetricsFile&) = delete;
-
-  void append(const std::string& line);
-  /// Throws Error where lines are still missing in the file.
-  void finish();
-
- private:
-  void write();
-
-  std::filesystem::path path_;
-  int file_ = -1;
-  std::string unwritten_;
-  bool is_warned_ = false;
-};
+/// The length of the lines of metrics.jsonl or validation.jsonl up to a step, after which a resumed run continues.
+std::uintmax_t bytes_up_to(const std::filesystem::path& path, std::int64_t last_step);
 
 /// The line that the screen and the log show, with the time left at the mean pace so far.
 class Progress {

@@ -37,8 +37,10 @@ class Trainer {
   void skip(StepMetrics& metrics) const;
   /// Forward, backward and update; fills in losses and norm.
   void learn(const std::vector<data::MicroBatch>& batches, std::int64_t step, StepMetrics& metrics);
-  void validate(std::int64_t step);
+  /// Whether the pair is the best so far, by `checkpoint.keep_best`.
+  bool validate(std::int64_t step);
   void save(std::int64_t step, bool run_ends);
+  void export_pair() const;
 
   Device& device_;
   const parallel::Communicator& communicator_;
@@ -49,6 +51,7 @@ class Trainer {
   data::Sampler order_;
   data::Loader loader_;
   std::optional<Validation> validation_;  // where the settings ask for it
+  checkpoint::Ranking ranking_;
   RunLog log_;
 };
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "mtp/checkpoint/ranking.h"
 #include "mtp/core/settings.h"
 #include "mtp/data/batch.h"
 #include "mtp/model/joint.h"
@@ -30,6 +31,9 @@ struct ValidationMetrics {
 std::string to_json_line(const ValidationMetrics& metrics);
 /// The line that the screen and the log show.
 std::string to_log_line(const ValidationMetrics& metrics);
+
+/// Whether the last `validation.patience` validations were no better than the best before them.
+bool is_out_of_patience(const Settings& settings, const checkpoint::Ranking& ranking);
 
 /// Measures a pair on the first `validation.max_samples` samples of `data.validation`, in the order of the file and in
 /// micro-batches of `train.micro_batch` that the ranks share. The bits do not depend on the number of ranks.
