@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import h5py
 
@@ -131,6 +132,15 @@ def a_run_directory_that_cannot_be_made(job: Job) -> None:
         expect(job.run(ranks), 1, r"rank 0: .*run directory cannot be made")
 
 
+def srun_without_pmix(job: Job) -> None:
+    """As its processes find themselves: alone, although srun started two. One of them says so."""
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_MPI_TYPE": "pmi2"}
+    for process, lines in (("0", 1), ("1", 0)):
+        with mock.patch.dict(os.environ, step | {"SLURM_PROCID": process}):
+            expect(job.run(1), 2, "srun --mpi=pmi2: this MPI takes the 2 processes .* --mpi=pmix", times=lines)
+    assert not job.run_dir.exists()
+
+
 def a_run_directory_that_is_taken(job: Job) -> None:
     mpirun = job.start(1, "--train.max_steps", "1000000")
     wait_until((job.run_dir / "metrics.jsonl").exists, "the first step", job=mpirun)
@@ -155,6 +165,7 @@ CASES: list[Callable[[Job], None]] = [
     a_run_that_is_finished,
     a_run_directory_that_cannot_be_made,
     a_run_directory_that_is_taken,
+    srun_without_pmix,
 ]
 
 

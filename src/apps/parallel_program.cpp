@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <string_view>
 #include <thread>
 
 #include "mtp/core/exceptions.h"
@@ -15,6 +16,18 @@
 namespace mtp::apps {
 
 namespace {
+
+std::string_view variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+/// Whether srun started several processes each of which MPI takes for a job of its own: by PMI-2, where it knows only
+/// PMIx.
+bool is_split_by_srun(const parallel::Communicator& communicator) {
+  const bool has_launcher = !variable("PMIX_RANK").empty() || !variable("OMPI_COMM_WORLD_SIZE").empty();
+  return communicator.size() == 1 && !has_launcher && std::atoi(variable("SLURM_STEP_NUM_TASKS").data()) > 1;
+}
 
 void print(const parallel::Communicator& communicator, const Error& error) {
   std::fprintf(stderr, "error: rank %d: %s\n", communicator.rank(), error.what());
@@ -30,6 +43,13 @@ int run_parallel(parallel::Communicator& communicator, const std::function<int()
   int exit_code = 1;
   try {
     start_log(communicator.rank());
+    if (is_split_by_srun(communicator)) {
+      if (variable("SLURM_PROCID") != "0") return 2;
+      throw UsageError(
+          "srun --mpi={}: this MPI takes the {} processes for as many jobs; start them by srun --mpi=pmix, if `srun "
+          "--mpi=list` has it, or by mpirun",
+          variable("SLURM_MPI_TYPE"), variable("SLURM_STEP_NUM_TASKS"));
+    }
     const int result = work();
     if (!std::cout.flush()) throw Error("standard output: cannot be written; see whether its disk is full");
     return result;
