@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "mtp/core/progress.h"
 #include "mtp/data/prompts_file.h"
 #include "mtp/decode/report.h"
 #include "mtp/hf/end_tokens.h"
@@ -226,10 +227,12 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
   decode::DecodeResult plain, drafted;
   // One prompt after the other is decoded in both ways in turn, so that both meet the same machine.
   const std::size_t at_once = line->batch == 1 ? 1 : prompts.size();
+  Progress progress("decoding", std::ssize(prompts), "prompts");
   for (std::size_t first = 0; first < prompts.size(); first += at_once) {
     const std::span part = std::span(prompts).subspan(first, at_once);
     if (line->plain()) decode_prompts(decoder, part, false, plain);
     if (line->drafted()) decode_prompts(decoder, part, true, drafted);
+    progress.add(std::ssize(part));
   }
   if (line->mode == "both" && line->sampling.is_greedy())
     for (std::size_t i = 0; i < prompts.size(); ++i)

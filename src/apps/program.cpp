@@ -4,6 +4,7 @@
 
 #include "mtp/core/error.h"
 #include "mtp/core/exceptions.h"
+#include "mtp/core/log.h"
 #include "mtp/core/version.h"
 
 namespace mtp::apps {
@@ -12,6 +13,7 @@ namespace po = boost::program_options;
 
 int run_program(const std::function<int()>& work) {
   try {
+    start_log(0);
     const int exit_code = work();
     if (!std::cout.flush()) throw Error("standard output: cannot be written; see whether its disk is full");
     return exit_code;

@@ -6,6 +6,7 @@
 
 #include "mtp/checkpoint/directory.h"
 #include "mtp/checkpoint/run_directory.h"
+#include "mtp/core/progress.h"
 #include "state_kinds.h"
 
 namespace mtp::checkpoint {
@@ -79,6 +80,11 @@ State open(const fs::path& checkpoint, const parallel::Communicator& communicato
 
 void restore(const State& state, const parallel::Units& units, const LoadFrozen& load_frozen, Device& device,
              const parallel::Communicator& communicator) {
+  std::int64_t elements = 0;
+  for_each_shard(units, [&](const std::string&, const parallel::ShardedUnit&, const Tensor& shard) {
+    elements += shard.elements();
+  });
+  Progress progress("loading " + state.directory().string(), elements, "parameters and moments");
   agree_on_damage(communicator, [&] {
     for (const auto& unit : units) {
       if (unit->trained()) continue;
@@ -89,6 +95,7 @@ void restore(const State& state, const parallel::Units& units, const LoadFrozen&
     }
     for_each_shard(units, [&](const std::string& kind, const parallel::ShardedUnit& unit, const Tensor& shard) {
       restore_shard(state, kind, unit, shard, device);
+      progress.add(shard.elements());
     });
   });
 }

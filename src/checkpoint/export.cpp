@@ -14,6 +14,7 @@
 #include "mtp/core/error.h"
 #include "mtp/core/file.h"
 #include "mtp/core/json.h"
+#include "mtp/core/progress.h"
 #include "mtp/hf/config.h"
 #include "mtp/hf/model_files.h"
 #include "mtp/hf/peft.h"
@@ -163,6 +164,7 @@ class ModelExport {
 
   /// Writes the pieces that begin at a byte of which `is_ours`, counted over all files' data.
   void write(const std::function<bool(std::uint64_t)>& is_ours) const {
+    Progress progress("writing " + folder_.string(), static_cast<std::int64_t>(bytes()), "bytes");
     std::uint64_t before = 0;  // bytes of the files before
     for (const hf::ModelFile& file : files_) {
       hf::SafetensorsFile out(folder_ / file.name, file.tensors);
@@ -174,6 +176,7 @@ class ModelExport {
               offsets[i] +
               static_cast<std::uint64_t>(piece.first_row * row_elements(tensor)) * hf::size_of(tensor.dtype);
           if (is_ours(before + position)) out.write(position, stored_.read(tensor, piece));
+          progress.add(piece.rows * row_elements(tensor) * static_cast<std::int64_t>(hf::size_of(tensor.dtype)));
         }
       }
       out.sync();

@@ -8,6 +8,7 @@
 #include "mtp/core/checksum.h"
 #include "mtp/core/error.h"
 #include "mtp/core/json.h"
+#include "mtp/core/progress.h"
 
 namespace mtp::checkpoint {
 
@@ -38,11 +39,16 @@ Files files_of(const Settings& settings) {
 
 /// The checksums of this rank's pieces, counted over all files, one a line.
 std::string checksums_of_pieces(const Files& files, int rank, int ranks) {
+  std::int64_t bytes = 0;
+  for (const auto& [unused, path] : files) bytes += static_cast<std::int64_t>(fs::file_size(path));
+  Progress progress("reading the run's files", bytes, "bytes");
   std::string lines;
   int piece = 0;
   for (const auto& [unused, path] : files)
-    for (std::uint64_t begin = 0; begin <= fs::file_size(path); begin += piece_bytes, ++piece)
+    for (std::uint64_t begin = 0; begin <= fs::file_size(path); begin += piece_bytes, ++piece) {
       if (piece % ranks == rank) lines += checksum_of_file(path, begin, piece_bytes) + "\n";
+      progress.add(static_cast<std::int64_t>(std::min(piece_bytes, fs::file_size(path) - begin)));
+    }
   return lines;
 }
 

@@ -4,6 +4,7 @@
 
 #include "mtp/core/checksum.h"
 #include "mtp/core/error.h"
+#include "mtp/core/progress.h"
 #include "mtp/parallel/ordered_sum.h"
 #include "rank_file.h"
 #include "state_file.h"
@@ -113,13 +114,19 @@ void State::verify_files(int share, int shares) const {
 }
 
 void State::verify_tensors(int share, int shares) const {
+  std::int64_t blocks = 0;
+  for (const auto& [unused, parts] : manifest_.tensors)
+    for (const Part& part : parts) blocks += std::ssize(part.checksums);
+  Progress progress("verifying " + directory_.string(), blocks / shares * checksum_block * std::int64_t{sizeof(float)},
+                    "bytes");
   int number = 0;
   for (int rank = 0; rank < manifest_.ranks(); ++rank)
     if (rank % shares == share) rank_file(rank);
   for (const auto& [name, parts] : manifest_.tensors)
     for (const Part& part : parts)
       for (std::int64_t block = 0; block < std::ssize(part.checksums); ++block)
-        if (number++ % shares == share) read_block(name, part, block);
+        if (number++ % shares == share)
+          progress.add(std::ssize(read_block(name, part, block)) * std::int64_t{sizeof(float)});
 }
 
 }  // namespace mtp::checkpoint

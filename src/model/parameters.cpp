@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "mtp/core/progress.h"
 #include "mtp/ops/elementwise.h"
 
 namespace mtp::model {
@@ -55,7 +56,13 @@ parallel::ShardedUnit& Parameters::unit_of(const Parameter& parameter) const {
 }
 
 void Parameters::load(const Pair& pair, Device& device) {
-  for (const auto& unit : units_) load(pair, device, *unit);
+  std::int64_t total = 0;
+  for (const auto& unit : units_) total += unit->master().elements();
+  Progress progress("loading the pair", total, "parameters");
+  for (const auto& unit : units_) {
+    load(pair, device, *unit);
+    progress.add(unit->master().elements());
+  }
 }
 
 void Parameters::load(const Pair& pair, Device& device, const parallel::ShardedUnit& unit) {

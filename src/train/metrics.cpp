@@ -11,19 +11,10 @@
 
 #include "mtp/core/json.h"
 #include "mtp/core/json_lines.h"
+#include "mtp/core/progress.h"
 #include "mtp/parallel/ordered_sum.h"
 
 namespace mtp::train {
-
-namespace {
-
-std::string duration(double seconds) {
-  const auto s = static_cast<std::int64_t>(seconds + 0.5);
-  if (s < 3600) return fmt::format("{}:{:02}", s / 60, s % 60);
-  return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
-}
-
-}  // namespace
 
 std::vector<double> sum_losses(const parallel::Communicator& communicator, const std::vector<model::LossSums>& mine,
                                std::int64_t count) {
@@ -117,7 +108,7 @@ std::string to_json_line(const StepMetrics& m) {
                      json_text(m.tokens_per_second()), m.memory_peak, m.ranks, experts_text(m));
 }
 
-std::string Progress::line(const StepMetrics& m) const {
+std::string Pace::line(const StepMetrics& m) const {
   const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   const double left = elapsed / static_cast<double>(m.step - first_step_) * static_cast<double>(total_steps_ - m.step);
   return fmt::format(

@@ -7,7 +7,7 @@
 namespace mtp::train {
 
 RunLog::RunLog(const Settings& settings, std::int64_t first_step, std::int64_t steps, bool is_first_rank)
-    : every_steps_(settings.run.log_every_steps), steps_(steps), progress_(first_step, steps) {
+    : every_steps_(settings.run.log_every_steps), steps_(steps), pace_(first_step, steps) {
   if (!is_first_rank) return;
   const std::filesystem::path metrics = settings.run.dir / "metrics.jsonl",
                               validation = settings.run.dir / "validation.jsonl";
@@ -24,7 +24,7 @@ void RunLog::add(const StepMetrics& metrics) {
   const std::string line = to_json_line(metrics);
   metrics_->append(line + "\n");
   if (events_) events_->add("train", line);
-  if (metrics.step % every_steps_ == 0 || metrics.step == steps_) spdlog::info("{}", progress_.line(metrics));
+  if (metrics.step % every_steps_ == 0 || metrics.step == steps_) spdlog::info("{}", pace_.line(metrics));
 }
 
 void RunLog::add(const ValidationMetrics& metrics) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "mtp/core/progress.h"
 #include "mtp/train/metrics.h"
 #include "mtp/train/train_state.h"
 
@@ -55,8 +56,11 @@ bool Validation::is_due(std::int64_t step, std::int64_t steps) const {
 ValidationMetrics Validation::run(std::int64_t step) {
   const std::int64_t ranks = communicator_.size();
   std::vector<model::ValidationSums> mine;
-  for (std::int64_t first = 0; first < micro_batches_; first += ranks)
+  Progress progress("validation", samples_, "samples");
+  for (std::int64_t first = 0; first < micro_batches_; first += ranks) {
     mine.push_back(validate(first + communicator_.rank()));
+    progress.add(ranks * settings_.train.micro_batch);
+  }
   const ValidationMetrics metrics = reduce(step, mine);
   const double sum = std::accumulate(metrics.loss_drafter.begin(), metrics.loss_drafter.end(), metrics.loss_base);
   if (!std::isfinite(sum))

@@ -55,10 +55,10 @@ std::string to_json_line(const StepMetrics& metrics);
 std::uintmax_t bytes_up_to(const std::filesystem::path& path, std::int64_t last_step);
 
 /// The line that the screen and the log show, with the time left at the mean pace so far.
-class Progress {
+class Pace {
  public:
   /// Of steps first_step + 1 … total_steps.
-  Progress(std::int64_t first_step, std::int64_t total_steps)
+  Pace(std::int64_t first_step, std::int64_t total_steps)
       : first_step_(first_step), total_steps_(total_steps), start_(std::chrono::steady_clock::now()) {}
   std::string line(const StepMetrics& metrics) const;
 

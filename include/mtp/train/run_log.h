@@ -27,7 +27,7 @@ class RunLog {
   std::int64_t every_steps_, steps_;
   std::optional<AppendFile> metrics_, validation_;  // on rank 0
   std::optional<EventFile> events_;                 // there, with run.tensorboard
-  Progress progress_;
+  Pace pace_;
 };
 
 }  // namespace mtp::train
