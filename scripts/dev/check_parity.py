@@ -99,6 +99,7 @@ def random_variant(rng: np.random.Generator) -> Variant:
         position_offset=int(pick(0, 1)),
         head=str(pick("dense", "masked")) if has_centroids else "dense",
         target=str(pick("data", "base")),
+        loss=str(pick("cross_entropy", "total_variation", "mixed")),
         num_rounds=int(pick(1, 2, 4)),
         drafter_loss_weight=float(pick(0.1, 0.5)),
         round_weights=float(pick(1.0, 1.0, 0.6)),
@@ -113,6 +114,8 @@ def random_variant(rng: np.random.Generator) -> Variant:
         weight_decay=float(pick(0.0, 0.1)),
         max_grad_norm=float(pick(0.0, 1.0)),
     )
+    if recipe.target == "data":
+        recipe = replace(recipe, loss="cross_entropy")
     micro_batch, max_length = int(pick(1, 2)), int(pick(0, 24))
     return Variant({"text_config": base}, assistant, recipe, micro_batch, max_length, weight_std=0.08)
 
@@ -215,7 +218,7 @@ def describe(variant: Variant) -> str:
         f"K={r.num_rounds}",
         r.alignment if r.alignment == "pr2240" else f"serving+{r.position_offset}",
         r.head,
-        r.target,
+        r.target if r.target == "data" else r.loss,
     ]
     flags = {
         "ple": text["hidden_size_per_layer_input"],

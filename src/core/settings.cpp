@@ -132,6 +132,9 @@ void check_contradictions(const Settings& s) {
     throw UsageError("setting checkpoint.keep_best needs validations: set validation.every_steps above 0");
   if (s.validation.patience > 0 && s.checkpoint.keep_best == KeepBest::none)
     throw UsageError("setting validation.patience needs checkpoint.keep_best, which says what is better");
+  if (s.drafter.loss != RoundLoss::cross_entropy && s.drafter.target != Target::base)
+    throw UsageError(
+        "setting drafter.loss: only the base's own distribution has such a loss; set drafter.target = base");
   if (s.lora.of_base() && s.freeze.base)
     throw UsageError("setting lora.rank: adapters train the base, which freeze.base forbids");
   if (s.lora.of_drafter() && s.drafter.share_embedding_with_base)

@@ -211,6 +211,11 @@ std::vector<SettingEntry> settings_table(Settings& s) {
              "logits trained on: of the whole vocabulary, or of the top centroids"),
       choice("drafter.target", s.drafter.target, {{"data", Target::data}, {"base", Target::base}},
              "what rounds learn: the labels, or the base's own distribution"),
+      choice("drafter.loss", s.drafter.loss,
+             {{"cross_entropy", RoundLoss::cross_entropy},
+              {"total_variation", RoundLoss::total_variation},
+              {"mixed", RoundLoss::mixed}},
+             "with target = base: cross-entropy, one minus the probability that a draft is accepted, or both"),
       flag("drafter.share_embedding_with_base", s.drafter.share_embedding_with_base,
            "copy the base's token table into the drafter at the start"),
 

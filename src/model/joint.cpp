@@ -58,6 +58,11 @@ BaseOutput without_gradients(BaseOutput base) {
   return base;
 }
 
+ops::Distance distance_of(RoundLoss loss) {
+  if (loss == RoundLoss::total_variation) return ops::Distance::total_variation;
+  return loss == RoundLoss::mixed ? ops::Distance::mixed : ops::Distance::cross_entropy;
+}
+
 Settings::Drafter as_served(Settings::Drafter settings) {
   settings.alignment = Alignment::serving;
   return settings;
@@ -183,7 +188,10 @@ Tensor Joint::round_loss(Tape& g, const JointInput& input, const Value& hidden_T
     return label_loss(g, settings_.head, gradient_scale, hidden_TD, device_.from_host(labels));
   const ops::CrossEntropy ce{.gradient_scale = gradient_scale};
   const Parameter& head = drafter_.embedding();
-  const ops::Teacher teacher{.x = base.hidden_TH.data, .w = base_.embedding().value(), .soft_cap = base_.soft_cap()};
+  const ops::Teacher teacher{.x = base.hidden_TH.data,
+                             .w = base_.embedding().value(),
+                             .soft_cap = base_.soft_cap(),
+                             .distance = distance_of(settings_.loss)};
   const Tensor rows = device_.from_host(teacher_rows(sequences, labels, by));
   if (settings_.head == Head::dense) return g.distillation(ce, hidden_TD, head, teacher, rows);
   return g.masked_distillation(ce, masked_head(), hidden_TD, head, teacher, rows);

@@ -56,21 +56,31 @@ Operation cross_entropy(const LossCase& shape, float cap, const Labels& labels) 
       });
 }
 
-Operation distillation(const LossCase& shape, float cap, const Lesson& lesson) {
-  return loss_operation(
-      shape, [=](const Array& x, const Array& w) { return lesson.loss_sum(capped(product(x, w), cap)); },
+Operation distillation(const LossCase& shape, float cap, Lesson lesson, Distance distance = Distance::cross_entropy,
+                       const std::string& entry = "") {
+  lesson.distance = distance;
+  Operation operation = loss_operation(
+      shape, {},
       [=](Device& device, const Tensor& x, const Tensor& w, const Tensor& loss, const Tensor& dx, const Tensor& dw) {
         projected_distillation(device, {cap, gradient_scale}, x, w, lesson.teacher(device),
                                device.from_host(lesson.rows), loss, dx, dw);
       });
+  if (!entry.empty()) operation = with_stored_values(operation, entry);
+  // x and w once more, as constants: the operation does not see them.
+  operation.inputs.insert(operation.inputs.end(), {operation.inputs[0], operation.inputs[1]});
+  operation.reference = [=](const std::vector<Array>& inputs) {
+    const auto z = [&](std::size_t i) { return capped(product(inputs[i], inputs[i + 1]), cap); };
+    return Array({1}, {lesson.loss_sum(z(0), z(2))});
+  };
+  return operation;
 }
 
 Operation stored_cross_entropy(const std::string& name, float cap) {
   return with_stored_values(cross_entropy({"", 8, 6, 24}, cap, stored(name).at("labels").get<Labels>()), name);
 }
 
-Operation stored_distillation(const std::string& name, float cap) {
-  return with_stored_values(distillation({"", 8, 6, 24}, cap, stored_lesson(name)), name);
+Operation stored_distillation(const std::string& name, float cap, Distance distance = Distance::cross_entropy) {
+  return distillation({"", 8, 6, 24}, cap, stored_lesson(name), distance, name);
 }
 
 // Rows come in chunks of 256: the long ones take two.
@@ -89,11 +99,20 @@ INSTANTIATE_TEST_SUITE_P(ProjectedCrossEntropy, OperationTest,
 
 INSTANTIATE_TEST_SUITE_P(
     ProjectedDistillation, OperationTest,
-    on_every_device({distillation({"one_sequence", 9, 8, 33}, 0, some_lesson(Sequences({9}), 33, 0)),
-                     distillation({"capped", 20, 8, 33}, 1.5f, some_lesson(Sequences({12, 1, 7}), 33, 3)),
-                     distillation({"no_teacher", 2, 8, 33}, 0, some_lesson(Sequences({1, 1}), 33, 3)),
-                     distillation({"two_chunks", 420, 4, 9}, 0, some_lesson(Sequences({420}), 9, 0)),
-                     stored_distillation("projected_distillation", 0), stored_distillation("capped_distillation", 2)}),
+    on_every_device(
+        {distillation({"one_sequence", 9, 8, 33}, 0, some_lesson(Sequences({9}), 33, 0)),
+         distillation({"capped", 20, 8, 33}, 1.5f, some_lesson(Sequences({12, 1, 7}), 33, 3)),
+         distillation({"no_teacher", 2, 8, 33}, 0, some_lesson(Sequences({1, 1}), 33, 3)),
+         distillation({"two_chunks", 420, 4, 9}, 0, some_lesson(Sequences({420}), 9, 0)),
+         distillation({"total_variation", 9, 8, 33}, 0, some_lesson(Sequences({9}), 33, 0), Distance::total_variation),
+         distillation({"total_variation_capped", 20, 8, 33}, 1.5f, some_lesson(Sequences({12, 1, 7}), 33, 3),
+                      Distance::total_variation),
+         distillation({"mixed", 20, 8, 33}, 1.5f, some_lesson(Sequences({12, 1, 7}), 33, 3), Distance::mixed),
+         distillation({"mixed_two_chunks", 420, 4, 9}, 0, some_lesson(Sequences({420}), 9, 0), Distance::mixed),
+         stored_distillation("projected_distillation", 0), stored_distillation("capped_distillation", 2),
+         stored_distillation("projected_total_variation", 0, Distance::total_variation),
+         stored_distillation("projected_mixed", 0, Distance::mixed),
+         stored_distillation("capped_mixed", 2, Distance::mixed)}),
     operation_name);
 
 class CrossEntropyTest : public DeviceTest {};

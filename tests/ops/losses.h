@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <utility>
@@ -51,16 +52,31 @@ struct Lesson {
   Array x, w;
   float soft_cap = 0;
   Labels rows;
+  Distance distance = Distance::cross_entropy;
 
-  double loss_sum(const Array& z) const {
-    const Array log_p = log_softmax(z), log_teacher = log_softmax(capped(product(x, w), soft_cap));
+  /// Of logits z. The share of cross-entropy in a mixed loss is a constant: that of z0.
+  double loss_sum(const Array& z, const Array& z0) const {
+    const Array log_q = log_softmax(z), log_q0 = log_softmax(z0), log_p = log_softmax(capped(product(x, w), soft_cap));
     double sum = 0;
-    for (std::int64_t t = 0; t < z.size(0); ++t)
-      for (std::int64_t v = 0; rows[t] >= 0 && v < z.size(1); ++v)
-        sum -= std::exp(log_teacher(rows[t], v)) * log_p(t, v);
+    for (std::int64_t t = 0; t < z.size(0); ++t) {
+      if (rows[t] < 0) continue;
+      double entropy = 0, accepted = 0, accepted0 = 0;
+      for (std::int64_t v = 0; v < z.size(1); ++v) {
+        const double p = std::exp(log_p(rows[t], v));
+        entropy -= p * log_q(t, v);
+        accepted += std::min(p, std::exp(log_q(t, v)));
+        accepted0 += std::min(p, std::exp(log_q0(t, v)));
+      }
+      if (distance == Distance::cross_entropy) {
+        sum += entropy;
+        continue;
+      }
+      const double share = distance == Distance::mixed ? std::exp(-3 * accepted0) : 0;
+      sum += share * entropy + (1 - share) * (1 - accepted);
+    }
     return sum;
   }
-  Teacher teacher(Device& device) const { return {to_device(device, x), to_device(device, w), soft_cap}; }
+  Teacher teacher(Device& device) const { return {to_device(device, x), to_device(device, w), soft_cap, distance}; }
 };
 
 /// Random labels, about a third of the rows without one.

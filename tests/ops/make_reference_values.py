@@ -178,7 +178,11 @@ def losses():
     teacher_x, teacher_w = draw(LENGTH, 5), draw(VOCABULARY, 5)
     teacher = capped(F.linear(teacher_x, teacher_w), 4.0)[None]
     teacher_inputs = {"teacher_x": array(teacher_x), "teacher_w": array(teacher_w)}
-    recipe = Recipe(target="base")
+    recipes = {
+        "distillation": Recipe(target="base"),
+        "total_variation": Recipe(target="base", loss="total_variation"),
+        "mixed": Recipe(target="base", loss="mixed"),
+    }
 
     centroids, top_k = 6, 2
     text = SimpleNamespace(hidden_size=WIDTH, vocab_size=VOCABULARY)
@@ -207,15 +211,16 @@ def losses():
             labels=LABELS,
             **parameters,
         )
-        case(
-            f"{head}_distillation",
-            inputs,
-            lambda x, w, logits=logits: round_loss_sum(recipe, logits(x, w), teacher, labels, 0),
-            gradient,
-            labels=LABELS,
-            **teacher_inputs,
-            **parameters,
-        )
+        for name, recipe in recipes.items():
+            case(
+                f"{head}_{name}",
+                inputs,
+                lambda x, w, logits=logits, recipe=recipe: round_loss_sum(recipe, logits(x, w), teacher, labels, 0),
+                gradient,
+                labels=LABELS,
+                **teacher_inputs,
+                **parameters,
+            )
 
 
 # ---------------------------------------------------------------- optimizer

@@ -66,7 +66,7 @@ class MaskedLogits {
   std::vector<double> unselected_;
 };
 
-using LogitsLoss = std::function<double(const Array& z)>;
+using LogitsLoss = std::function<double(const Array& z, const Array& z0)>;  // z0: those of the constants x0, w0
 using MaskedRun = std::function<void(Device&, const MaskedHead&, const Sequences&, const Tensor& x, const Tensor& w,
                                      const Tensor& loss, const Tensor& dx, const Tensor& dw)>;
 
@@ -84,7 +84,7 @@ Operation masked(LossCase shape, const Head& head, const std::vector<std::int64_
   operation.inputs.insert(operation.inputs.end(), {operation.inputs[0], operation.inputs[1]});
   operation.reference = [=](const std::vector<Array>& inputs) {
     const MaskedLogits logits(head, sequences, inputs[2], inputs[3]);
-    return Array({1}, {loss_of_logits(logits(inputs[0], inputs[1]))});
+    return Array({1}, {loss_of_logits(logits(inputs[0], inputs[1]), logits(inputs[2], inputs[3]))});
   };
   return operation;
 }
@@ -92,7 +92,7 @@ Operation masked(LossCase shape, const Head& head, const std::vector<std::int64_
 Operation cross_entropy(const LossCase& shape, const Head& head, const std::vector<std::int64_t>& lengths,
                         const Labels& labels, const std::string& entry = "") {
   return masked(
-      shape, head, lengths, entry, [=](const Array& z) { return cross_entropy_sum(z, labels); },
+      shape, head, lengths, entry, [=](const Array& z, const Array&) { return cross_entropy_sum(z, labels); },
       [=](Device& device, const MaskedHead& masked_head, const Sequences& sequences, const Tensor& x, const Tensor& w,
           const Tensor& loss, const Tensor& dx, const Tensor& dw) {
         masked_cross_entropy(device, {.gradient_scale = gradient_scale}, masked_head, sequences, x, w,
@@ -100,10 +100,11 @@ Operation cross_entropy(const LossCase& shape, const Head& head, const std::vect
       });
 }
 
-Operation distillation(const LossCase& shape, const Head& head, const std::vector<std::int64_t>& lengths,
-                       const Lesson& lesson, const std::string& entry = "") {
+Operation distillation(const LossCase& shape, const Head& head, const std::vector<std::int64_t>& lengths, Lesson lesson,
+                       Distance distance = Distance::cross_entropy, const std::string& entry = "") {
+  lesson.distance = distance;
   return masked(
-      shape, head, lengths, entry, [=](const Array& z) { return lesson.loss_sum(z); },
+      shape, head, lengths, entry, [=](const Array& z, const Array& z0) { return lesson.loss_sum(z, z0); },
       [=](Device& device, const MaskedHead& masked_head, const Sequences& sequences, const Tensor& x, const Tensor& w,
           const Tensor& loss, const Tensor& dx, const Tensor& dw) {
         masked_distillation(device, {.gradient_scale = gradient_scale}, masked_head, sequences, x, w,
@@ -136,10 +137,15 @@ std::vector<Operation> operations() {
           cross_entropy({"loss_only", 0, 8, 48, false, false}, small, {9}, some_labels(9, 48)),
           distillation(named(shape, "teacher"), small, several, some_lesson(Sequences(several), 48, 3)),
           distillation({"teacher_two_chunks", 0, 8, 24}, wide, {420}, some_lesson(Sequences({420}), 24, 0)),
+          distillation(named(shape, "total_variation"), small, several, some_lesson(Sequences(several), 48, 3),
+                       Distance::total_variation),
+          distillation(named(shape, "mixed"), small, several, some_lesson(Sequences(several), 48, 3), Distance::mixed),
+          distillation({"", 8, 6, 24}, stored_head("masked_mixed"), {8}, stored_lesson("masked_mixed"), Distance::mixed,
+                       "masked_mixed"),
           cross_entropy({"", 8, 6, 24}, stored_head("masked_cross_entropy"), {8},
                         stored("masked_cross_entropy").at("labels").get<Labels>(), "masked_cross_entropy"),
           distillation({"", 8, 6, 24}, stored_head("masked_distillation"), {8}, stored_lesson("masked_distillation"),
-                       "masked_distillation")};
+                       Distance::cross_entropy, "masked_distillation")};
 }
 
 INSTANTIATE_TEST_SUITE_P(MaskedHead, OperationTest, on_every_device(operations()), operation_name);

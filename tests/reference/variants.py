@@ -292,6 +292,16 @@ VARIANTS: dict[str, Variant] = {
         with_media=True,
         validated=True,
     ),
+    "total_variation": Variant(
+        base(per_layer_width=0), drafter(), recipe(target="base", loss="total_variation", head="masked"), micro_batch=2
+    ),
+    "mixed": Variant(
+        base(per_layer_width=0),
+        drafter(centroids=0),
+        recipe(target="base", loss="mixed", num_rounds=2),
+        micro_batch=2,
+        bf16=True,
+    ),
 }
 
 # A sample of two tokens, some with fewer positions than rounds, some longer than the window; steps straddle the end.
@@ -336,6 +346,7 @@ def settings_text(variant: Variant, steps: int) -> str:
             "position_offset": r.position_offset,
             "head": r.head,
             "target": r.target,
+            **({"loss": r.loss} if r.loss != "cross_entropy" else {}),
             "share_embedding_with_base": r.share_embedding_with_base,
         }
         | ({"round_weights": r.round_weights} if r.round_weights != 1 else {})

@@ -14,6 +14,7 @@ namespace mtp {
 enum class Alignment { serving, pr2240 };
 enum class Head { dense, masked };
 enum class Target { data, base };
+enum class RoundLoss { cross_entropy, total_variation, mixed };
 enum class Adapted { base, both };
 enum class ComputeType { fp32, bf16 };
 enum class Moments { fp32, bf16 };
@@ -47,6 +48,7 @@ struct Settings {
     std::int64_t position_offset = 1;
     Head head = Head::dense;
     Target target = Target::data;
+    RoundLoss loss = RoundLoss::cross_entropy;
     bool share_embedding_with_base = false;
 
     /// λ β^k: what a step's loss has of the loss of round k.

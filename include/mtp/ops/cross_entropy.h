@@ -26,16 +26,26 @@ struct CrossEntropy {
 void projected_cross_entropy(Device& device, const CrossEntropy& ce, const Tensor& x, const Tensor& w,
                              const Tensor& labels, const Tensor& loss, const Tensor& dx, const Tensor& dw);
 
+/// How far a row's softmax q is from the teacher's p. Drawn from q, a token is accepted by a server with probability
+/// α = Σ min(p, q).
+enum class Distance {
+  cross_entropy,    // - Σ p log q
+  total_variation,  // ½ Σ |p - q| = 1 - α; at p = q its gradient is one-sided
+  mixed,            // c · cross-entropy + (1 - c) · total variation with c = exp(-3 α) of the row, as a constant
+};
+
 /// Logits of a teacher: teacher_cap(teacher_x teacher_wᵀ), teacher_x [T, H'], teacher_w [V, H'].
 struct Teacher {
   Tensor x;
   Tensor w;
   float soft_cap = 0;
+  Distance distance = Distance::cross_entropy;  // of the student
 };
 
 /// Against the softmax of the teacher's row rows[t], at the rows t for which it is ≥ 0; no gradient into the teacher.
 ///   teacher_rows [T] int64
-/// Source: round_loss_sum of the reference with target "base".
+/// Source: round_loss_sum of the reference with target "base"; the distances: LK losses, Samarin et al.,
+/// arXiv:2602.23881.
 void projected_distillation(Device& device, const CrossEntropy& ce, const Tensor& x, const Tensor& w,
                             const Teacher& teacher, const Tensor& teacher_rows, const Tensor& loss, const Tensor& dx,
                             const Tensor& dw);

@@ -48,6 +48,21 @@ double distillation_loss(const CrossEntropy& ce, std::span<const float> teacher,
   return loss;
 }
 
+/// The same, at another distance from it.
+double distance_loss(Distance distance, const CrossEntropy& ce, std::span<const float> teacher, std::span<float> z) {
+  const cpu::Softmax softmax(z), target(teacher);
+  const Slope slope(ce);
+  Likeness likeness;
+  for (std::size_t i = 0; i < z.size(); ++i) {
+    const float p = target(teacher[i]);
+    likeness.add(p, softmax(z[i]));
+    likeness.cross_entropy += p * (softmax.log_sum() - z[i]);
+  }
+  const DistanceLoss loss(distance, likeness);
+  for (std::size_t i = 0; i < z.size(); ++i) z[i] = loss.gradient(target(teacher[i]), softmax(z[i])) * slope(z[i]);
+  return loss.value();
+}
+
 /// The chosen rows in chunks: logits, losses and gradients. `losses_of(rows)` gives the function (i, z) that computes
 /// the loss of the i-th of these rows and replaces its logits z by their gradient.
 template <typename LossesOf>
@@ -94,7 +109,9 @@ void projected_distillation(Device& device, const CrossEntropy& ce, const Tensor
   const cpu::Rows rows = cpu::chosen_rows(teacher_rows, 0, x.size(0));
   project(device, ce, x, w, rows, loss, dx, dw, [&](cpu::RowSpan chunk) {
     return [&, logits = cpu::teacher_logits(device, teacher, teacher_rows, chunk)](std::int64_t i, std::span<float> z) {
-      return distillation_loss(ce, {logits.f32() + i * w.size(0), z.size()}, z);
+      const std::span<const float> teacher_z(logits.f32() + i * w.size(0), z.size());
+      if (teacher.distance == Distance::cross_entropy) return distillation_loss(ce, teacher_z, z);
+      return distance_loss(teacher.distance, ce, teacher_z, z);
     };
   });
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../chunk.h"
+#include "../likeness.h"
 #include "element_type.h"
 #include "mtp/ops/cross_entropy.h"
 #include "parallel.h"

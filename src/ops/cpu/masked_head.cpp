@@ -221,6 +221,27 @@ double distillation_loss(float gradient_scale, std::span<const float> teacher, c
   return loss;
 }
 
+/// The same, at another distance from it.
+double distance_loss(Distance distance, float gradient_scale, std::span<const float> teacher,
+                     const MaskedScores& scores, std::int64_t i) {
+  const cpu::Softmax softmax = scores.softmax(i), target(teacher);
+  const std::span<float> z = scores.row(i);
+  const float unselected = softmax(scores.unselected());
+  Likeness likeness{.cross_entropy = softmax.log_sum() - scores.unselected()};
+  for (const float logit : teacher) likeness.add(target(logit), unselected);
+  scores.for_each_token(i, [&](std::int64_t j, std::int64_t token) {
+    const float p = target(teacher[token]);
+    likeness.add(p, unselected, -1);
+    likeness.add(p, softmax(z[j]));
+    likeness.cross_entropy -= static_cast<double>(p) * (z[j] - scores.unselected());
+  });
+  const DistanceLoss loss(distance, likeness);
+  scores.for_each_token(i, [&](std::int64_t j, std::int64_t token) {
+    z[j] = gradient_scale * loss.gradient(target(teacher[token]), softmax(z[j]));
+  });
+  return loss.value();
+}
+
 /// The rows with `chosen` ≥ 0, sequence by sequence. `losses_of(rows)` gives the function (i, scores, row) that
 /// computes the loss of the i-th of these rows, which is row `row` of `scores`, and replaces its scores by their
 /// gradient.
@@ -274,7 +295,8 @@ void masked_distillation(Device& device, const CrossEntropy& ce, const MaskedHea
     return [&, vocabulary, logits = cpu::teacher_logits(device, teacher, teacher_rows, rows)](
                std::int64_t i, const MaskedScores& scores, std::int64_t row) {
       const std::span<const float> z(logits.f32() + i * vocabulary, static_cast<std::size_t>(vocabulary));
-      return distillation_loss(ce.gradient_scale, z, scores, row);
+      if (teacher.distance == Distance::cross_entropy) return distillation_loss(ce.gradient_scale, z, scores, row);
+      return distance_loss(teacher.distance, ce.gradient_scale, z, scores, row);
     };
   });
 }

@@ -57,6 +57,31 @@ __global__ void distillation_loss_kernel(ChunkOfLogits chunk, SoftCap teacher_ca
   if (threadIdx.x == 0) chunk.losses[row] = loss;
 }
 
+/// The same, at another distance from it.
+__global__ void distance_loss_kernel(ChunkOfLogits chunk, Distance distance, SoftCap teacher_cap,
+                                     const float* teacher) {
+  const std::int64_t row = chunk.rows[blockIdx.x], width = chunk.vocabulary;
+  const float *const products = chunk.z + blockIdx.x * width, *const teacher_products = teacher + blockIdx.x * width;
+  const auto z = [&](std::int64_t i) { return chunk.cap(products[i]); };
+  const auto teacher_z = [&](std::int64_t i) { return teacher_cap(teacher_products[i]); };
+  const Softmax softmax = softmax_of(width, z), target = softmax_of(width, teacher_z);
+  const double log_sum = softmax.log_sum();
+  Likeness own;
+  for (std::int64_t i = threadIdx.x; i < width; i += row_threads) {
+    const float value = z(i), p = target(teacher_z(i));
+    own.add(p, softmax(value));
+    own.cross_entropy += p * (log_sum - value);
+  }
+  const DistanceLoss loss(distance, sum_of_block(own));
+  if (threadIdx.x == 0) chunk.losses[row] = loss.value();
+  if (chunk.dz.empty()) return;
+  const Elements dz = chunk.dz.from(blockIdx.x * width);
+  for (std::int64_t i = threadIdx.x; i < width; i += row_threads) {
+    const float value = z(i);
+    dz.set(i, loss.gradient(target(teacher_z(i)), softmax(value)) * chunk.gradient_scale * chunk.cap.slope(value));
+  }
+}
+
 /// A block finds the largest logit of a row of the chunk.
 __global__ void choice_kernel(std::int64_t vocabulary, const float* z, const std::int64_t* rows,
                               std::int64_t* choices) {
@@ -110,8 +135,12 @@ void projected_distillation(Device& device, const CrossEntropy& ce, const Tensor
                             const Tensor& dw) {
   project(device, ce, x, w, teacher_rows, loss, dx, dw, [&](const ChunkOfLogits& chunk, const Tensor& rows) {
     const Tensor logits = teacher_logits(device, teacher, teacher_rows, rows);
-    launch(device, distillation_loss_kernel, blocks(rows.elements()), row_threads, chunk, SoftCap{teacher.soft_cap},
-           logits.f32());
+    if (teacher.distance == Distance::cross_entropy)
+      launch(device, distillation_loss_kernel, blocks(rows.elements()), row_threads, chunk, SoftCap{teacher.soft_cap},
+             logits.f32());
+    else
+      launch(device, distance_loss_kernel, blocks(rows.elements()), row_threads, chunk, teacher.distance,
+             SoftCap{teacher.soft_cap}, logits.f32());
   });
 }
 

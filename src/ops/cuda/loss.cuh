@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "../chunk.h"
+#include "../likeness.h"
 #include "mtp/ops/cross_entropy.h"
 #include "reduce.cuh"
 
@@ -76,6 +77,11 @@ struct Softmax {
   /// `count` more logits of one value, not above the maximum.
   __device__ void add(float z, std::int64_t count) { sum += static_cast<float>(count) * expf(z - maximum); }
 };
+
+/// By all threads of a block.
+__device__ inline Likeness sum_of_block(const Likeness& own) {
+  return {reduce_block(own.cross_entropy, Sum()), reduce_block(own.accepted, Sum()), reduce_block(own.short_of, Sum())};
+}
 
 /// Of the logits z(0) … z(width - 1), by all threads of a block.
 template <typename Logit>

@@ -122,6 +122,32 @@ __global__ void distillation_loss_kernel(Selection selection, float gradient_sca
   if (threadIdx.x == 0) losses[row] = softmax.log_sum() - constant - above;
 }
 
+/// The same, at another distance from it.
+__global__ void distance_loss_kernel(Selection selection, Distance distance, float gradient_scale,
+                                     const std::int64_t* rows, SoftCap teacher_cap, const float* teacher,
+                                     const float* unselected, double* losses) {
+  const std::int64_t row = rows[blockIdx.x], vocabulary = selection.centroids * selection.tokens_per_centroid;
+  const float constant = unselected[row];
+  const Softmax softmax = softmax_of_row(selection, row, constant);
+  const auto teacher_z = [&](std::int64_t i) { return teacher_cap(teacher[blockIdx.x * vocabulary + i]); };
+  const Softmax target = softmax_of(vocabulary, teacher_z);
+  float* const z = selection.row(row);
+  Likeness own;
+  for (std::int64_t i = threadIdx.x; i < vocabulary; i += row_threads) own.add(target(teacher_z(i)), softmax(constant));
+  for (std::int64_t j = threadIdx.x; j < selection.width(); j += row_threads) {
+    const float p = target(teacher_z(selection.token(row, j)));
+    own.add(p, softmax(constant), -1);
+    own.add(p, softmax(z[j]));
+    own.cross_entropy -= static_cast<double>(p) * (z[j] - constant);
+  }
+  Likeness all = sum_of_block(own);
+  all.cross_entropy += softmax.log_sum() - constant;
+  const DistanceLoss loss(distance, all);
+  for (std::int64_t j = threadIdx.x; j < selection.width(); j += row_threads)
+    z[j] = gradient_scale * loss.gradient(target(teacher_z(selection.token(row, j))), softmax(z[j]));
+  if (threadIdx.x == 0) losses[row] = loss.value();
+}
+
 __global__ void set_zero_without_kernel(Selection selection, const std::int64_t* chosen) {
   if (chosen[blockIdx.x] >= 0) return;
   for (std::int64_t j = threadIdx.x; j < selection.width(); j += row_threads) selection.row(blockIdx.x)[j] = 0;
@@ -273,9 +299,14 @@ void masked_distillation(Device& device, const CrossEntropy& ce, const MaskedHea
                            teacher_rows.data<std::int64_t>());
                     for_each_chunk(device, chosen_rows(device, teacher_rows), w.size(0), [&](const Tensor& rows) {
                       const Tensor logits = teacher_logits(device, teacher, teacher_rows, rows);
-                      launch(device, distillation_loss_kernel, blocks(rows.elements()), row_threads, selection,
-                             ce.gradient_scale, rows.data<std::int64_t>(), SoftCap{teacher.soft_cap}, logits.f32(),
-                             unselected, losses);
+                      if (teacher.distance == Distance::cross_entropy)
+                        launch(device, distillation_loss_kernel, blocks(rows.elements()), row_threads, selection,
+                               ce.gradient_scale, rows.data<std::int64_t>(), SoftCap{teacher.soft_cap}, logits.f32(),
+                               unselected, losses);
+                      else
+                        launch(device, distance_loss_kernel, blocks(rows.elements()), row_threads, selection,
+                               teacher.distance, ce.gradient_scale, rows.data<std::int64_t>(),
+                               SoftCap{teacher.soft_cap}, logits.f32(), unselected, losses);
                     });
                   });
 }
