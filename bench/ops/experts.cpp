@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "cases.h"
-#include "support/products.h"
+#include "mtp/ops/flops.h"
 
 namespace mtp::bench {
 
@@ -37,7 +37,7 @@ struct Products {
   Tensor weights() const { return random_tensor(device, {experts, out, in}, 2, 1, type); }
   /// The matrix of the expert of a pair.
   Tensor matrix_of(const Tensor& w, std::int64_t pair) const { return w.slice(expert_of[pair] * out * in, {out, in}); }
-  double flops() const { return product_flops(count, in, out); }
+  double flops() const { return ops::product_flops(count, in, out); }
 
   Device& device;
   DType type;
