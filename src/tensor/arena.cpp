@@ -51,25 +51,29 @@ std::byte* Arena::take(std::size_t size, MemoryUse use) {
 }
 
 std::byte* Arena::take_from_gap(std::size_t size) {
-  const auto smallest = gaps_by_size_.lower_bound({size, nullptr});
+  const auto smallest = gaps_by_size_.lower_bound({size, 0, nullptr});
   if (smallest == gaps_by_size_.end()) return nullptr;
-  const auto [gap_size, block] = *smallest;
+  const auto [gap_size, number, block] = *smallest;
   remove_gap(gaps_.find(block));
   if (gap_size > size) add_gap(block + size, gap_size - size);
   return block;
 }
 
 std::byte* Arena::take_from_end(std::size_t size) {
-  for (auto& [begin, range] : ranges_)
+  for (const auto& [number, begin] : by_age_) {
+    Range& range = ranges_.at(begin);
     if (std::byte* block = begin + range.end; extend(range, range.end + size)) return block;
-  Range fresh{.memory = memory_->reserve(size)};
+  }
+  Range fresh{.memory = memory_->reserve(size), .number = ranges_so_far_};
   std::byte* begin = fresh.memory.begin;
   if (begin == nullptr) return nullptr;
-  Range& range = ranges_.emplace(begin, fresh).first->second;
-  if (extend(range, size)) return begin;
-  memory_->release(range.memory);
-  ranges_.erase(begin);
-  return nullptr;
+  if (!extend(fresh, size)) {
+    memory_->release(fresh.memory);
+    return nullptr;
+  }
+  ranges_.emplace(begin, fresh);
+  by_age_.emplace(ranges_so_far_++, begin);
+  return begin;
 }
 
 bool Arena::extend(Range& range, std::size_t end) {
@@ -86,7 +90,7 @@ void Arena::give_back(std::byte* block, std::size_t size, MemoryUse use) {
   const std::lock_guard lock(mutex_);
   ASAN_POISON_MEMORY_REGION(block, size);
   now_.of(use) -= static_cast<std::int64_t>(size);
-  Range& range = std::prev(ranges_.upper_bound(block))->second;
+  Range& range = range_of(block);
   // Gaps beside it become one with it; two ranges may lie side by side and do not.
   if (const auto next = gaps_.find(block + size);
       next != gaps_.end() && block + size != range.memory.begin + range.end) {
@@ -108,11 +112,11 @@ void Arena::give_back(std::byte* block, std::size_t size, MemoryUse use) {
 
 void Arena::add_gap(std::byte* begin, std::size_t size) {
   gaps_.emplace(begin, size);
-  gaps_by_size_.emplace(size, begin);
+  gaps_by_size_.emplace(size, range_of(begin).number, begin);
 }
 
 void Arena::remove_gap(std::map<std::byte*, std::size_t>::iterator gap) {
-  gaps_by_size_.erase({gap->second, gap->first});
+  gaps_by_size_.erase({gap->second, range_of(gap->first).number, gap->first});
   gaps_.erase(gap);
 }
 
@@ -128,6 +132,7 @@ void Arena::release_unused() {
     ASAN_UNPOISON_MEMORY_REGION(entry.first, range.most);
     now_.held -= static_cast<std::int64_t>(range.most);
     memory_->release(range.memory);
+    by_age_.erase(range.number);
     return true;
   });
 }

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "memory.h"
@@ -15,8 +17,8 @@ namespace mtp {
 /// Hands out blocks of memory and takes them back for reuse: fresh memory from the system costs more than many of the
 /// operations that fill it. Blocks are cut from ranges of addresses, from the smallest gap that they fit into, and a
 /// gap grows with what is free beside it; so what is held stays close to what is in use, whatever the sizes. A block
-/// goes where the blocks that are there decide, never where earlier ones were: the same calls from the same state give
-/// the same addresses.
+/// goes where the blocks that are there decide, never where earlier ones were, and ranges are told apart by their age,
+/// never by their addresses: the same calls from the same state hold as much and give the same places.
 ///
 /// A block is free again as soon as the last tensor in it is gone, although operations of a device with a stream may
 /// still be under way: whoever gets it next uses it in later operations of the same stream.
@@ -45,8 +47,10 @@ class Arena : public std::enable_shared_from_this<Arena> {
   struct Range {
     Memory::Range memory;
     std::size_t end = 0, most = 0;
+    std::int64_t number = 0;  // by age
   };
   using Ranges = std::map<std::byte*, Range>;  // by their first address
+  using Gap = std::tuple<std::size_t, std::int64_t, std::byte*>;  // size, number of its range, first address
 
   std::byte* take(std::size_t size, MemoryUse use);
   /// Null where no gap is large enough.
@@ -54,6 +58,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   /// Behind the last block of a range. Null where there is not enough memory.
   std::byte* take_from_end(std::size_t size);
   bool extend(Range& range, std::size_t end);
+  Range& range_of(std::byte* block) { return std::prev(ranges_.upper_bound(block))->second; }
   void give_back(std::byte* block, std::size_t size, MemoryUse use);
   void add_gap(std::byte* begin, std::size_t size);
   void remove_gap(std::map<std::byte*, std::size_t>::iterator gap);
@@ -63,8 +68,10 @@ class Arena : public std::enable_shared_from_this<Arena> {
   const std::shared_ptr<Memory> memory_;
   std::mutex mutex_;
   Ranges ranges_;
-  std::map<std::byte*, std::size_t> gaps_;                     // between blocks of a range: size by first address
-  std::set<std::pair<std::size_t, std::byte*>> gaps_by_size_;  // the same
+  std::map<std::int64_t, std::byte*> by_age_;  // the same: first address by number
+  std::int64_t ranges_so_far_ = 0;
+  std::map<std::byte*, std::size_t> gaps_;  // between blocks of a range: size by first address
+  std::set<Gap> gaps_by_size_;              // the same
   MemoryAccounts now_, most_;
   std::int64_t fresh_allocations_ = 0;
 };

@@ -296,11 +296,7 @@ VARIANTS: dict[str, Variant] = {
         base(per_layer_width=0), drafter(), recipe(target="base", loss="total_variation", head="masked"), micro_batch=2
     ),
     "mixed": Variant(
-        base(per_layer_width=0),
-        drafter(centroids=0),
-        recipe(target="base", loss="mixed", num_rounds=2),
-        micro_batch=2,
-        bf16=True,
+        base(per_layer_width=0), drafter(centroids=0), recipe(target="base", loss="mixed", num_rounds=2), micro_batch=2
     ),
 }
 
