@@ -19,9 +19,10 @@ from mtp_tools.plan import Plan, make_configs, planned
 GB = 1e9
 LENGTH = 2048
 RANKS = (1, 8, 64)
-PRESETS = {"e2b": "E2B", "e4b": "E4B", "31b": "31B"}
+PRESETS = {"e2b": "E2B", "e4b": "E4B", "12b": "12B", "26b-a4b": "26B-A4B", "31b": "31B"}
 COMMON = ("--run.device", "cuda", "--train.recompute", "true", "--length", str(LENGTH))
 FROZEN = ("--freeze.base", "true")
+LORA = ("--lora.rank", "16", "--lora.alpha", "32")
 BF16_MOMENTS, ON_HOST = ("--optimizer.moments", "bf16"), ("--optimizer.moments_on", "host")
 FROZEN_TABLES = ("--freeze.embeddings", "true")
 ON_ONE_GPU = {
@@ -60,6 +61,7 @@ def text(programs: Path, makers: Path) -> str:
 
             plans = {f"{ranks} GPU{'s' * (ranks > 1)}": plan(ranks) for ranks in RANKS}
             plans |= {f"base frozen: {ranks}": plan(ranks, *FROZEN) for ranks in RANKS}
+            plans |= {f"LoRA: {ranks}": plan(ranks, *LORA) for ranks in RANKS}
             parts.append(f"### {title}\n\n{table(plans)}")
             if preset == "e4b":
                 one = {label: plan(1, *options) for label, options in ON_ONE_GPU.items()}
