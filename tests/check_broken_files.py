@@ -73,6 +73,7 @@ PAIR = "pair/base/config.json", "pair/base/model.safetensors"
 STATE = checkpoint_files("state.h5", "rank_0000.h5", "checksums.json", "source/base/config.json")
 TRAIN = "mtp-train --model.base pair/base --model.drafter pair/drafter --train.max_steps 1 --run.dir OUT"
 DECODE = "mtp-bench-decode --base pair/base --drafter pair/drafter --prompts prompts.h5 --max-new-tokens 1"
+GENERATE = "mtp-generate --base pair/base --drafter pair/drafter --max-new-tokens 1"
 PREPARE = "prepare_data.py --tokenizer pair/base --out OUT"
 COMMANDS = {
     # check_checkpoint_faults.py is about full disks.
@@ -85,6 +86,9 @@ COMMANDS = {
     "make-pair": Command("mtp-make-pair --preset tiny --out OUT"),
     "decode": Command(f"{DECODE} --json OUT", ("prompts.h5", "pair/drafter/config.json", "pair/base/model.safetensors")),
     "decode-logits": Command(f"{DECODE} --logits OUT"),
+    # Where its disk is full, it goes on with what it has.
+    "generate": Command(f"{GENERATE} --prompts prompts.h5 --out OUT", ("prompts.h5", *PAIR), but=("on a full disk",)),
+    "generate-data": Command(f"{GENERATE} --data train.h5 --out out", ("train.h5",)),
     "inspect-checkpoint": Command(f"mtp-inspect {CHECKPOINT}", STATE),
     "inspect-model": Command("mtp-inspect pair/base", PAIR),
     "inspect-data": Command("mtp-inspect train.h5 --sample 0 --tokenizer pair/base", ("train.h5", "pair/base/tokenizer.json")),

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from job import FIXTURE, MPI
 
-PROGRAMS = ("mtp-train", "mtp-resume", "mtp-export-hf", "mtp-inspect", "mtp-make-pair", "mtp-bench-decode")
+PROGRAMS = (
+    "mtp-train", "mtp-resume", "mtp-export-hf", "mtp-inspect", "mtp-make-pair", "mtp-bench-decode", "mtp-generate",
+)  # fmt: skip
 SCRIPTS = ("mtp-prepare-data", "mtp-report", "mtp-plot-run", "mtp-track", "mtp-bench-report")
 
 

@@ -3,16 +3,15 @@
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
-#include <limits>
 #include <optional>
 #include <string>
 
+#include "decode_options.h"
 #include "mtp/core/progress.h"
 #include "mtp/data/prompts_file.h"
 #include "mtp/decode/report.h"
 #include "mtp/hf/end_tokens.h"
 #include "mtp/hf/safetensors.h"
-#include "mtp/tensor/cuda_devices.h"
 #include "mtp/train/media.h"
 #include "parallel_program.h"
 #include "program.h"
@@ -23,88 +22,35 @@ namespace po = boost::program_options;
 using namespace mtp;
 
 struct CommandLine {
-  std::filesystem::path base, drafter, prompts, json, logits;
-  std::int64_t batch = 1, drafts = 4, max_new_tokens = 256, position_offset = 1, threads = 0;
-  decode::Sampling sampling;
-  std::string mode = "both", device = "auto", compute_dtype, ignore_eos = "false";
+  apps::DecodeOptions decoding;
+  std::filesystem::path prompts, json, logits;
+  std::int64_t drafts = 4;
+  std::string mode = "both", ignore_eos = "false";
 
   bool plain() const { return mode != "drafted"; }
   bool drafted() const { return mode != "plain"; }
 };
 
-void check_choice(const char* option, const std::string& value, const std::vector<std::string>& choices) {
-  if (std::find(choices.begin(), choices.end(), value) == choices.end())
-    throw UsageError("option --{}: {} is none of {}", option, value, fmt::join(choices, ", "));
-}
-
-void check_range(const char* option, std::int64_t value, std::int64_t least, std::int64_t most) {
-  if (value < least || value > most)
-    throw UsageError("option --{}: {} is out of range, it must be {} to {}", option, value, least, most);
-}
-
 /// None for --help and --version, which it answers.
 std::optional<CommandLine> parse(int argc, char** argv) {
   CommandLine line;
   po::options_description options("mtp-bench-decode: decoding with and without the drafter, greedy or sampled");
-  const auto number = [](std::int64_t* value) { return po::value(value)->default_value(*value); };
   const auto word = [](std::string* value) { return po::value(value)->default_value(*value); };
-  options.add_options()("base", po::value(&line.base)->required(), "Hugging Face directory of the base")(
-      "drafter", po::value(&line.drafter)->required(), "Hugging Face directory of its drafter")(
-      "prompts", po::value(&line.prompts)->required(), "prompts file of scripts/prepare_data.py --prompts")(
-      "batch", number(&line.batch), "prompts decoded at a time, 1 to 1024")(
-      "drafts", number(&line.drafts), "tokens drafted for one forward of the base, 1 to 64")(
-      "max-new-tokens", number(&line.max_new_tokens), "tokens after each prompt")("mode", word(&line.mode),
-                                                                                  "both, plain or drafted")(
-      "temperature", po::value(&line.sampling.temperature)->default_value(0, "0"),
-      "0: greedy, the likeliest token; else sampled, by logits divided by this")(
-      "top-k", number(&line.sampling.top_k), "sampled among so many of the likeliest tokens; 0: among all")(
-      "top-p", po::value(&line.sampling.top_p)->default_value(1, "1"),
-      "sampled among the fewest of the likeliest tokens that have this probability together")(
-      "seed", po::value(&line.sampling.seed)->default_value(0), "of what is sampled")(
-      "position-offset", number(&line.position_offset),
-      "distance of the drafter's query from its state: 1 (Hugging Face) or 0 (vLLM, SGLang)")(
-      "ignore-eos", word(&line.ignore_eos), "true: go on after an end token; true or false")(
-      "device", word(&line.device), "auto (a GPU where there is one), cpu or cuda")(
-      "compute-dtype", po::value(&line.compute_dtype),
-      "type of weights, keys and values: fp32 or bf16; by default fp32 on a CPU and bf16 on a GPU")(
-      "threads", number(&line.threads), "0: OMP_NUM_THREADS, else all cores")("json", po::value(&line.json),
-                                                                              "file for the results")(
+  line.decoding.add_pair_to(options);
+  options.add_options()("prompts", po::value(&line.prompts)->required(),
+                        "prompts file of scripts/prepare_data.py --prompts")(
+      "drafts", po::value(&line.drafts)->default_value(line.drafts),
+      "tokens drafted for one forward of the base, 1 to 64")("mode", word(&line.mode), "both, plain or drafted");
+  line.decoding.add_to(options);
+  options.add_options()("ignore-eos", word(&line.ignore_eos), "true: go on after an end token; true or false")(
+      "json", po::value(&line.json), "file for the results")(
       "logits", po::value(&line.logits), "safetensors file for the base's logits after each prompt");
   if (!apps::parse(argc, argv, options)) return std::nullopt;
-  check_range("batch", line.batch, 1, 1024);
-  check_range("drafts", line.drafts, 1, 64);
-  check_range("max-new-tokens", line.max_new_tokens, 1, 1 << 30);
-  if (const double t = line.sampling.temperature; !(t >= 0 && t <= 100))
-    throw UsageError("option --temperature: {} is out of range, it must be 0 to 100", t);
-  check_range("top-k", line.sampling.top_k, 0, std::numeric_limits<std::int32_t>::max());
-  if (const double p = line.sampling.top_p; !(p > 0 && p <= 1))
-    throw UsageError("option --top-p: {} is out of range, it must be more than 0 and at most 1", p);
-  check_range("position-offset", line.position_offset, 0, 1);
-  check_range("threads", line.threads, 0, 1024);
-  check_choice("mode", line.mode, {"both", "plain", "drafted"});
-  check_choice("ignore-eos", line.ignore_eos, {"true", "false"});
-  check_choice("device", line.device, {"auto", "cpu", "cuda"});
-  if (line.device == "cuda")
-    if (const CudaDevices found = find_cuda_devices(); found.count == 0)
-      throw UsageError("option --device: there is no CUDA device: {}; use cpu", found.remark);
-  if (!line.compute_dtype.empty()) check_choice("compute-dtype", line.compute_dtype, {"fp32", "bf16"});
+  line.decoding.check();
+  apps::check_range("drafts", line.drafts, 1, 64);
+  apps::check_choice("mode", line.mode, {"both", "plain", "drafted"});
+  apps::check_choice("ignore-eos", line.ignore_eos, {"true", "false"});
   return line;
-}
-
-DType compute_dtype_of(const CommandLine& line, const Device& device) {
-  if (line.compute_dtype.empty()) return device.kind() == Device::Kind::cpu ? DType::f32 : DType::bf16;
-  return line.compute_dtype == "bf16" ? DType::bf16 : DType::f32;
-}
-
-Settings settings_of(const CommandLine& line) {
-  Settings settings;
-  settings.model.base = line.base;
-  settings.model.drafter = line.drafter;
-  settings.run.threads = line.threads;
-  settings.run.device = line.device == "cuda"  ? DeviceChoice::cuda
-                        : line.device == "cpu" ? DeviceChoice::cpu
-                                               : DeviceChoice::automatic;
-  return settings;
 }
 
 struct Prompt {
@@ -126,11 +72,11 @@ std::vector<Prompt> read_prompts(const CommandLine& line, const data::PromptsFil
   for (std::int64_t i = 0; i < file.prompts(); ++i) {
     const Prompt& prompt =
         prompts.emplace_back(file.prompt(i, pair.base_config.special_ids()), file.images(i), file.clips(i));
-    if (const std::int64_t length = std::ssize(prompt.ids); length + line.max_new_tokens > most)
+    if (const std::int64_t length = std::ssize(prompt.ids); length + line.decoding.max_new_tokens > most)
       throw UsageError(
           "option --max-new-tokens: prompt {} of {} has {} tokens, with {} new ones it exceeds the pair's "
           "max_position_embeddings {}",
-          i, name, length, line.max_new_tokens, most);
+          i, name, length, line.decoding.max_new_tokens, most);
   }
   return prompts;
 }
@@ -154,14 +100,6 @@ void decode_prompts(const decode::Decoder& decoder, std::span<const Prompt> prom
   decoder.run(next, done, with_drafter);
 }
 
-/// Fails before the decoding, not after it.
-void check_file(const char* option, const std::filesystem::path& path) {
-  if (path.empty()) return;
-  const std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
-  if (std::filesystem::is_directory(path) || !std::filesystem::is_directory(folder))
-    throw UsageError("option --{}: {} cannot be written: name a file in a folder that exists", option, path.string());
-}
-
 /// Tensors "0", "1", … [V], one for each prompt.
 void write_logits(const std::filesystem::path& path, const decode::Decoder& decoder, const std::vector<Prompt>& prompts,
                   std::int64_t vocab_size) {
@@ -176,18 +114,18 @@ void write_logits(const std::filesystem::path& path, const decode::Decoder& deco
 }
 
 Json to_json(const CommandLine& line, const Device& device, DType dtype) {
-  return {{"base", line.base.string()},
-          {"drafter", line.drafter.string()},
+  return {{"base", line.decoding.base.string()},
+          {"drafter", line.decoding.drafter.string()},
           {"prompts", line.prompts.string()},
-          {"batch", line.batch},
+          {"batch", line.decoding.batch},
           {"drafts", line.drafts},
-          {"max_new_tokens", line.max_new_tokens},
-          {"temperature", line.sampling.temperature},
-          {"top_k", line.sampling.top_k},
-          {"top_p", line.sampling.top_p},
-          {"seed", line.sampling.seed},
+          {"max_new_tokens", line.decoding.max_new_tokens},
+          {"temperature", line.decoding.sampling.temperature},
+          {"top_k", line.decoding.sampling.top_k},
+          {"top_p", line.decoding.sampling.top_p},
+          {"seed", line.decoding.sampling.seed},
           {"mode", line.mode},
-          {"position_offset", line.position_offset},
+          {"position_offset", line.decoding.position_offset},
           {"ignore_eos", line.ignore_eos == "true"},
           {"device", device.name()},
           {"compute_dtype", to_string(dtype)},
@@ -201,23 +139,23 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
   }
   const std::optional<CommandLine> line = parse(argc, argv);
   if (!line) return 0;
-  const Settings settings = settings_of(*line);
-  check_file("json", line->json);
-  check_file("logits", line->logits);
+  const Settings settings = line->decoding.settings();
+  apps::check_output("json", line->json);
+  apps::check_output("logits", line->logits);
   const data::PromptsFile file(line->prompts);
   model::Pair pair(settings, {.vision = file.images().has_value(), .audio = file.audio().has_value()});
   pair.table.freeze();
   const std::vector<Prompt> prompts = read_prompts(*line, file, pair);
-  decode::Options options{.batch = line->batch,
+  decode::Options options{.batch = line->decoding.batch,
                           .drafts = line->drafts,
-                          .max_new_tokens = line->max_new_tokens,
-                          .position_offset = line->position_offset,
+                          .max_new_tokens = line->decoding.max_new_tokens,
+                          .position_offset = line->decoding.position_offset,
                           .end_tokens = {},
-                          .sampling = line->sampling};
-  if (line->ignore_eos == "false") options.end_tokens = hf::read_end_tokens(line->base);
+                          .sampling = line->decoding.sampling};
+  if (line->ignore_eos == "false") options.end_tokens = hf::read_end_tokens(line->decoding.base);
 
   Device device = apps::device_of(settings, communicator);
-  const DType dtype = compute_dtype_of(*line, device);
+  const DType dtype = line->decoding.dtype_on(device);
   // Nothing is trained: the weights are there once.
   parallel::Sharding sharding{.device = device, .communicator = communicator, .compute_dtype = dtype};
   model::Parameters parameters(pair.table, sharding, dtype);
@@ -226,7 +164,7 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
 
   decode::DecodeResult plain, drafted;
   // One prompt after the other is decoded in both ways in turn, so that both meet the same machine.
-  const std::size_t at_once = line->batch == 1 ? 1 : prompts.size();
+  const std::size_t at_once = line->decoding.batch == 1 ? 1 : prompts.size();
   Progress progress("decoding", std::ssize(prompts), "prompts");
   for (std::size_t first = 0; first < prompts.size(); first += at_once) {
     const std::span part = std::span(prompts).subspan(first, at_once);
@@ -234,7 +172,7 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
     if (line->drafted()) decode_prompts(decoder, part, true, drafted);
     progress.add(std::ssize(part));
   }
-  if (line->mode == "both" && line->sampling.is_greedy())
+  if (line->mode == "both" && line->decoding.sampling.is_greedy())
     for (std::size_t i = 0; i < prompts.size(); ++i)
       MTP_ASSERT(plain.completions[i].output_ids == drafted.completions[i].output_ids);
 

@@ -35,7 +35,7 @@ int lock_file(const fs::path& run_dir, const char* name, int flags, int kind) {
   const int lock = open(file.c_str(), flags | O_CLOEXEC, 0644);
   if (lock < 0 && (flags & O_CREAT) == 0 && errno == ENOENT) return -1;
   const char* use = (flags & O_CREAT) == 0 ? "opened" : "written";
-  if (lock < 0) throw Error("{}: cannot be {}: {}; choose another run.dir", file.string(), use, system_reason(errno));
+  if (lock < 0) throw Error("{}: cannot be {}: {}; choose another folder", file.string(), use, system_reason(errno));
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   while (flock(lock, kind | LOCK_NB) != 0) {
     const int error = errno;
@@ -48,7 +48,7 @@ int lock_file(const fs::path& run_dir, const char* name, int flags, int kind) {
       continue;
     }
     close(lock);
-    throw Error("{}: another job has this run directory ({}); wait for it or choose another run.dir", run_dir.string(),
+    throw Error("{}: another job has this run directory ({}); wait for it or choose another", run_dir.string(),
                 system_reason(error));
   }
   return lock;

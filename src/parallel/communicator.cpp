@@ -69,8 +69,12 @@ MpiSession::MpiSession(int& argc, char**& argv) {
 
 MpiSession::~MpiSession() { MPI_Finalize(); }
 
-Communicator::Communicator(std::optional<int> ranks_per_node) {
-  MPI_Comm_dup(MPI_COMM_WORLD, &comm_);  // lives as long as MPI: a collective that was given up may still use it
+Communicator::Communicator(std::optional<int> ranks_per_node) : Communicator(MPI_COMM_WORLD, ranks_per_node) {}
+
+Communicator Communicator::of_this_rank() { return {MPI_COMM_SELF, std::nullopt}; }
+
+Communicator::Communicator(MPI_Comm ranks, std::optional<int> ranks_per_node) {
+  MPI_Comm_dup(ranks, &comm_);  // lives as long as MPI: a collective that was given up may still use it
   MPI_Comm_rank(comm_, &rank_);
   MPI_Comm_size(comm_, &size_);
   MPI_Comm node = MPI_COMM_NULL;

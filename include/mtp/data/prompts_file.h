@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "mtp/data/audio_sets.h"
@@ -18,7 +19,10 @@ class PromptsFile {
  public:
   explicit PromptsFile(const std::filesystem::path& path);
 
+  const std::filesystem::path& path() const { return lists_.path(); }
   std::int64_t vocab_size() const { return lists_.vocab_size(); }
+  std::int64_t pad_token_id() const { return lists_.pad_token_id(); }
+  const std::optional<std::string>& tokenizer() const { return lists_.tokenizer(); }
   std::int64_t prompts() const { return lists_.count(); }
   const std::optional<ImageSets>& images() const { return images_; }
   const std::optional<AudioSets>& audio() const { return audio_; }

@@ -37,6 +37,8 @@ class Communicator {
   /// All ranks of the job. Waits ten minutes for them until `set_timeout`. `ranks_per_node`: so many consecutive ranks
   /// are taken for a node, in place of those that share a machine.
   explicit Communicator(std::optional<int> ranks_per_node = std::nullopt);
+  /// This rank alone, for what each one computes for itself.
+  static Communicator of_this_rank();
   virtual ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
@@ -116,6 +118,7 @@ class Communicator {
   friend class Connection;
   friend class LongerWait;
 
+  Communicator(MPI_Comm ranks, std::optional<int> ranks_per_node);
   double limit_minutes() const;
   bool roll_is_called() const;
   /// Calls the roll: this rank tells all others that it is there, which makes those that wait too do the same. Needs
