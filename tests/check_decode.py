@@ -26,6 +26,7 @@ PROMPT = {
     "index", "prompt_tokens", "new_tokens", "output_ids", "target_forwards", "prefill_time", "decode_time",
 }  # fmt: skip
 DRAFTED = {"drafted", "accepted", "accepted_at", "accepted_by_forward"}
+DRAFTED_AGGREGATE = {"drafted", "accepted", "accepted_at"}
 LENGTHS = (1, 9, 40)
 
 
@@ -71,9 +72,9 @@ class Bench:
 
 def check_sums(run: dict, drafts: int) -> None:
     total, prompts = run["aggregate"], run["prompts"]
-    assert total.keys() == AGGREGATE, total.keys()
+    assert total.keys() == AGGREGATE | (DRAFTED_AGGREGATE if drafts else set()), total.keys()
     assert total["prompts"] == len(prompts) == len(LENGTHS)
-    for key in ("new_tokens", "target_forwards"):
+    for key in ("new_tokens", "target_forwards", *(("drafted", "accepted") if drafts else ())):
         assert total[key] == sum(prompt[key] for prompt in prompts), key
     for key in ("prefill_time", "decode_time"):
         assert abs(total[key] - sum(prompt[key] for prompt in prompts)) < 1e-9, key
@@ -173,6 +174,40 @@ def the_table_shows_both(bench: Bench) -> None:
         assert re.search(line, shown, re.MULTILINE), shown
 
 
+def several_numbers_of_drafts_are_compared_by_kind(bench: Bench) -> None:
+    def set_kinds(file: h5py.File) -> None:
+        file["kind"] = np.array([1, 0, 1], np.int32)
+        file["kind"].attrs["names"] = "code\nprose"
+
+    options = ("--max-new-tokens", "16", "--ignore-eos", "true")
+    alone = {drafts: bench.results(*options, "--drafts", drafts)["drafted"] for drafts in ("1", "3", "6")}
+    bench.write_prompts(set_kinds)
+    shown = bench.run(*options, "--drafts", "1", "3", "6").stdout
+    results = json.loads(bench.json.read_text())
+    assert results["by_drafts"].keys() == alone.keys()
+    rates = {drafts: run["aggregate"]["tokens_per_second"] for drafts, run in results["by_drafts"].items()}
+    best = max(rates, key=rates.get)
+    assert results["settings"]["drafts"] == int(best), (rates, results["settings"])
+    assert results["drafted"]["aggregate"] == results["by_drafts"][best]["aggregate"]
+    assert [prompt["kind"] for prompt in results["drafted"]["prompts"]] == ["prose", "code", "prose"]
+    for drafts, run in results["by_drafts"].items():
+        for key in ("new_tokens", "target_forwards", "drafted", "accepted", "accepted_at"):
+            assert run["aggregate"][key] == alone[drafts]["aggregate"][key], (drafts, key)
+            of_kinds = np.array([run["kinds"][kind][key] for kind in ("code", "prose")])
+            assert of_kinds.sum(0).tolist() == run["aggregate"][key], (drafts, key)
+            prompt = alone[drafts]["prompts"][1]
+            assert key not in prompt or run["kinds"]["code"][key] == prompt[key], (drafts, key)
+    for line in (
+        r"^ +plain +1 draft +3 drafts +6 drafts$",
+        r"^  draft 1 +\d\.\d+ +\d\.\d+ +\d\.\d+$",
+        r"^  draft 6 +\d\.\d+$",
+        r"^tokens a forward, code( +\d\.\d+){3}$",
+        r"^  speed-up, prose( +\d+\.\d+){3}$",
+        rf"^fastest with {best} drafts?$",
+    ):
+        assert re.search(line, shown, re.MULTILINE), shown
+
+
 def bad_prompts_are_refused(bench: Bench) -> None:
     def set_offsets(file: h5py.File) -> None:
         file["offsets"][2] = 1
@@ -236,6 +271,7 @@ CASES = (
     bf16_decodes_with_the_drafter_as_without,
     an_end_token_ends_a_prompt,
     the_table_shows_both,
+    several_numbers_of_drafts_are_compared_by_kind,
     bad_prompts_are_refused,
     bad_options_are_refused,
     a_bad_pair_is_refused,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -24,7 +25,7 @@ using namespace mtp;
 struct CommandLine {
   apps::DecodeOptions decoding;
   std::filesystem::path prompts, json, logits;
-  std::int64_t drafts = 4;
+  std::vector<std::int64_t> drafts = {4};
   std::string mode = "both", ignore_eos = "false";
 
   bool plain() const { return mode != "drafted"; }
@@ -39,15 +40,16 @@ std::optional<CommandLine> parse(int argc, char** argv) {
   line.decoding.add_pair_to(options);
   options.add_options()("prompts", po::value(&line.prompts)->required(),
                         "prompts file of scripts/prepare_data.py --prompts")(
-      "drafts", po::value(&line.drafts)->default_value(line.drafts),
-      "tokens drafted for one forward of the base, 1 to 64")("mode", word(&line.mode), "both, plain or drafted");
+      "drafts", po::value(&line.drafts)->multitoken()->default_value(line.drafts, "4"),
+      "tokens drafted for one forward of the base, 1 to 64; of several numbers (2 4 6) the fastest is named")(
+      "mode", word(&line.mode), "both, plain or drafted");
   line.decoding.add_to(options);
   options.add_options()("ignore-eos", word(&line.ignore_eos), "true: go on after an end token; true or false")(
       "json", po::value(&line.json), "file for the results")(
       "logits", po::value(&line.logits), "safetensors file for the base's logits after each prompt");
   if (!apps::parse(argc, argv, options)) return std::nullopt;
   line.decoding.check();
-  apps::check_range("drafts", line.drafts, 1, 64);
+  for (const std::int64_t drafts : line.drafts) apps::check_range("drafts", drafts, 1, 64);
   apps::check_choice("mode", line.mode, {"both", "plain", "drafted"});
   apps::check_choice("ignore-eos", line.ignore_eos, {"true", "false"});
   return line;
@@ -55,6 +57,7 @@ std::optional<CommandLine> parse(int argc, char** argv) {
 
 struct Prompt {
   std::vector<std::int64_t> ids;
+  std::string kind;
   data::Images images;
   data::Clips clips;
 
@@ -70,8 +73,8 @@ std::vector<Prompt> read_prompts(const CommandLine& line, const data::PromptsFil
   const std::int64_t most = std::min(base.max_position_embeddings, pair.drafter_config.text.max_position_embeddings);
   std::vector<Prompt> prompts;
   for (std::int64_t i = 0; i < file.prompts(); ++i) {
-    const Prompt& prompt =
-        prompts.emplace_back(file.prompt(i, pair.base_config.special_ids()), file.images(i), file.clips(i));
+    const Prompt& prompt = prompts.emplace_back(file.prompt(i, pair.base_config.special_ids()), file.kind(i),
+                                                file.images(i), file.clips(i));
     if (const std::int64_t length = std::ssize(prompt.ids); length + line.decoding.max_new_tokens > most)
       throw UsageError(
           "option --max-new-tokens: prompt {} of {} has {} tokens, with {} new ones it exceeds the pair's "
@@ -82,11 +85,13 @@ std::vector<Prompt> read_prompts(const CommandLine& line, const data::PromptsFil
 }
 
 /// Appends what came of some prompts.
-void decode_prompts(const decode::Decoder& decoder, std::span<const Prompt> prompts, bool with_drafter,
-                    decode::DecodeResult& result) {
+void decode_prompts(const decode::Decoder& decoder, std::span<const Prompt> prompts, decode::DecodeResult& result) {
   const std::size_t first = result.completions.size();
   result.completions.resize(first + prompts.size());
-  for (const Prompt& prompt : prompts) result.prompt_tokens.push_back(std::ssize(prompt.ids));
+  for (const Prompt& prompt : prompts) {
+    result.prompt_tokens.push_back(std::ssize(prompt.ids));
+    if (!prompt.kind.empty()) result.kinds.push_back(prompt.kind);
+  }
   std::size_t begun = 0;
   const auto next = [&]() -> std::optional<decode::Request> {
     if (begun == prompts.size()) return std::nullopt;
@@ -97,7 +102,7 @@ void decode_prompts(const decode::Decoder& decoder, std::span<const Prompt> prom
   const auto done = [&](const decode::Request& request, decode::Completion completion) {
     result.completions[static_cast<std::size_t>(request.number)] = std::move(completion);
   };
-  decoder.run(next, done, with_drafter);
+  decoder.run(next, done, result.drafts > 0);
 }
 
 /// Tensors "0", "1", … [V], one for each prompt.
@@ -118,7 +123,7 @@ Json to_json(const CommandLine& line, const Device& device, DType dtype) {
           {"drafter", line.decoding.drafter.string()},
           {"prompts", line.prompts.string()},
           {"batch", line.decoding.batch},
-          {"drafts", line.drafts},
+          {"drafts", line.drafts.front()},
           {"max_new_tokens", line.decoding.max_new_tokens},
           {"temperature", line.decoding.sampling.temperature},
           {"top_k", line.decoding.sampling.top_k},
@@ -130,6 +135,22 @@ Json to_json(const CommandLine& line, const Device& device, DType dtype) {
           {"device", device.name()},
           {"compute_dtype", to_string(dtype)},
           {"threads", device.threads().threads()}};
+}
+
+/// Of several numbers of drafts the fastest is "drafted".
+Json results(Json settings, std::span<const decode::DecodeResult> runs) {
+  Json all;
+  const auto drafted = runs.subspan(runs.front().drafts == 0 ? 1 : 0);
+  if (drafted.size() < runs.size()) all["plain"] = decode::to_json(runs.front());
+  if (!drafted.empty()) {
+    const decode::DecodeResult& best = decode::fastest(drafted);
+    settings["drafts"] = best.drafts;
+    all["drafted"] = decode::to_json(best);
+  }
+  if (drafted.size() > 1)
+    for (const decode::DecodeResult& run : drafted) all["by_drafts"][std::to_string(run.drafts)] = decode::summary(run);
+  all["settings"] = std::move(settings);
+  return all;
 }
 
 int run(int argc, char** argv, const parallel::Communicator& communicator) {
@@ -147,7 +168,6 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
   pair.table.freeze();
   const std::vector<Prompt> prompts = read_prompts(*line, file, pair);
   decode::Options options{.batch = line->decoding.batch,
-                          .drafts = line->drafts,
                           .max_new_tokens = line->decoding.max_new_tokens,
                           .position_offset = line->decoding.position_offset,
                           .end_tokens = {},
@@ -160,30 +180,31 @@ int run(int argc, char** argv, const parallel::Communicator& communicator) {
   parallel::Sharding sharding{.device = device, .communicator = communicator, .compute_dtype = dtype};
   model::Parameters parameters(pair.table, sharding, dtype);
   parameters.load(pair, device);
-  const decode::Decoder decoder(device, pair, parameters, options);
-
-  decode::DecodeResult plain, drafted;
-  // One prompt after the other is decoded in both ways in turn, so that both meet the same machine.
+  std::vector<decode::DecodeResult> runs;  // without the drafter first
+  if (line->plain()) runs.emplace_back();
+  if (line->drafted())
+    for (const std::int64_t drafts : line->drafts) runs.emplace_back().drafts = drafts;
+  std::vector<std::unique_ptr<decode::Decoder>> decoders;
+  for (const decode::DecodeResult& run : runs) {
+    if (run.drafts > 0) options.drafts = run.drafts;
+    decoders.push_back(std::make_unique<decode::Decoder>(device, pair, parameters, options));
+  }
+  // One prompt after the other is decoded in all ways in turn, so that all meet the same machine.
   const std::size_t at_once = line->decoding.batch == 1 ? 1 : prompts.size();
   Progress progress("decoding", std::ssize(prompts), "prompts");
   for (std::size_t first = 0; first < prompts.size(); first += at_once) {
     const std::span part = std::span(prompts).subspan(first, at_once);
-    if (line->plain()) decode_prompts(decoder, part, false, plain);
-    if (line->drafted()) decode_prompts(decoder, part, true, drafted);
+    for (std::size_t way = 0; way < runs.size(); ++way) decode_prompts(*decoders[way], part, runs[way]);
     progress.add(std::ssize(part));
   }
-  if (line->mode == "both" && line->decoding.sampling.is_greedy())
-    for (std::size_t i = 0; i < prompts.size(); ++i)
-      MTP_ASSERT(plain.completions[i].output_ids == drafted.completions[i].output_ids);
+  if (line->decoding.sampling.is_greedy())
+    for (const decode::DecodeResult& run : runs)
+      for (std::size_t i = 0; i < prompts.size(); ++i)
+        MTP_ASSERT(run.completions[i].output_ids == runs.front().completions[i].output_ids);
 
-  std::cout << decode::to_table(line->plain() ? &plain : nullptr, line->drafted() ? &drafted : nullptr,
-                                decoder.bytes_per_forward());
-  if (!line->logits.empty()) write_logits(line->logits, decoder, prompts, pair.base_config.text.vocab_size);
-  if (line->json.empty()) return 0;
-  Json json{{"settings", to_json(*line, device, dtype)}};
-  if (line->plain()) json["plain"] = decode::to_json(plain, false);
-  if (line->drafted()) json["drafted"] = decode::to_json(drafted, true);
-  write_json(line->json, json);
+  std::cout << decode::to_table(runs, decoders.front()->bytes_per_forward());
+  if (!line->logits.empty()) write_logits(line->logits, *decoders.front(), prompts, pair.base_config.text.vocab_size);
+  if (!line->json.empty()) write_json(line->json, results(to_json(*line, device, dtype), runs));
   return 0;
 }
 

@@ -1,11 +1,36 @@
 #include "mtp/data/prompts_file.h"
 
+#include <sstream>
+
 #include "mtp/core/error.h"
 
 namespace mtp::data {
+namespace {
+
+std::vector<std::string> read_kinds(const TokenLists& lists) {
+  if (!lists.file().exists("kind")) return {};
+  const hdf5::Dataset dataset = open_list(lists.file(), lists.path(), "kind");
+  const auto numbers = dataset.read_all<std::int32_t>();
+  if (std::ssize(numbers) != lists.count())
+    throw Error("{}: dataset kind has {} elements, there are {} prompts", lists.path().string(), numbers.size(),
+                lists.count());
+  std::istringstream lines(dataset.attribute<std::string>("names"));
+  std::vector<std::string> names, kinds;
+  for (std::string name; std::getline(lines, name);) names.push_back(name);
+  for (const std::int32_t number : numbers) {
+    if (number < 0 || number >= std::ssize(names))
+      throw Error("{}: prompt {}: its kind is {}, outside the {} names", lists.path().string(), kinds.size(), number,
+                  names.size());
+    kinds.push_back(names[number]);
+  }
+  return kinds;
+}
+
+}  // namespace
 
 PromptsFile::PromptsFile(const std::filesystem::path& path)
     : lists_(path, {.item = "prompt", .use = "decoded", .shortest = 1}),
+      kinds_(read_kinds(lists_)),
       images_(ImageSets::of(lists_)),
       audio_(AudioSets::of(lists_)) {
   if (lists_.file().exists("loss_mask"))

@@ -26,6 +26,10 @@ class PromptsFileTest : public testing::Test {
     test::write_dataset(written, "tokens", parts.tokens);
     test::write_dataset(written, "offsets", parts.offsets);
     if (with_loss_mask) test::write_dataset(written, "loss_mask", parts.loss_mask);
+    if (!kinds.empty()) {
+      test::write_dataset(written, "kind", kinds);
+      written.dataset("kind").set_attribute("names", std::string("code\nprose"));
+    }
     written.close();
     return PromptsFile(path);
   }
@@ -38,6 +42,7 @@ class PromptsFileTest : public testing::Test {
   test::TempDir dir;
   const std::filesystem::path path = dir.path() / "prompts.h5";
   test::DataParts parts;
+  std::vector<std::int32_t> kinds;
 };
 
 TEST_F(PromptsFileTest, GivesPromptsOfOneTokenAndMore) {
@@ -47,6 +52,17 @@ TEST_F(PromptsFileTest, GivesPromptsOfOneTokenAndMore) {
   EXPECT_THAT(prompts.prompt(0), ElementsAre(5));
   EXPECT_THAT(prompts.prompt(1), ElementsAre(6, 7, 8));
   EXPECT_THAT(prompts.prompt(2), ElementsAre(9, 10));
+}
+
+TEST_F(PromptsFileTest, APromptMayHaveAKind) {
+  EXPECT_EQ(file().kind(2), "");
+  kinds = {0, 1, 0};
+  EXPECT_EQ(file().kind(1), "prose");
+  EXPECT_EQ(file().kind(2), "code");
+  kinds = {0, 1, 2};
+  EXPECT_EQ(without_path([&] { file(); }), ": prompt 2: its kind is 2, outside the 2 names");
+  kinds = {0, 1};
+  EXPECT_EQ(without_path([&] { file(); }), ": dataset kind has 2 elements, there are 3 prompts");
 }
 
 TEST_F(PromptsFileTest, ADataFileIsRefused) {

@@ -658,7 +658,8 @@ class Prompts(FileCase):
     def test_ask_the_model_to_answer_and_have_no_targets(self):
         self.prepare_prompts("What is up?", "And down?")
         with h5py.File(self.out) as f:
-            self.assertEqual(set(f), {"tokens", "offsets"})
+            self.assertEqual(set(f), {"tokens", "offsets", "kind"})
+            self.assertEqual((f["kind"][:].tolist(), f["kind"].attrs["names"]), ([0, 0], "writing"))
             self.assertEqual((f.attrs["format"], f.attrs["version"], f.attrs["vocab_size"]), ("mtp-data", 1, 320))
             self.assertEqual(f.attrs["tokenizer"], self.chat.fingerprint)
             begin, end, last = f["offsets"][:]

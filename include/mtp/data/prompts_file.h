@@ -13,8 +13,11 @@
 
 namespace mtp::data {
 
-/// Prompts to go on from: TokenLists, whose lists are prompts of at least one token. It has no loss_mask, which is what
-/// tells it from a data file.
+/// Prompts to go on from: TokenLists, whose lists are prompts of at least one token, and which may have
+///
+///   kind   [N] int32   with an attribute names, one a line: what each prompt is, "code" or "prose"
+///
+/// It has no loss_mask, which is what tells it from a data file.
 class PromptsFile {
  public:
   explicit PromptsFile(const std::filesystem::path& path);
@@ -34,6 +37,8 @@ class PromptsFile {
 
   /// `refused`: media tokens that it must not have, but those of its images and clips.
   std::vector<std::int64_t> prompt(std::int64_t i, std::span<const std::int64_t> refused = {}) const;
+  /// What prompt i is; empty where the file does not say.
+  std::string kind(std::int64_t i) const { return kinds_.empty() ? "" : kinds_[i]; }
   /// Those of prompt i; its tokens are rows 0, 1, ….
   Images images(std::int64_t i) const;
   Clips clips(std::int64_t i) const;
@@ -49,6 +54,7 @@ class PromptsFile {
   std::vector<std::int32_t> tokens(std::int64_t i, std::span<const std::int64_t> refused) const;
 
   TokenLists lists_;
+  std::vector<std::string> kinds_;  // [prompts], or empty
   std::optional<ImageSets> images_;
   std::optional<AudioSets> audio_;
 };

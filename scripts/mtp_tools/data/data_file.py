@@ -82,6 +82,13 @@ class DataFile:
         self.tokens = int(ends[-1])
         self.targets += sum(int(s.is_target[1:].sum()) for s in samples)
 
+    def add_kinds(self, kinds: list[str]) -> None:
+        """What each of the file's prompts is."""
+        names = sorted(set(kinds))
+        with told(self.path):
+            self.file["kind"] = np.array([names.index(kind) for kind in kinds], np.int32)
+            self.file["kind"].attrs["names"] = "\n".join(names)
+
     def _add_images(self, of_samples: list[list[ImagePatches]]) -> None:
         images = [image for of_sample in of_samples for image in of_sample]
         if images and not self.images:

@@ -6,8 +6,8 @@ data file. A part of prepare_data.py's command line:
     scripts/prepare_data.py --decode decoded.json --tokenizer DIR
     scripts/prepare_data.py --continuations decoded.json --prompts prompts.h5 --out data.h5
 
-The first file has one JSON object a line, with the user's question under `prompt` and what it is about, if it is about
-images, under `image` or `images`. `--questions-of` takes the samples
+The first file has one JSON object a line, with the user's question under `prompt`, what it is about, if it is about
+images, under `image` or `images`, and what it is ("code", "prose") under `kind`, for results by kind. `--questions-of` takes the samples
 of a data file up to their first target instead. The last one makes samples of the prompts and what the base made of
 them, with the base's own tokens as targets: to validate on what is decoded.
 """
@@ -35,6 +35,7 @@ from mtp_tools.data.images import ImagePatches
 from mtp_tools.files import read_text
 
 OPTIONS = ("--prompts", "--questions-of", "--decode", "--continuations")
+OTHER = "other"
 COLUMN = 58  # characters of a text beside the other
 
 
@@ -45,22 +46,25 @@ def are_asked_for(arguments: list[str]) -> bool:
 # ---------------------------------------------------------------- prompts → tokens
 
 
-def read_prompts(path: Path) -> Iterator[Conversation]:
+def read_prompts(path: Path) -> Iterator[tuple[Conversation, str]]:
+    """Prompts, and what each is; "other" where the file does not say."""
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         where = f"{path}:{number}"
         try:
             record = json.loads(line)
-            prompt, beside = record["prompt"], image_sources.beside(record)
+            prompt, kind, beside = record["prompt"], record.get("kind", OTHER), image_sources.beside(record)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise SystemExit(f"{where}: no JSON object with a prompt") from None
         if not isinstance(prompt, str) or not prompt.strip():
             raise SystemExit(f"{where}: the prompt is no text")
+        if not isinstance(kind, str) or not kind.isprintable() or not kind:
+            raise SystemExit(f"{where}: the kind is no word")
         question = [{"role": "user", "content": image_sources.question(prompt, beside)}]
         try:
             messages, images = image_sources.taken_out(question, beside, path.parent)
         except Refused as refused:
             raise SystemExit(f"{where}: a prompt is refused: {refused}") from None
-        yield Conversation(messages, where=where, images=images)
+        yield Conversation(messages, where=where, images=images), kind
 
 
 def write_prompts(source: Path, tokenizer: Path, out: Path) -> None:
@@ -68,7 +72,9 @@ def write_prompts(source: Path, tokenizer: Path, out: Path) -> None:
     prompts = list(read_prompts(source))
     if not prompts:
         raise SystemExit(f"{source}: holds no prompt")
-    write(out, attributes_of(chat), (encoded(prompt, chat) for prompt in prompts), has_targets=False)
+    kinds = [kind for _, kind in prompts]
+    samples = (encoded(prompt, chat) for prompt, _ in prompts)
+    write(out, attributes_of(chat), samples, has_targets=False, kinds=kinds if set(kinds) != {OTHER} else None)
 
 
 def encoded(prompt: Conversation, chat: ChatTokenizer) -> Sample:
@@ -78,12 +84,20 @@ def encoded(prompt: Conversation, chat: ChatTokenizer) -> Sample:
         raise SystemExit(f"{prompt.where}: a prompt is refused: {refused}") from None
 
 
-def write(out: Path, attributes: dict[str, object], samples: Iterable[Sample], has_targets: bool) -> None:
+def write(
+    out: Path,
+    attributes: dict[str, object],
+    samples: Iterable[Sample],
+    has_targets: bool,
+    kinds: list[str] | None = None,
+) -> None:
     with data_files([out], attributes, has_targets) as (file,):
         for sample in samples:
             file.add([sample])
         if not file.samples:
             raise SystemExit(f"{out}: no sample is left to write")
+        if kinds:
+            file.add_kinds(kinds)
     print(file)
 
 
