@@ -205,6 +205,20 @@ def what_cannot_be_answered_is_left_out(generate: Generate) -> None:
     assert not (generate.folder / "none.h5").exists()
 
 
+def an_answer_ends_before_a_media_token(generate: Generate) -> None:
+    generate.generate("whole.h5")
+    [(_, whole)] = samples(generate.folder / "whole.h5")[0]
+    config = generate.pair / "base" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"image_token_id": whole[-1]}))
+    generate.generate("out.h5")
+    [(_, answer)] = samples(generate.folder / "out.h5")[0]
+    assert answer == whole[: whole.index(whole[-1])], (answer, whole)
+    # Of one that begins with it, nothing is left.
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"image_token_id": whole[0]}))
+    done = generate.run("first.h5")
+    assert "left out" in done.text and len(samples(generate.folder / "first.h5")) < 12, done.text
+
+
 def mtp_train_takes_it(generate: Generate) -> None:
     generate.generate("own.h5", *SAMPLED, source="data")
     settings = {"model.base": generate.pair / "base", "model.drafter": generate.pair / "drafter"}
@@ -241,6 +255,7 @@ CASES = (
     answers_are_those_of_mtp_bench_decode,
     every_turn_or_the_last_is_answered_anew,
     what_cannot_be_answered_is_left_out,
+    an_answer_ends_before_a_media_token,
     mtp_train_takes_it,
     bad_options_are_refused,
 )

@@ -27,6 +27,16 @@ struct Generator::Conversation {
   }
 };
 
+namespace {
+
+/// A media token stands for what is shown or heard; one that a base chooses stands for nothing, and cannot be learned.
+Ids up_to_media(Ids answer, const std::vector<std::int64_t>& media) {
+  answer.erase(std::ranges::find_first_of(answer, media), answer.end());
+  return answer;
+}
+
+}  // namespace
+
 bool Generator::can_go_on(const Conversation& conversation) const {
   const Answers& answers = conversation.answers;
   if (answers.size() == conversation.contexts.size()) return false;
@@ -58,8 +68,10 @@ void Generator::answer(std::span<const std::int64_t> numbers, bool with_drafter,
   };
   const auto answered = [&](const decode::Request& request, decode::Completion completion) {
     Conversation& conversation = begun.at(request.number);
-    conversation.answers.push_back(std::move(completion.output_ids));
-    if (can_go_on(conversation)) {
+    Ids answer = up_to_media(std::move(completion.output_ids), limits_.refused);
+    const bool is_answered = !answer.empty();
+    if (is_answered) conversation.answers.push_back(std::move(answer));
+    if (is_answered && can_go_on(conversation)) {
       waiting.push_back(request.number);
     } else {
       done(request.number, conversation.answers);

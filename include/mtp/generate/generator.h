@@ -16,11 +16,12 @@ struct Limits {
   std::int64_t new_tokens = 256;
   std::int64_t positions = 0;                 // of a whole conversation: what both models have
   std::vector<std::int64_t> end_tokens = {};  // an answer without one was cut off
-  std::vector<std::int64_t> refused = {};     // media tokens, which a context must not have
+  std::vector<std::int64_t> refused = {};     // media tokens, which neither contexts nor answers have
 };
 
 /// Answers conversations, several at a time: each turn behind what stands before it, own answers in place of those of
-/// the data. A conversation ends with an answer that was cut off, or where there is no position left. Its tokens depend
+/// the data. A conversation ends with an answer that was cut off (a media token cuts it too), or where there is no
+/// position left. Its tokens depend
 /// on its number and on the decoder's options (but for the batch), not on what is answered beside it.
 class Generator {
  public:
