@@ -13,6 +13,7 @@
 #include "mtp/checkpoint/fingerprint.h"
 #include "mtp/checkpoint/run_directory.h"
 #include "mtp/core/file.h"
+#include "mtp/core/progress.h"
 #include "mtp/generate/generator.h"
 #include "mtp/hf/end_tokens.h"
 #include "parallel_program.h"
@@ -118,31 +119,6 @@ Json job_of(const CommandLine& line, const Device& device, const checkpoint::Fin
   return job;
 }
 
-/// Says every few seconds how far a rank is.
-class Progress {
- public:
-  explicit Progress(std::int64_t conversations) : conversations_(conversations) {}
-
-  void add(const generate::Answers& answers) {
-    ++done_;
-    for (const auto& answer : answers) tokens_ += std::ssize(answer);
-    if (const double now = seconds(); now - said_ >= 10) {
-      said_ = now;
-      spdlog::info("{} of this rank's {} conversations answered, {:.1f} tokens/s, about {:.1f} minutes left", done_,
-                   conversations_, static_cast<double>(tokens_) / now,
-                   now / static_cast<double>(done_) * static_cast<double>(conversations_ - done_) / 60);
-    }
-  }
-  std::int64_t tokens() const { return tokens_; }
-  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point start_ = Clock::now();
-  std::int64_t conversations_, done_ = 0, tokens_ = 0;
-  double said_ = 0;
-};
-
 /// What is left to do, by rank 0's view of the folder, which the others may not see yet.
 struct Rest {
   std::vector<std::int64_t> conversations;
@@ -183,15 +159,19 @@ void answer_share(const CommandLine& line, const Inputs& inputs, const Rest& res
                                  .end_tokens = inputs.limits.end_tokens,
                                  .sampling = line.decoding.sampling});
   generate::AnswersWriter writer(line.folder(), rest.next_part + communicator.rank());
-  Progress progress(std::ssize(share));
+  Progress progress("answering", std::ssize(share), "conversations");
+  const auto begin = std::chrono::steady_clock::now();
+  std::int64_t tokens = 0;
   generate::Generator(decoder, inputs.conversations, inputs.limits)
       .answer(share, line.with_drafter(), [&](std::int64_t conversation, const generate::Answers& answers) {
         writer.append(conversation, answers);
-        progress.add(answers);
+        for (const auto& answer : answers) tokens += std::ssize(answer);
+        progress.add();
       });
   writer.sync();
-  spdlog::info("this rank's {} conversations are answered: {} tokens, {:.1f} tokens/s", share.size(), progress.tokens(),
-               static_cast<double>(progress.tokens()) / progress.seconds());
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  spdlog::info("this rank's {} conversations are answered: {} tokens, {:.1f} tokens/s", share.size(), tokens,
+               static_cast<double>(tokens) / seconds);
 }
 
 void write_data(const CommandLine& line, const Inputs& inputs) {

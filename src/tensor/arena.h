@@ -49,7 +49,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
     std::size_t end = 0, most = 0;
     std::int64_t number = 0;  // by age
   };
-  using Ranges = std::map<std::byte*, Range>;  // by their first address
+  using Ranges = std::map<std::byte*, Range>;                     // by their first address
   using Gap = std::tuple<std::size_t, std::int64_t, std::byte*>;  // size, number of its range, first address
 
   std::byte* take(std::size_t size, MemoryUse use);
