@@ -13,6 +13,7 @@ VARIANT/weights.safetensors         trained parameters after the steps, fp32
 VARIANT/bf16/                       some variants: the numbers of a run that computes in bf16 (joint_reference.RoundedPair)
     metrics.jsonl, grads_step1.safetensors      as above, gradients in bf16, which is exact enough here
     weights_error.json                          how far the weights end from those of the fp32 run, of how far they move
+                                                with experts only the first: the reference's router rounds, and chooses others
 VARIANT/router_margin.json          with experts: the least ln(p_n / p_n+1) of all choices; a close one falls as rounding has it
 VARIANT/validation.{h5,json}        some variants: validation data, and the numbers of the pair before the first step
 """
@@ -67,13 +68,15 @@ def make_variant(out: Path, name: str, variant: Variant, seed: int) -> None:
 
 @contextmanager
 def router_margins() -> Iterator[list[float]]:
-    """Of every call of a router, ln(p_n / p_n+1) of the closest choice: of the last chosen expert and the next."""
+    """Of every call of a router that leaves experts out, ln(p_n / p_n+1) of the closest choice: of the last chosen expert
+    and the next."""
     margins, forward = [], Gemma4TextRouter.forward
 
     def measured(router: Gemma4TextRouter, hidden_states: torch.Tensor) -> tuple:
         probabilities, weights, chosen = forward(router, hidden_states)
-        best = probabilities.detach().topk(weights.shape[-1] + 1).values.log()
-        margins.append(float((best[..., -2] - best[..., -1]).min()))
+        if weights.shape[-1] < probabilities.shape[-1]:
+            best = probabilities.detach().topk(weights.shape[-1] + 1).values.log()
+            margins.append(float((best[..., -2] - best[..., -1]).min()))
         return probabilities, weights, chosen
 
     Gemma4TextRouter.forward = measured
@@ -106,6 +109,8 @@ def write_bf16(variant: Variant, out: Path, fp32_weights: dict) -> None:
     _, _, start = train(variant, out, None, steps=0)
     (out / "bf16").mkdir()
     write_metrics(out / "bf16", records)
+    if variant.has_experts:
+        return
     save_file({name: grad.bfloat16() for name, grad in grads.items()}, out / "bf16" / "grads_step1.safetensors")
 
     def distance(a: dict, b: dict) -> float:

@@ -42,6 +42,10 @@ class Variant:
         return {"base": self.base, "drafter": self.drafter, "weight_std": self.weight_std, "clips": self.clips}
 
     @property
+    def has_experts(self) -> bool:
+        return self.base["text_config"].get("enable_moe_block", False)
+
+    @property
     def pad_token_id(self) -> int:
         return self.base["text_config"].get("pad_token_id", 0)
 
@@ -247,6 +251,7 @@ VARIANTS: dict[str, Variant] = {
         weight_std=0.1,
         with_media=True,
         validated=True,
+        bf16=True,
     ),
     "unified": Variant(
         base(per_layer_width=0, towers=UNIFIED, **K_EQ_V, **NO_SHARING),
@@ -291,6 +296,7 @@ VARIANTS: dict[str, Variant] = {
         micro_batch=2,
         with_media=True,
         validated=True,
+        bf16=True,
     ),
     "total_variation": Variant(
         base(per_layer_width=0), drafter(), recipe(target="base", loss="total_variation", head="masked"), micro_batch=2
