@@ -6,6 +6,7 @@
 #include <chrono>
 #include <filesystem>
 #include <iostream>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -146,10 +147,10 @@ void answer_share(const CommandLine& line, const Inputs& inputs, const Rest& res
   std::vector<std::int64_t> share;
   for (std::size_t i = communicator.rank(); i < rest.conversations.size(); i += communicator.size())
     share.push_back(rest.conversations[i]);
+  const std::unique_ptr<Communicator> alone = communicator.split([](int rank) { return rank; });
   if (share.empty()) return;
-  const Communicator alone = Communicator::of_this_rank();
   const DType dtype = line.decoding.dtype_on(device);
-  parallel::Sharding sharding{.device = device, .communicator = alone, .compute_dtype = dtype};
+  parallel::Sharding sharding{.device = device, .communicator = *alone, .compute_dtype = dtype};
   model::Parameters parameters(inputs.pair.table, sharding, dtype);
   parameters.load(inputs.pair, device);
   const decode::Decoder decoder(device, inputs.pair, parameters,

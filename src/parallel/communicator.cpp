@@ -69,12 +69,8 @@ MpiSession::MpiSession(int& argc, char**& argv) {
 
 MpiSession::~MpiSession() { MPI_Finalize(); }
 
-Communicator::Communicator(std::optional<int> ranks_per_node) : Communicator(MPI_COMM_WORLD, ranks_per_node) {}
-
-Communicator Communicator::of_this_rank() { return {MPI_COMM_SELF, std::nullopt}; }
-
-Communicator::Communicator(MPI_Comm ranks, std::optional<int> ranks_per_node) {
-  MPI_Comm_dup(ranks, &comm_);  // lives as long as MPI: a collective that was given up may still use it
+Communicator::Communicator(std::optional<int> ranks_per_node) {
+  MPI_Comm_dup(MPI_COMM_WORLD, &comm_);  // lives as long as MPI: a collective that was given up may still use it
   MPI_Comm_rank(comm_, &rank_);
   MPI_Comm_size(comm_, &size_);
   MPI_Comm node = MPI_COMM_NULL;
@@ -82,6 +78,37 @@ Communicator::Communicator(MPI_Comm ranks, std::optional<int> ranks_per_node) {
     MPI_Comm_split(comm_, rank_ / *ranks_per_node, rank_, &node);
   else
     MPI_Comm_split_type(comm_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &node);
+  number_nodes(node);
+  send_by(std::make_unique<MpiTransport>(*this));
+}
+
+Communicator::Communicator(const Communicator& ranks, int number) : job_(&ranks.job()) {
+  MPI_Comm_split(ranks.comm_, number, ranks.rank_, &comm_);
+  MPI_Comm_rank(comm_, &rank_);
+  MPI_Comm_size(comm_, &size_);
+  MPI_Comm node = MPI_COMM_NULL;
+  MPI_Comm_split(comm_, ranks.node_of_rank_[ranks.rank_], rank_, &node);
+  number_nodes(node);
+  send_by(ranks.transport_->split(*this));
+}
+
+Communicator::Communicator(int ranks, int ranks_per_node)
+    : size_(ranks),
+      ranks_on_this_node_(std::min(ranks, ranks_per_node)),
+      nodes_((ranks + ranks_per_node - 1) / ranks_per_node) {
+  for (int r = 0; r < ranks; ++r) node_of_rank_.push_back(r / ranks_per_node * ranks_per_node);
+}
+
+std::unique_ptr<Communicator> Communicator::split(const std::function<int(int rank)>& group_of) const {
+  return std::unique_ptr<Communicator>(new Communicator(*this, group_of(rank_)));
+}
+
+void Communicator::send_by(std::unique_ptr<Transport> transport) {
+  own_transport_ = std::move(transport);
+  transport_ = own_transport_.get();
+}
+
+void Communicator::number_nodes(MPI_Comm node) {
   MPI_Comm_size(node, &ranks_on_this_node_);
   MPI_Comm_rank(node, &rank_on_this_node_);
   int lowest = rank_;
@@ -90,17 +117,6 @@ Communicator::Communicator(MPI_Comm ranks, std::optional<int> ranks_per_node) {
   node_of_rank_.resize(static_cast<std::size_t>(size_));
   MPI_Allgather(&lowest, 1, MPI_INT, node_of_rank_.data(), 1, MPI_INT, comm_);
   for (int r = 0; r < size_; ++r) nodes_ += r > 0 && node_of_rank_[r] == r;
-  own_transport_ = std::make_unique<MpiTransport>(*this);
-  transport_ = own_transport_.get();
-}
-
-Communicator::Communicator(int ranks, int ranks_per_node, std::unique_ptr<Transport> transport)
-    : size_(ranks),
-      ranks_on_this_node_(std::min(ranks, ranks_per_node)),
-      nodes_((ranks + ranks_per_node - 1) / ranks_per_node),
-      own_transport_(std::move(transport)),
-      transport_(own_transport_.get()) {
-  for (int r = 0; r < ranks; ++r) node_of_rank_.push_back(r / ranks_per_node * ranks_per_node);
 }
 
 Communicator::~Communicator() = default;
@@ -228,16 +244,19 @@ void Communicator::wait(MPI_Request request, const Collective& collective) const
     return done != 0;
   };
   wait_until(is_done, collective);
-  waited_ += Seconds(Clock::now() - start).count();
+  job().waited_ += Seconds(Clock::now() - start).count();
 }
 
 void Communicator::wait_until(const std::function<bool()>& is_done, const Collective& collective) const {
+  if (job_ != nullptr) return job_->wait_until(is_done, collective);
   const Seconds limit = std::chrono::duration<double, std::ratio<60>>(limit_minutes());
   for (Pause pause; !is_done(); pause())
     if (pause.waited() > limit || (pause.is_long() && roll_is_called())) give_up(collective, "");
 }
 
-void Communicator::fail(const Collective& collective, std::string_view reason) const { give_up(collective, reason); }
+void Communicator::fail(const Collective& collective, std::string_view reason) const {
+  job().give_up(collective, reason);
+}
 
 double Communicator::limit_minutes() const { return timeout_minutes_ * (longer_waits_ > 0 ? LongerWait::factor : 1); }
 
@@ -297,6 +316,7 @@ void Communicator::give_up(const Collective& collective, std::string_view reason
 }
 
 void Communicator::abort(int exit_code) const {
+  if (job_ != nullptr) job_->abort(exit_code);
   transport_->abandon();  // a collective on a GPU would hold up the end of this process
   MPI_Abort(comm_, exit_code);
   std::abort();  // MPI_Abort does not return

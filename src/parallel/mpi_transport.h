@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "mtp/parallel/communicator.h"
@@ -11,6 +12,9 @@ class MpiTransport final : public Transport {
  public:
   explicit MpiTransport(const Communicator& communicator) : communicator_(communicator) {}
 
+  std::unique_ptr<Transport> split(const Communicator& group) override {
+    return std::make_unique<MpiTransport>(group);
+  }
   std::string name() const override { return "MPI"; }
   bool overlaps() const override { return false; }
 

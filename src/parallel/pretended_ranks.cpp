@@ -18,6 +18,9 @@ class CountingTransport final : public Transport {
   CountingTransport(int ranks, bool overlaps, std::shared_ptr<std::int64_t> received)
       : ranks_(ranks), overlaps_(overlaps), received_(std::move(received)) {}
 
+  std::unique_ptr<Transport> split(const Communicator& group) override {
+    return std::make_unique<CountingTransport>(group.size(), overlaps_, received_);
+  }
   std::string name() const override { return "counting"; }
   bool overlaps() const override { return overlaps_; }
 
@@ -62,11 +65,24 @@ std::unique_ptr<Transport> transport_of(const PretendedRanks::Job& job, Device& 
 }  // namespace
 
 PretendedRanks::PretendedRanks(const Job& job, Device& device)
-    : PretendedRanks(job, device, std::make_shared<std::int64_t>(0)) {}
+    : Communicator(job.ranks, job.ranks_per_node), received_(std::make_shared<std::int64_t>(0)) {
+  send_by(transport_of(job, device, received_));
+}
 
-PretendedRanks::PretendedRanks(const Job& job, Device& device, std::shared_ptr<std::int64_t> received)
-    : Communicator(job.ranks, job.ranks_per_node, transport_of(job, device, received)),
-      received_(std::move(received)) {}
+PretendedRanks::PretendedRanks(const PretendedRanks& whole, int ranks, int ranks_per_node)
+    : Communicator(ranks, ranks_per_node), received_(whole.received_) {
+  send_by(whole.transport().split(*this));
+}
+
+std::unique_ptr<Communicator> PretendedRanks::split(const std::function<int(int rank)>& group_of) const {
+  int ranks = 0, on_first_node = 0;
+  for (int r = 0; r < size(); ++r) {
+    if (group_of(r) != group_of(rank())) continue;
+    ++ranks;
+    on_first_node += node_of(r) == node_of(rank());
+  }
+  return std::unique_ptr<Communicator>(new PretendedRanks(*this, ranks, on_first_node));
+}
 
 std::vector<double> PretendedRanks::all_gather(std::span<const double> values, std::string_view) const {
   std::vector<double> all;

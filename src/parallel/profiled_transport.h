@@ -16,6 +16,9 @@ class ProfiledTransport final : public Transport {
   ProfiledTransport(std::unique_ptr<Transport> transport, const Device& device)
       : transport_(std::move(transport)), device_(device) {}
 
+  std::unique_ptr<Transport> split(const Communicator& group) override {
+    return std::make_unique<ProfiledTransport>(transport_->split(group), device_);
+  }
   std::string name() const override { return transport_->name(); }
   bool overlaps() const override { return transport_->overlaps(); }
 

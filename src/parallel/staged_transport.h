@@ -15,6 +15,9 @@ class StagedTransport final : public Transport {
   StagedTransport(Device& device, std::unique_ptr<Transport> of_hosts, std::string name)
       : device_(device), of_hosts_(std::move(of_hosts)), name_(std::move(name)) {}
 
+  std::unique_ptr<Transport> split(const Communicator& group) override {
+    return std::make_unique<StagedTransport>(device_, of_hosts_->split(group), name_);
+  }
   std::string name() const override { return name_; }
   bool overlaps() const override { return false; }
 

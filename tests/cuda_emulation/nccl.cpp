@@ -94,6 +94,14 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int, ncclUniqueId id, int,
   return ncclInProgress;
 }
 
+ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t* part, ncclConfig_t* config) {
+  if (config->blocking != 0) return ncclInvalidArgument;
+  Nccl* nccl = *part = new Nccl;
+  nccl->place = comm->place;
+  PMPI_Comm_split(comm->mpi, color, key, &nccl->mpi);
+  return ncclInProgress;
+}
+
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* state) {
   *state = emulation::start(*comm);
   if (*state == ncclSuccess && comm->reports_in_progress > 0 && comm->reports_in_progress-- > 0)

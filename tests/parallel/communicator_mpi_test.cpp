@@ -34,6 +34,23 @@ TEST(Communicator, NamesTheRankThatDoesNotCome) {
   EXPECT_EQ(messages[missing], "");
 }
 
+TEST(Communicator, AGroupNamesTheRankThatDoesNotComeAsTheJobDoes) {
+  const Communicator everyone;
+  Communicator communicator;
+  communicator.set_timeout(0.02);
+  const auto group = communicator.split([](int rank) { return rank % 2; });  // the last one's lacks that rank
+  const int missing = everyone.size() - 1;
+  std::string message;
+  try {
+    if (everyone.rank() != missing && everyone.rank() % 2 == missing % 2) group->barrier("a test");
+  } catch (const Error& error) {
+    message = error.what();
+  }
+  const std::vector<std::string> messages = everyone.all_gather(message, "messages");
+  for (int r = missing % 2; r < missing; r += 2)
+    EXPECT_THAT(messages[r], testing::ContainsRegex(fmt::format("^no answer from ranks? .*{} for 0.02 min", missing)));
+}
+
 TEST(Communicator, GivesTheErrorToItsHandler) {
   const Communicator everyone;
   Communicator communicator;

@@ -99,6 +99,34 @@ TEST_P(ConnectionTest, SlicesGoToThePeersThatAreNamed) {
   for (std::size_t k = 0; k < peers.size(); ++k) EXPECT_EQ(values[k], element(peers[k], rank, 0));
 }
 
+TEST_P(ConnectionTest, GroupsExchangeAmongThemselves) {
+  Device device = make_device();
+  const Connection connection(communicator, device, GetParam().transport);
+  const auto pairs = communicator.split([](int r) { return r / 2; });
+  const auto others = communicator.split([](int r) { return r % 2; });
+  for (const Communicator* group : {pairs.get(), others.get()}) {
+    const bool of_pairs = group == pairs.get();
+    const auto rank_of = [&](int r) { return of_pairs ? rank / 2 * 2 + r : rank % 2 + 2 * r; };
+    ASSERT_EQ(rank_of(group->rank()), rank);
+    const std::vector<std::string> texts = group->all_gather(std::to_string(rank), "a test");
+    const Tensor mine = device.from_host(std::vector<float>{element(rank, 0, 0)}, {1});
+    const Tensor whole = device.empty({group->size()});
+    group->gather(mine, whole, 1, "a test");
+    std::vector<float> slices;
+    for (int to = 0; to < group->size(); ++to) slices.push_back(element(rank, rank_of(to), 0));
+    const Tensor received = device.empty({group->size()});
+    group->exchange(device.from_host(slices, received.shape()), received, 1, "a test");
+    const std::vector<float> gathered = values_of(device, whole), exchanged = values_of(device, received);
+    for (int r = 0; r < group->size(); ++r) {
+      EXPECT_EQ(texts[r], std::to_string(rank_of(r)));
+      EXPECT_EQ(gathered[r], element(rank_of(r), 0, 0));
+      EXPECT_EQ(exchanged[r], element(rank_of(r), rank, 0));
+    }
+  }
+  EXPECT_GE(pairs->nodes(), 1);
+  EXPECT_EQ(pairs->transport().name(), communicator.transport().name());
+}
+
 TEST_P(ConnectionTest, RowsComeInTheOrderOfTheRanks) {
   Device device = make_device();
   const Connection connection(communicator, device, GetParam().transport);

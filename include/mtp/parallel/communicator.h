@@ -37,11 +37,14 @@ class Communicator {
   /// All ranks of the job. Waits ten minutes for them until `set_timeout`. `ranks_per_node`: so many consecutive ranks
   /// are taken for a node, in place of those that share a machine.
   explicit Communicator(std::optional<int> ranks_per_node = std::nullopt);
-  /// This rank alone, for what each one computes for itself.
-  static Communicator of_this_rank();
   virtual ~Communicator();
   Communicator(const Communicator&) = delete;
   Communicator& operator=(const Communicator&) = delete;
+
+  /// The group of this rank, numbered in the ranks' order: those of whom `group_of` says the same as of this one.
+  /// Collective. It sends tensors as these ranks do at the time of the call. They wait for each other as long as the
+  /// job's ranks do, and a missing rank is named by its number in the job. This must outlive it.
+  virtual std::unique_ptr<Communicator> split(const std::function<int(int rank)>& group_of) const;
 
   int rank() const { return rank_; }
   int size() const { return size_; }
@@ -112,13 +115,20 @@ class Communicator {
 
  protected:
   /// Rank 0 of a job without MPI: whoever derives from this answers the calls that are virtual.
-  Communicator(int ranks, int ranks_per_node, std::unique_ptr<Transport> transport);
+  Communicator(int ranks, int ranks_per_node);
+  int node_of(int rank) const { return node_of_rank_[rank]; }
+  void send_by(std::unique_ptr<Transport> transport);
 
  private:
   friend class Connection;
   friend class LongerWait;
 
-  Communicator(MPI_Comm ranks, std::optional<int> ranks_per_node);
+  Communicator(const Communicator& ranks, int number);
+
+  /// `node`: the ranks of this one's.
+  void number_nodes(MPI_Comm node);
+  /// All ranks of the job, who also wait on behalf of groups.
+  const Communicator& job() const { return job_ != nullptr ? *job_ : *this; }
   double limit_minutes() const;
   bool roll_is_called() const;
   /// Calls the roll: this rank tells all others that it is there, which makes those that wait too do the same. Needs
@@ -127,6 +137,7 @@ class Communicator {
   std::string timeout_message(const std::vector<int>& missing, const Collective& collective) const;
   [[noreturn]] void give_up(const Collective& collective, std::string_view reason) const;
 
+  const Communicator* job_ = nullptr;  // of a group
   MPI_Comm comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1, ranks_on_this_node_ = 1, rank_on_this_node_ = 0, nodes_ = 1;
   std::vector<int> node_of_rank_;  // by the lowest rank of the node

@@ -19,6 +19,7 @@ class PretendedRanks final : public Communicator {
   /// Bytes of tensors that this rank has received from others.
   std::int64_t received() const { return *received_; }
 
+  std::unique_ptr<Communicator> split(const std::function<int(int rank)>& group_of) const override;
   void barrier(std::string_view) const override {}
   using Communicator::sum;
   void sum(std::span<std::int64_t> values, std::string_view) const override {
@@ -32,7 +33,7 @@ class PretendedRanks final : public Communicator {
                                                   std::string_view what) const override;
 
  private:
-  PretendedRanks(const Job& job, Device& device, std::shared_ptr<std::int64_t> received);
+  PretendedRanks(const PretendedRanks& whole, int ranks, int ranks_per_node);
 
   std::shared_ptr<std::int64_t> received_;
 };

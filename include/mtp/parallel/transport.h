@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -10,6 +11,8 @@
 #include "mtp/tensor/tensor.h"
 
 namespace mtp::parallel {
+
+class Communicator;
 
 /// A collective of tensors that has been started, and holds on to them.
 class Transfer {
@@ -32,6 +35,9 @@ class Transfer {
 class Transport {
  public:
   virtual ~Transport() = default;
+
+  /// The same for a group of the ranks: see Communicator::split. Collective among all ranks; `group` must outlive it.
+  virtual std::unique_ptr<Transport> split(const Communicator& group) = 0;
 
   /// For the log.
   virtual std::string name() const = 0;

@@ -8,6 +8,7 @@
 #include <future>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "../../tensor/cuda/context.h"
 #include "../../tensor/cuda/stream.h"
@@ -27,12 +28,22 @@ struct Queued {
   CudaEvent done;
 };
 
+/// What a transport and those of its groups share: one stream, so that all ranks' GPUs come to collectives of several
+/// groups in the same order.
+struct NcclStream {
+  CudaStream stream;
+  CudaEvent computed;
+  std::deque<std::shared_ptr<Queued>> queued;  // in the stream's order; those that the host knows to be done are gone
+  std::vector<ncclComm_t> communicators;
+};
+
 /// Collectives run on a stream of their own. Each begins when what the device computes so far is done, and `finish`
 /// holds back what it computes later. The host waits for none of this; where it waits for the device, it looks after
 /// NCCL's errors and the time limit.
 class NcclTransport final : public Transport {
  public:
-  NcclTransport(const Communicator& communicator, Device& device) : communicator_(communicator), device_(device) {
+  NcclTransport(const Communicator& communicator, Device& device)
+      : communicator_(communicator), device_(device), shared_(std::make_shared<NcclStream>()), watches_(true) {
     ncclUniqueId id = {};
     const Communicator::Collective start{"start", "NCCL"};
     if (communicator.is_first()) settle(ncclGetUniqueId(&id), start);
@@ -40,16 +51,33 @@ class NcclTransport final : public Transport {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     settle(ncclCommInitRankConfig(&nccl_, communicator.size(), id, communicator.rank(), &config), start);
+    shared_->communicators.push_back(nccl_);
     device.on_wait([this](const std::function<bool()>& is_done) { wait_for_device(is_done); });
   }
 
+  /// Of a group of another one's ranks.
+  NcclTransport(const Communicator& group, NcclTransport& whole)
+      : communicator_(group), device_(whole.device_), shared_(whole.shared_) {
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    const Communicator::Collective start{"start", "NCCL of a group"};
+    int first = whole.communicator_.rank();  // names the group
+    MPI_Bcast(&first, 1, MPI_INT, 0, group.mpi());
+    whole.settle(ncclCommSplit(whole.nccl_, first, group.rank(), &nccl_, &config), start);
+    settle(ncclInProgress, start);
+    shared_->communicators.push_back(nccl_);
+  }
+
   ~NcclTransport() override {
-    device_.on_wait({});
+    if (watches_) device_.on_wait({});
     if (std::uncaught_exceptions() > 0 || !end()) abandon();
   }
   NcclTransport(const NcclTransport&) = delete;
   NcclTransport& operator=(const NcclTransport&) = delete;
 
+  std::unique_ptr<Transport> split(const Communicator& group) override {
+    return std::make_unique<NcclTransport>(group, *this);
+  }
   std::string name() const override { return nccl_version(); }
   bool overlaps() const override { return true; }
 
@@ -94,8 +122,9 @@ class NcclTransport final : public Transport {
   }
 
   void abandon() override {
-    if (nccl_ == nullptr) return;
-    std::packaged_task<void()> abort([nccl = std::exchange(nccl_, nullptr)] { ncclCommAbort(nccl); });
+    std::packaged_task<void()> abort([all = std::exchange(shared_->communicators, {})] {
+      for (const ncclComm_t nccl : all) ncclCommAbort(nccl);
+    });
     const std::future<void> aborted = abort.get_future();
     std::thread(std::move(abort)).detach();
     aborted.wait_for(time_to_abort);
@@ -114,14 +143,14 @@ class NcclTransport final : public Transport {
   template <typename Calls>
   Transfer start(std::string_view kind, std::string_view what, std::vector<Tensor> tensors, Calls calls) {
     const auto queued = std::make_shared<Queued>(kind, what);
-    computed_.record(device_.context().stream());
-    computed_.hold_back(stream_);
+    shared_->computed.record(device_.context().stream());
+    shared_->computed.hold_back(shared_->stream);
     group_ = ncclGroupStart();
-    calls(stream_);
+    calls(shared_->stream);
     const ncclResult_t ended = ncclGroupEnd();
     settle(group_ == ncclSuccess ? ended : group_, queued->collective());
-    queued->done.record(stream_);
-    queued_.push_back(queued);
+    queued->done.record(shared_->stream);
+    shared_->queued.push_back(queued);
     return Transfer(
         [queued, held = std::move(tensors), stream = device_.context().stream()] { queued->done.hold_back(stream); });
   }
@@ -149,9 +178,11 @@ class NcclTransport final : public Transport {
           first != nullptr ? first->collective() : Communicator::Collective{"computing", "this rank's GPU"};
       communicator_.wait_until(
           [&] {
-            ncclResult_t state = ncclSuccess;
-            throw_if_failed(ncclCommGetAsyncError(nccl_, &state), collective);
-            throw_if_failed(state, collective);
+            for (const ncclComm_t nccl : shared_->communicators) {
+              ncclResult_t state = ncclSuccess;
+              throw_if_failed(ncclCommGetAsyncError(nccl, &state), collective);
+              throw_if_failed(state, collective);
+            }
             return is_done() || (first != nullptr && first->done.is_done());
           },
           collective);
@@ -159,18 +190,21 @@ class NcclTransport final : public Transport {
   }
 
   std::shared_ptr<Queued> first_under_way() {
-    while (!queued_.empty() && queued_.front()->done.is_done()) queued_.pop_front();
-    return queued_.empty() ? nullptr : queued_.front();
+    std::deque<std::shared_ptr<Queued>>& queued = shared_->queued;
+    while (!queued.empty() && queued.front()->done.is_done()) queued.pop_front();
+    return queued.empty() ? nullptr : queued.front();
   }
 
   /// Whether all came to an end as it should.
   bool end() {
     try {
       const Communicator::Collective last{"end", "NCCL"};
-      computed_.record(stream_);
-      wait_for_device([&] { return computed_.is_done(); });
+      if (shared_->communicators.empty()) return true;  // all were abandoned
+      shared_->computed.record(shared_->stream);
+      wait_for_device([&] { return shared_->computed.is_done(); });
       settle(ncclCommFinalize(nccl_), last);
-      return ncclCommDestroy(std::exchange(nccl_, nullptr)) == ncclSuccess;
+      std::erase(shared_->communicators, nccl_);
+      return ncclCommDestroy(nccl_) == ncclSuccess;
     } catch (const Error&) {
       return false;
     }
@@ -178,11 +212,10 @@ class NcclTransport final : public Transport {
 
   const Communicator& communicator_;
   Device& device_;
-  CudaStream stream_;
-  CudaEvent computed_;
+  std::shared_ptr<NcclStream> shared_;
   ncclComm_t nccl_ = nullptr;
-  ncclResult_t group_ = ncclSuccess;            // of the calls of the group that is being queued
-  std::deque<std::shared_ptr<Queued>> queued_;  // in the stream's order; those that the host knows to be done are gone
+  ncclResult_t group_ = ncclSuccess;  // of the calls of the group that is being queued
+  const bool watches_ = false;        // over what the device waits for
 };
 
 }  // namespace
