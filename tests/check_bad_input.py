@@ -438,6 +438,12 @@ CASES = [
         code=2,
     ),
     Case(
+        "setting_expert_parallel",
+        r"dist\.expert_parallel: .* has no experts",
+        settings=["--dist.expert_parallel", "2"],
+        code=2,
+    ),
+    Case(
         "setting_shared_embedding",
         r"share_embedding_with_base: .* width of 24, the drafter's 16",
         settings=["--drafter.share_embedding_with_base", "true"],

@@ -87,11 +87,13 @@ def finish(job: subprocess.Popen, code: int = 0) -> str:
     return output
 
 
-def any_way(rng: random.Random) -> list[str]:
+def any_way(run: Run, ranks: int, rng: random.Random) -> list[str]:
     """Settings that must not change a bit."""
     words = ["--train.recompute", rng.choice(("true", "false")), "--run.threads", rng.choice("12")]
     words += ["--optimizer.moments_on", rng.choice(("device", "host"))]
     words += ["--checkpoint.every_steps", rng.choice("123"), "--checkpoint.keep", rng.choice("123")]
+    if run.fixture == SEEING:
+        words += ["--dist.expert_parallel", rng.choice([parts for parts in "124" if ranks % int(parts) == 0])]
     return words + ["--checkpoint.background", rng.choice(("true", "true", "false"))]
 
 
@@ -101,12 +103,13 @@ def killed_at_random(run: Run, whole: Run, ranks: list[int], rng: random.Random,
     killed, newest = 0, 0
     for count in ranks:
         seen = len(run.resumptions())
-        job = run.resume(count, *any_way(rng)) if newest else run.train(count, *settings)
+        job = run.resume(count, *any_way(run, count, rng)) if newest else run.train(count, *settings)
         killed += run.kill_after(job, run.steps_done + rng.randint(2, 6), rng.random() * 0.1)
         for step in run.resumptions()[seen:]:
             assert step >= newest, f"resumed after step {step}, step {newest} was complete"
         newest = newest_checkpoint(run.directory)
-    finish(run.resume(rng.choice((1, 2, 3, 4)), *any_way(rng)) if newest else run.train(2, *settings))
+    count = rng.choice((1, 2, 3, 4))
+    finish(run.resume(count, *any_way(run, count, rng)) if newest else run.train(2, *settings))
     assert killed >= 2, "the run was too short to be killed"
     expect_same(run.directory, whole.directory)
 
@@ -114,7 +117,7 @@ def killed_at_random(run: Run, whole: Run, ranks: list[int], rng: random.Random,
 def killed_in_fp32_and_with_images_in_bf16(programs: Path, folder: Path, whole: Run, rng: random.Random) -> None:
     killed_at_random(Run(programs, folder / "killed"), whole, [1, 2, 3, 4], rng)
     bf16 = ("--train.compute_dtype", "bf16", "--optimizer.moments", "bf16")
-    # Its base has experts; its tower is frozen, its projector is trained; some micro-batches have no image.
+    # Its base has experts, which 1, 2 or 4 ranks keep between them; its tower is frozen, its projector is trained; some micro-batches have no image.
     of_bf16 = Run(programs, folder / "bf16", SEEING)
     finish(of_bf16.train(2, *bf16))
     killed_at_random(Run(programs, folder / "killed-bf16", SEEING), of_bf16, [3, 4, 1], rng, *bf16)

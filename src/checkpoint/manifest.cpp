@@ -1,5 +1,7 @@
 #include "mtp/checkpoint/manifest.h"
 
+#include <algorithm>
+
 #include "mtp/core/checksum.h"
 #include "mtp/core/error.h"
 #include "mtp/core/file.h"
@@ -78,7 +80,10 @@ Manifest Manifest::read(const fs::path& path) {
     for (const auto& [file, entry] : json.at("files").items())
       manifest.files[file] = {entry.at("bytes").get<std::int64_t>(), entry.at("checksum").get<std::string>()};
     for (const Json& rank_file : json.at("ranks")) manifest.add_rank(rank_file);
-    for (const auto& [name, parts] : manifest.tensors) check_parts(name, parts);
+    for (auto& [name, parts] : manifest.tensors) {
+      std::ranges::sort(parts, {}, &Part::begin);  // ranks that divide experts among them hold them in another order
+      check_parts(name, parts);
+    }
   } catch (const std::exception& error) {  // of Json too
     throw DamageError("{}: does not list a checkpoint: {}", path.string(), error.what());
   }

@@ -172,6 +172,7 @@ bool may_change(const std::string& name) {
                                              "train.max_epochs",
                                              "train.recompute",
                                              "optimizer.moments_on",
+                                             "dist.expert_parallel",
                                              "dist.timeout_minutes",
                                              "dist.transport",
                                              "run.dir",

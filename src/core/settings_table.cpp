@@ -300,6 +300,8 @@ std::vector<SettingEntry> settings_table(Settings& s) {
           "how tensors get from GPU to GPU: auto is nccl where every rank has its own, else staged (through the host)"),
       number("dist.timeout_minutes", s.dist.timeout_minutes, positive,
              "minutes to wait for other ranks; 6 times as long while models are read or written"),
+      number("dist.expert_parallel", s.dist.expert_parallel, count,
+             "ranks that keep the experts between them and exchange tokens; 1: weights are exchanged"),
 
       path("run.dir", s.run.dir, "runs/<config's name>", "run directory"),
       choice("run.device", s.run.device,

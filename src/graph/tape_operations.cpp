@@ -1,6 +1,7 @@
 // The operations of a tape: each runs forward and records its backward.
 
 #include <optional>
+#include <utility>
 
 #include "mtp/graph/tape.h"
 #include "mtp/ops/elementwise.h"
@@ -12,6 +13,21 @@
 #include "mtp/tensor/bfloat16.h"
 
 namespace mtp {
+
+namespace {
+
+/// Calls use(source, pairs, part) for every source of pairs that stand one after the other's; part(x) are its rows of
+/// x.
+template <typename Use>
+void for_each_source(const std::vector<ops::ExpertPairs>& sources, const Use& use) {
+  std::int64_t next = 0;
+  for (std::size_t source = 0; source < sources.size(); ++source) {
+    const std::int64_t count = sources[source].rows.elements(), first = std::exchange(next, next + count);
+    use(source, sources[source], [&](const Tensor& x) { return x.slice(first * x.size(1), {count, x.size(1)}); });
+  }
+}
+
+}  // namespace
 
 Value Tape::linear(const Value& x, const Linear& w) {
   const Value y = product(x, w.weight);
@@ -332,10 +348,38 @@ Graph::Routing Tape::choose_experts(const Value& logits, std::int64_t n, const P
 }
 
 Value Tape::experts(const Value& x, const Routing& routing, const Parameter& gate_up, const Parameter& down) {
+  const ops::ExpertPairs& pairs = routing.pairs;
+  const Value rows = gather(x, pairs);
+  const ExpertExchange* const exchange = gate_up.group().expert_exchange();
+  if (exchange == nullptr) return add_pairs(expert_layers(rows, gate_up, down, {pairs}), routing.weights, pairs);
+  const auto routes =
+      std::make_shared<const ExpertExchange::Routes>(exchange->route(pairs.offsets, rows.needs_gradient()));
+  const Value results = expert_layers(send(rows, *exchange, routes), gate_up, down, routes->pairs);
+  return add_pairs(send_back(results, *exchange, routes), routing.weights, pairs);
+}
+
+Value Tape::expert_layers(const Value& x, const Parameter& gate_up, const Parameter& down,
+                          const std::vector<ops::ExpertPairs>& sources) {
   const std::int64_t inner = down.shape()[2];
-  const Value both = expert_linear(gather(x, routing.pairs), gate_up, routing.pairs);
-  const Value gated = gated_gelu(columns(both, 0, inner), columns(both, inner, inner));
-  return add_pairs(expert_linear(gated, down, routing.pairs), routing.weights, routing.pairs);
+  const Value both = expert_linear(x, gate_up, sources);
+  return expert_linear(gated_gelu(columns(both, 0, inner), columns(both, inner, inner)), down, sources);
+}
+
+Value Tape::send(const Value& rows, const ExpertExchange& exchange, const Routes& routes) {
+  Value y = output(exchange.send(rows.data, *routes), routes->needs_gradient);
+  on_backward(y, [this, &exchange, routes, sum = rows.gradient](const Tensor& dy) {
+    const Tensor dx = exchange.send_back(dy, *routes);
+    if (sum != nullptr) sum->add(device(), dx);  // else other ranks' rows need it
+  });
+  return y;
+}
+
+Value Tape::send_back(const Value& rows, const ExpertExchange& exchange, const Routes& routes) {
+  Value y = output(exchange.send_back(rows.data, *routes), rows.needs_gradient());
+  on_backward(y, [this, &exchange, routes, sum = rows.gradient](const Tensor& dy) {
+    sum->add(device(), exchange.send(dy, *routes));
+  });
+  return y;
 }
 
 Value Tape::gather(const Value& x, const ops::ExpertPairs& pairs) {
@@ -350,16 +394,20 @@ Value Tape::gather(const Value& x, const ops::ExpertPairs& pairs) {
   return y;
 }
 
-Value Tape::expert_linear(const Value& x, const Parameter& w, const ops::ExpertPairs& pairs) {
+// Each source's pairs are multiplied by themselves: a product's bits may depend on the number of its rows.
+Value Tape::expert_linear(const Value& x, const Parameter& w, const std::vector<ops::ExpertPairs>& sources) {
   Value y = output(device().empty({x.data.size(0), w.shape()[1]}, x.data.dtype()), x.needs_gradient() || w.trained());
-  ops::expert_linear_forward(device(), pairs, x.data, w.value(), y.data);
-  on_backward(y, [this, w, pairs, dx_sum = x.gradient, shape = x.data.shape(),
+  for_each_source(sources, [&](std::size_t, const ops::ExpertPairs& pairs, const auto& part) {
+    ops::expert_linear_forward(device(), pairs, part(x.data), w.value(), part(y.data));
+  });
+  on_backward(y, [this, w, sources, dx_sum = x.gradient, shape = x.data.shape(),
                   x_data = w.trained() ? x.data : Tensor()](const Tensor& dy) {
-    if (w.trained()) ops::expert_linear_backward_weight(device(), pairs, dy, x_data, w.gradient());
-    if (dx_sum == nullptr) return;
-    const Tensor dx = device().empty(shape, dy.dtype());
-    ops::expert_linear_backward_input(device(), pairs, dy, w.value(), dx);
-    dx_sum->add(device(), dx);
+    const Tensor dx = dx_sum != nullptr ? device().empty(shape, dy.dtype()) : Tensor();
+    for_each_source(sources, [&](std::size_t source, const ops::ExpertPairs& pairs, const auto& part) {
+      if (w.trained()) ops::expert_linear_backward_weight(device(), pairs, part(dy), part(x_data), w.gradient(source));
+      if (!dx.empty()) ops::expert_linear_backward_input(device(), pairs, part(dy), w.value(), part(dx));
+    });
+    if (dx_sum != nullptr) dx_sum->add(device(), dx);
   });
   return y;
 }

@@ -33,18 +33,20 @@ DType source_dtype(const Group& group) {
   return is_bf16 ? DType::bf16 : DType::f32;
 }
 
-parallel::UnitLayout layout_of(const Group& group, std::optional<DType> frozen) {
+parallel::UnitLayout layout_of(const Group& group, const parallel::Sharding& sharding, std::optional<DType> frozen) {
   std::vector<parallel::UnitLayout::Member> members;
   for (const TensorInfo* tensor : group.tensors) members.push_back({tensor->name, tensor->shape});
-  const bool trained = group.tensors.front()->role == Role::trained;
-  return {group.name, trained, std::move(members), trained ? DType::f32 : frozen.value_or(source_dtype(group))};
+  const bool trained = group.tensors.front()->role == Role::trained, of_experts = group.tensors.front()->is_by_expert;
+  const int parts = sharding.experts != nullptr ? sharding.experts->group().size() : 1;
+  return {group.name, trained, std::move(members), trained ? DType::f32 : frozen.value_or(source_dtype(group)),
+          of_experts ? parts : 0};
 }
 
 }  // namespace
 
 Parameters::Parameters(const TensorTable& table, parallel::Sharding& sharding, std::optional<DType> frozen) {
   for (const Group& group : groups_of(table)) {
-    units_.push_back(std::make_unique<parallel::ShardedUnit>(layout_of(group, frozen), sharding));
+    units_.push_back(std::make_unique<parallel::ShardedUnit>(layout_of(group, sharding, frozen), sharding));
     for (std::size_t i = 0; i < group.tensors.size(); ++i) group.tensors[i]->parameter.bind(*units_.back(), i);
   }
 }

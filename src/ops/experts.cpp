@@ -34,6 +34,13 @@ void check_sum(const ExpertPairs& pairs, const Tensor& x, const Tensor& weights,
   MTP_ASSERT(x.empty() || (x.size(0) == pairs.places.elements() && x.size(1) == y.size(1) && x.dtype() == y.dtype()));
 }
 
+/// What a device that computes nothing takes a router to choose: how many pairs an expert has decides how much memory
+/// ranks need that exchange them.
+void spread_evenly(const ExpertPairs& pairs) {
+  const std::int64_t count = pairs.rows.elements(), experts = pairs.offsets.elements() - 1;
+  for (std::int64_t e = 0; e <= experts; ++e) pairs.offsets.data<std::int64_t>()[e] = count * e / experts;
+}
+
 /// Of every pair's product.   x [P, in], w [E, out, in]
 double flops(const Tensor& x, const Tensor& w) { return product_flops(x.size(0), w.size(2), w.size(1)); }
 
@@ -53,6 +60,7 @@ void choose_experts_backward(Device& device, const Tensor& dweights, const Exper
 
 void sort_by_expert(Device& device, const Tensor& experts, const ExpertPairs& pairs) {
   MTP_ASSERT(pairs.rows.elements() == experts.elements() && pairs.places.shape() == experts.shape());
+  if (device.is_counting()) return spread_evenly(pairs);
   MTP_RUN(sort_by_expert, experts, pairs);
 }
 

@@ -12,9 +12,7 @@ class MpiTransport final : public Transport {
  public:
   explicit MpiTransport(const Communicator& communicator) : communicator_(communicator) {}
 
-  std::unique_ptr<Transport> split(const Communicator& group) override {
-    return std::make_unique<MpiTransport>(group);
-  }
+  std::unique_ptr<Transport> split(const Communicator& group) override { return std::make_unique<MpiTransport>(group); }
   std::string name() const override { return "MPI"; }
   bool overlaps() const override { return false; }
 

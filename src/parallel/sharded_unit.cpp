@@ -24,23 +24,49 @@ std::vector<std::int64_t> joined(const std::vector<std::vector<std::int64_t>>& l
 
 std::int64_t round_up(std::int64_t n, std::int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+/// The largest block, up to the smallest of other units, that divides the matrices of each expert.
+std::int64_t block_of_experts(const std::vector<UnitLayout::Member>& members) {
+  std::int64_t common = 0;
+  for (const UnitLayout::Member& member : members) common = std::gcd(common, member.elements() / member.shape[0]);
+  const std::int64_t step = common % member_alignment == 0 ? member_alignment : 1;
+  std::int64_t block = smallest_block;
+  while (common % block != 0) block -= step;
+  return block;
+}
+
 }  // namespace
 
-UnitLayout::UnitLayout(std::string name, bool trained, std::vector<Member> members, DType dtype)
-    : name_(std::move(name)), trained_(trained), dtype_(dtype), members_(std::move(members)) {
+UnitLayout::UnitLayout(std::string name, bool trained, std::vector<Member> members, DType dtype, int expert_parts)
+    : name_(std::move(name)),
+      trained_(trained),
+      dtype_(dtype),
+      members_(std::move(members)),
+      expert_parts_(expert_parts) {
   MTP_ASSERT(!trained || dtype == DType::f32);
   const std::int64_t unit_of_block = is_table() ? members_[0].shape[1] : 1;
-  block_ = round_up(smallest_block, unit_of_block);
+  block_ = expert_parts_ > 0 ? block_of_experts(members_) : round_up(smallest_block, unit_of_block);
   std::int64_t end = 0;
   for (Member& member : members_) {
-    member.offset = round_up(end, member_alignment);
-    end = member.offset + member.elements();
+    member.offset = round_up(end, expert_parts_ > 0 ? block_ : member_alignment);
+    end = member.offset + num_elements(part_of(member));
   }
   blocks_ = (end + block_ - 1) / block_;
 }
 
-ShardedUnit::ShardedUnit(UnitLayout layout, Sharding& sharding) : layout_(std::move(layout)), sharding_(sharding) {
-  const Shape shape{layout_.shard_elements(sharding_.communicator.size())};
+Shape UnitLayout::part_of(const Member& member) const {
+  if (parts() == 1) return member.shape;
+  MTP_ASSERT(member.shape[0] % parts() == 0);
+  Shape part = member.shape;
+  part[0] /= parts();
+  return part;
+}
+
+ShardedUnit::ShardedUnit(UnitLayout layout, Sharding& sharding)
+    : layout_(std::move(layout)),
+      sharding_(sharding),
+      ranks_(layout_.parts() > 1 ? sharding.experts->same_part() : sharding.communicator),
+      sources_(layout_.parts()) {
+  const Shape shape{layout_.shard_elements(ranks_.size())};
   master_ = sharding_.device.zeros(shape, layout_.dtype(), MemoryUse::weights);
   if (!trained()) return;
   const auto moments = [&] {
@@ -85,13 +111,12 @@ void ShardedUnit::drop_unused() {
 
 void ShardedUnit::start_gather() {
   const Tensor shard = in_compute_dtype();
-  const std::int64_t ranks = sharding_.communicator.size();
-  if (ranks == 1) {
+  if (ranks_.size() == 1) {
     values_ = shard;
     return;
   }
-  values_ = sharding_.device.empty({shard.elements() * ranks}, shard.dtype(), MemoryUse::gathered);
-  gather_ = sharding_.communicator.transport().gather(shard, values_, layout_.block(), layout_.name());
+  values_ = sharding_.device.empty({buffer_elements()}, shard.dtype(), MemoryUse::gathered);
+  gather_ = ranks_.transport().gather(shard, values_, layout_.block(), layout_.name());
   gathered_shard_ = shard;
 }
 
@@ -102,17 +127,18 @@ void ShardedUnit::finish_gather() {
 
 Tensor ShardedUnit::value(std::size_t index) const {
   MTP_ASSERT(!values_.empty());
-  return member(values_, index);
+  return part_of_member(values_, index);
 }
 
-Tensor ShardedUnit::gradient(std::size_t index) {
+Tensor ShardedUnit::gradient(std::size_t index, std::size_t source) {
   MTP_ASSERT(trained());
   if (gradients_.empty()) gradients_ = zero_gradients();
-  return member(gradients_, index);
+  const std::int64_t begin = static_cast<std::int64_t>(source) * buffer_elements();
+  return part_of_member(gradients_.slice(begin, {buffer_elements()}), index);
 }
 
 Tensor ShardedUnit::zero_gradients() const {
-  return sharding_.device.zeros({master_.elements() * sharding_.communicator.size()}, DType::f32, MemoryUse::gradients);
+  return sharding_.device.zeros({sources_ * buffer_elements()}, DType::f32, MemoryUse::gradients);
 }
 
 void ShardedUnit::add_row_gradients(const Tokens& tokens, const Tensor& gradients, float factor) {
@@ -158,8 +184,7 @@ void ShardedUnit::reduce_gradients() {
 }
 
 ShardedUnit::Division ShardedUnit::owners() const {
-  Division all{std::vector<int>(static_cast<std::size_t>(sharding_.communicator.size())), 1,
-               sharding_.communicator.rank()};
+  Division all{std::vector<int>(static_cast<std::size_t>(ranks_.size())), 1, ranks_.rank()};
   std::iota(all.ranks.begin(), all.ranks.end(), 0);
   return all;
 }
@@ -174,7 +199,8 @@ ShardedUnit::Division ShardedUnit::adders() const {
 
 bool ShardedUnit::groups_add_first() const {
   const Communicator& communicator = sharding_.communicator;
-  return communicator.nodes() > 1 && communicator.nodes_hold_whole_groups(static_cast<int>(group_size));
+  return sources_ == 1 && communicator.nodes() > 1 &&
+         communicator.nodes_hold_whole_groups(static_cast<int>(group_size));
 }
 
 void ShardedUnit::reduce_dense(Tensor mine, const std::vector<RowGradients>& rows) {
@@ -184,12 +210,19 @@ void ShardedUnit::reduce_dense(Tensor mine, const std::vector<RowGradients>& row
     sum_.add(sharding_.device, std::move(mine), first, sharding_.micro_batches);
     return;
   }
+  if (ranks_.size() == 1) return add_leaves(mine, rows, first);
   const Division division = adders();
   const Tensor slices = sharding_.device.empty(mine.shape(), DType::f32, MemoryUse::communication);
-  Transfer exchange = sharding_.communicator.transport().exchange(mine, slices, layout_.block(),
-                                                                  {division.ranks, division.ranks}, layout_.name());
-  sharding_.overlap.add_later([this, slices, rows, first, exchange]() mutable {
-    exchange.finish();
+  std::vector<Transfer> exchanges;
+  for (std::int64_t source = 0; source < sources_; ++source) {
+    const auto of_source = [&](const Tensor& all) {
+      return all.slice(source * buffer_elements(), {buffer_elements()});
+    };
+    exchanges.push_back(ranks_.transport().exchange(of_source(mine), of_source(slices), layout_.block(),
+                                                    {division.ranks, division.ranks}, layout_.name()));
+  }
+  sharding_.overlap.add_later([this, slices, rows, first, exchanges]() mutable {
+    for (Transfer& exchange : exchanges) exchange.finish();
     if (groups_add_first())
       add_groups(slices, rows, first);
     else
@@ -199,7 +232,8 @@ void ShardedUnit::reduce_dense(Tensor mine, const std::vector<RowGradients>& row
 
 void ShardedUnit::add_leaves(const Tensor& slices, const std::vector<RowGradients>& rows, std::int64_t first) {
   for (std::int64_t r = 0; r < sharding_.communicator.size(); ++r) {
-    const Tensor leaf = slices.slice(r * master_.elements(), master_.shape());
+    const std::int64_t sender = r / sources_, source = r % sources_;
+    const Tensor leaf = slices.slice(source * buffer_elements() + sender * master_.elements(), master_.shape());
     if (!rows.empty()) add(rows[r], leaf);
     sum_.add(sharding_.device, leaf, first + r, sharding_.micro_batches);
   }
@@ -239,7 +273,12 @@ void ShardedUnit::reduce_rows(const std::vector<RowGradients>& rows) {
 void ShardedUnit::reduce_fast(const Tensor& mine, const std::vector<RowGradients>& rows) {
   const std::int64_t ranks = sharding_.communicator.size();
   Tensor sum = sharding_.device.zeros(master_.shape(), DType::f32, MemoryUse::gradient_sums);
-  if (!mine.empty()) sharding_.communicator.reduce_scatter(mine, sum, layout_.name());
+  if (!mine.empty()) {
+    const Tensor all = mine.slice(0, {buffer_elements()});
+    for (std::int64_t source = 1; source < sources_; ++source)
+      ops::accumulate(sharding_.device, mine.slice(source * buffer_elements(), all.shape()), all);
+    ranks_.reduce_scatter(all, sum, layout_.name());
+  }
   for (const RowGradients& from_rank : rows) add(from_rank, sum);
   sum_.add(sharding_.device, std::move(sum), sharding_.first_micro_batch / ranks, sharding_.micro_batches / ranks);
 }
@@ -302,14 +341,26 @@ ShardedUnit::Ids ShardedUnit::local(Ids ids, const Division& division) const {
 }
 
 std::vector<ShardedUnit::Piece> ShardedUnit::pieces(int rank) const {
-  const std::int64_t begin = rank * master_.elements(), end = begin + master_.elements();
+  const std::int64_t part = rank % layout_.parts(), begin = rank / layout_.parts() * master_.elements(),
+                     end = begin + master_.elements();
   std::vector<Piece> pieces;
   for (std::size_t i = 0; i < layout_.members().size(); ++i) {
     const UnitLayout::Member& member = layout_.members()[i];
-    const std::int64_t from = std::max(begin, member.offset), to = std::min(end, member.offset + member.elements());
-    if (from < to) pieces.push_back({i, from - member.offset, to - from, from - begin});
+    const std::int64_t held = member.elements() / layout_.parts();
+    const std::int64_t from = std::max(begin, member.offset), to = std::min(end, member.offset + held);
+    if (from < to) pieces.push_back({i, part * held + from - member.offset, to - from, from - begin});
   }
   return pieces;
+}
+
+std::vector<ShardedUnit::Run> ShardedUnit::runs(int rank) const {
+  if (layout_.parts() == 1) return {{0, master_.elements(), rank * master_.elements()}};
+  std::vector<Run> runs;
+  for (const Piece& piece : pieces(rank)) {
+    const std::int64_t first_of_member = layout_.members()[piece.member].offset * layout_.parts();
+    runs.push_back({piece.position, piece.elements, first_of_member + piece.begin});
+  }
+  return runs;
 }
 
 Tensor ShardedUnit::in_compute_dtype() {
@@ -323,10 +374,9 @@ Tensor ShardedUnit::in_compute_dtype() {
 }
 
 Tensor ShardedUnit::gather(const Tensor& shard) const {
-  if (sharding_.communicator.size() == 1) return shard;
-  const Tensor whole =
-      sharding_.device.empty({shard.elements() * sharding_.communicator.size()}, shard.dtype(), MemoryUse::gathered);
-  sharding_.communicator.gather(shard, whole, layout_.block(), layout_.name());
+  if (ranks_.size() == 1) return shard;
+  const Tensor whole = sharding_.device.empty({buffer_elements()}, shard.dtype(), MemoryUse::gathered);
+  ranks_.gather(shard, whole, layout_.block(), layout_.name());
   return whole;
 }
 
@@ -341,9 +391,17 @@ void fill(Device& device, const Tensor& shard, const ShardedUnit::Piece& piece,
   }
 }
 
-Tensor ShardedUnit::member(const Tensor& whole, std::size_t index) const {
+Tensor ShardedUnit::part_of_member(const Tensor& gathered, std::size_t index) const {
   const UnitLayout::Member& member = layout_.members()[index];
-  return whole.slice(member.offset, member.shape);
+  return gathered.slice(member.offset, layout_.part_of(member));
+}
+
+Tensor ShardedUnit::member(const Tensor& gathered, std::size_t index) const {
+  const Tensor part = part_of_member(gathered, index);
+  if (layout_.parts() == 1) return part;
+  const Tensor whole = sharding_.device.empty(layout_.members()[index].shape, part.dtype());
+  sharding_.experts->group().gather(part, whole, layout_.block(), layout_.name());
+  return whole;
 }
 
 }  // namespace mtp::parallel

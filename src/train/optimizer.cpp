@@ -20,7 +20,13 @@ double Optimizer::gradient_norm() const {
     ops::sum_of_squares(device_, unit->gradient_sum(), block, shard_sums);
     std::vector<double> mine(static_cast<std::size_t>(shard_sums.elements()));
     device_.to_host(shard_sums, mine);
-    for (const double block_sum : communicator_.all_gather(mine, unit->layout().name())) sum += block_sum;
+    const std::vector<double> all = communicator_.all_gather(mine, unit->layout().name());
+    std::vector<double> by_block(all.size());
+    for (int r = 0; r < communicator_.size(); ++r)
+      for (const parallel::ShardedUnit::Run& run : unit->runs(r))
+        std::copy_n(all.begin() + r * std::ssize(mine) + run.position / block, run.elements / block,
+                    by_block.begin() + run.first / block);
+    for (const double block_sum : by_block) sum += block_sum;
   }
   return std::sqrt(sum);
 }
@@ -36,23 +42,28 @@ void Optimizer::update(std::int64_t step, double lr, double gradient_norm) {
                          .step = step + 1,
                          .gradient_factor = static_cast<float>(factor)};
   std::vector<ops::AdamWShard> shards;
-  for (const Unit& unit : units_) shards.push_back(shard(unit, step));
+  for (const Unit& unit : units_)
+    for (const parallel::ShardedUnit::Run& run : unit.unit->runs(communicator_.rank()))
+      shards.push_back(shard(unit, run, step));
   ops::adamw(device_, adamw, shards);
   for (const Unit& unit : units_) unit.unit->clear_gradient_sum();
 }
 
-ops::AdamWShard Optimizer::shard(const Unit& of, std::int64_t step) const {
+ops::AdamWShard Optimizer::shard(const Unit& of, const parallel::ShardedUnit::Run& run, std::int64_t step) const {
   constexpr int bits_of_step = 40;
   const parallel::ShardedUnit& unit = *of.unit;
   const std::uint64_t stream = of.number << bits_of_step | static_cast<std::uint64_t>(step);
-  return {.gradient = unit.gradient_sum(),
-          .weight = unit.master(),
-          .moment1 = unit.moment1(),
-          .moment2 = unit.moment2(),
+  const auto part = [&](const Tensor& shard) {
+    return shard.empty() ? shard : shard.slice(run.position, {run.elements});
+  };
+  return {.gradient = part(unit.gradient_sum()),
+          .weight = part(unit.master()),
+          .moment1 = part(unit.moment1()),
+          .moment2 = part(unit.moment2()),
           .moments_on_host = settings_.moments_on == MomentsPlace::host,
-          .rounded_weight = unit.rounded(),
+          .rounded_weight = part(unit.rounded()),
           .random = Random(seed_, Purpose::stochastic_rounding, stream),
-          .first = communicator_.rank() * unit.master().elements()};
+          .first = run.first};
 }
 
 }  // namespace mtp::train

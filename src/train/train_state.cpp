@@ -9,14 +9,22 @@ namespace mtp::train {
 
 namespace {
 
-parallel::Sharding sharding_of(const Settings& settings, Device& device, const parallel::Communicator& communicator) {
+std::unique_ptr<parallel::ExpertRanks> expert_ranks_of(const Settings& settings, Device& device,
+                                                      const parallel::Communicator& communicator) {
+  const auto size = static_cast<int>(settings.dist.expert_parallel);
+  return size > 1 ? std::make_unique<parallel::ExpertRanks>(device, communicator, size) : nullptr;
+}
+
+parallel::Sharding sharding_of(const Settings& settings, Device& device, const parallel::Communicator& communicator,
+                               const parallel::ExpertRanks* experts) {
   return {.device = device,
           .communicator = communicator,
           .reduction = settings.dist.reduction,
           .micro_batches = settings.train.global_batch / settings.train.micro_batch,
           .compute_dtype = compute_type(settings, device.kind()) == ComputeType::bf16 ? DType::bf16 : DType::f32,
           .moment_dtype = settings.optimizer.moments == Moments::bf16 ? DType::bf16 : DType::f32,
-          .moments_on_host = settings.optimizer.moments_on == MomentsPlace::host};
+          .moments_on_host = settings.optimizer.moments_on == MomentsPlace::host,
+          .experts = experts};
 }
 
 }  // namespace
@@ -51,7 +59,8 @@ model::JointInput input_of(const data::MicroBatch& batch, const model::Joint& jo
 
 TrainState::TrainState(const Settings& settings, const model::Pair& pair, Device& device,
                        const parallel::Communicator& communicator)
-    : sharding_(sharding_of(settings, device, communicator)),
+    : expert_ranks_(expert_ranks_of(settings, device, communicator)),
+      sharding_(sharding_of(settings, device, communicator, expert_ranks_.get())),
       parameters_(pair.table, sharding_),
       joint_(device, settings, pair),
       optimizer_(settings.optimizer, settings.run.seed, device, communicator, parameters_.units()) {}
@@ -81,9 +90,11 @@ void TrainState::write_gradients(const std::filesystem::path& path) const {
   }
   for (const parallel::ShardedUnit* unit : trained) {
     const Tensor whole = unit->gather(unit->gradient_sum());
-    for (std::size_t i = 0; writer && i < unit->layout().members().size(); ++i) {
-      std::vector<float> values(unit->layout().members()[i].elements());
-      sharding_.device.to_host(unit->member(whole, i), values);
+    for (std::size_t i = 0; i < unit->layout().members().size(); ++i) {
+      const Tensor member = unit->member(whole, i);
+      if (!writer) continue;
+      std::vector<float> values(static_cast<std::size_t>(member.elements()));
+      sharding_.device.to_host(member, values);
       writer->append(std::as_bytes(std::span(values)));
     }
   }

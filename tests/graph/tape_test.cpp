@@ -28,7 +28,7 @@ class Weights final : public ParameterGroup {
     EXPECT_GT(users_, 0) << "used outside its scope";
     return value_;
   }
-  Tensor gradient(std::size_t) override { return gradient_; }
+  Tensor gradient(std::size_t, std::size_t) override { return gradient_; }
   Tensor rows(const Tokens&) override { return {}; }
   void add_row_gradients(const Tokens&, const Tensor&, float) override {}
   Parameter parameter() { return {*this, 0, value_.shape()}; }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -126,6 +127,62 @@ TEST_F(ShardedUnitTest, PiecesOfAllRanksCoverEveryElementOnce) {
   std::int64_t held = 0;
   for (const ShardedUnit::Piece& piece : unit.pieces()) held += piece.elements;
   EXPECT_EQ(communicator.sum(held, "elements held"), 17 + 100 * 70 + 5 * 9);
+}
+
+TEST_F(ShardedUnitTest, ExpertsAreDividedAmongRanksThatHaveTheGradientsOfAll) {
+  const int parts = communicator.size() % 2 == 0 ? 2 : 1;
+  constexpr std::int64_t experts = 4, of_each = 9 * 16, all = experts * (9 * 16 + 16 * 3);
+  const ExpertRanks expert_ranks(device, communicator, parts);
+  sharding.experts = &expert_ranks;
+  ShardedUnit unit(
+      UnitLayout("experts", true, {{"a", {experts, 9, 16}, 0}, {"b", {experts, 16, 3}, 0}}, DType::f32, parts),
+      sharding);
+  EXPECT_EQ(unit.layout().block(), 48);
+  std::int64_t held = 0;
+  for (const ShardedUnit::Run& run : unit.runs(communicator.rank()))
+    held += std::max<std::int64_t>(0, std::min(run.first + run.elements, all) - run.first);
+  EXPECT_EQ(communicator.sum(held, "elements held"), all);
+
+  const int first_of_group = communicator.rank() / parts * parts, part = communicator.rank() % parts;
+  for (std::int64_t first = 0; first < micro_batches; first += communicator.size()) {
+    sharding.first_micro_batch = first;
+    for (int source = 0; source < parts; ++source) {
+      const Tensor g = unit.gradient(0, static_cast<std::size_t>(source));
+      ASSERT_EQ(g.elements(), experts / parts * of_each);
+      for (std::int64_t e = 0; e < g.elements(); ++e)
+        g.f32()[e] += gradient(first + first_of_group + source, part * g.elements() + e);
+    }
+    unit.reduce_gradients();
+  }
+  const Tensor whole = unit.member(unit.gather(unit.gradient_sum()), 0);
+  ASSERT_EQ(whole.elements(), experts * of_each);
+  for (std::int64_t e = 0; e < whole.elements(); ++e) ASSERT_EQ(whole.f32()[e], expected_sum(e)) << e;
+}
+
+TEST_F(ShardedUnitTest, PairsGoToTheRanksOfTheirExpertsAndBack) {
+  const int ranks = communicator.size(), rank = communicator.rank();
+  const ExpertRanks group(device, communicator, ranks);
+  const auto load = [](int of_rank, int expert) { return std::int64_t{(of_rank + 2 * expert) % 3}; };
+  std::vector<std::int64_t> offsets{0};  // of two experts a rank
+  for (int e = 0; e < 2 * ranks; ++e) offsets.push_back(offsets.back() + load(rank, e));
+  const Tensor rows = device.empty({offsets.back(), 1});
+  for (std::int64_t i = 0; i < offsets.back(); ++i) rows.f32()[i] = static_cast<float>(100 * rank + i);
+  const ExpertExchange::Routes routes = group.route(device.from_host(offsets), rank == 0);
+  EXPECT_TRUE(routes.needs_gradient);
+  const Tensor here = group.send(rows, routes);
+  std::int64_t next = 0;
+  for (int r = 0; r < ranks; ++r) {
+    const std::int64_t first = load(r, 2 * rank), both = first + load(r, 2 * rank + 1);
+    EXPECT_EQ(device.ids_to_host(routes.pairs[r].offsets), (std::vector<std::int64_t>{0, first, both}));
+    std::int64_t before = 0;
+    for (int e = 0; e < 2 * rank; ++e) before += load(r, e);
+    for (std::int64_t i = 0; i < both; ++i)
+      EXPECT_EQ(here.f32()[next++], static_cast<float>(100 * r + before + i)) << "of rank " << r;
+  }
+  EXPECT_EQ(here.size(0), next);
+  const Tensor back = group.send_back(here, routes);
+  ASSERT_EQ(back.shape(), rows.shape());
+  for (std::int64_t i = 0; i < offsets.back(); ++i) EXPECT_EQ(back.f32()[i], rows.f32()[i]);
 }
 
 TEST(UnitLayout, BlocksOfATableAreWholeRows) {

@@ -108,7 +108,7 @@ def recipe(**changes: object) -> Recipe:
 # Two layer types with their own numbers of K/V heads: full layers reuse keys as values.
 K_EQ_V = {"num_attention_heads": 4, "num_key_value_heads": 2, "attention_k_eq_v": True, "num_global_key_value_heads": 1}
 NO_SHARING = {"num_kv_shared_layers": 0}
-EXPERTS = {"enable_moe_block": True, "num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 14}
+EXPERTS = {"enable_moe_block": True, "num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 14}
 # The same without attention_k_eq_v, which only per_layer_config can say. Indices differ: 5 and 3 layers.
 PER_LAYER_BASE = {"num_attention_heads": 4, "num_key_value_heads": 2} | {
     "per_layer_config": {

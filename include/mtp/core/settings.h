@@ -101,6 +101,7 @@ struct Settings {
     Reduction reduction = Reduction::ordered;
     TransportChoice transport = TransportChoice::automatic;
     double timeout_minutes = 10;
+    std::int64_t expert_parallel = 1;
   } dist;
   struct Run {
     std::filesystem::path dir;

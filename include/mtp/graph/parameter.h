@@ -11,6 +11,8 @@
 
 namespace mtp {
 
+class ExpertExchange;
+
 /// The tokens of a forward, whose rows of tables are looked up.
 struct Tokens {
   /// Of texts that the host knows. `fill` stands for what comes after a text's end: its row is looked up too, and no
@@ -44,7 +46,11 @@ class ParameterGroup {
   /// Parameter `index` of the group in the type that is computed with; its gradient is fp32, is added to and starts at
   /// zero in each micro-batch.
   virtual Tensor value(std::size_t index) const = 0;
-  virtual Tensor gradient(std::size_t index) = 0;
+  /// `source`: whose micro-batch, by the rank in the exchange of a group that has one.
+  virtual Tensor gradient(std::size_t index, std::size_t source = 0) = 0;
+
+  /// Of a group of which this rank has some experts only, in `value` too; else none.
+  virtual const ExpertExchange* expert_exchange() const { return nullptr; }
 
   /// Rows of the group's only parameter, a table, without acquiring it: of every token and of `fill`, in the type of
   /// `value`.
@@ -71,7 +77,7 @@ class Parameter {
   }
   bool trained() const { return group().trained(); }
   Tensor value() const { return group().value(place_->index); }
-  Tensor gradient() const { return group().gradient(place_->index); }
+  Tensor gradient(std::size_t source = 0) const { return group().gradient(place_->index, source); }
 
  private:
   struct Place {

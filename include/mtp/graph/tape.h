@@ -1,10 +1,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "mtp/graph/expert_exchange.h"
 #include "mtp/graph/graph.h"
 #include "mtp/ops/cross_entropy.h"
 #include "mtp/ops/elementwise.h"
@@ -105,7 +107,13 @@ class Tape : public Graph {
   Tensor in_type(const Tensor& x, DType dtype);
   /// Row r of the result is row rows[r] of x: those of each pair of a row and an expert.
   Value gather(const Value& x, const ops::ExpertPairs& pairs);
-  Value expert_linear(const Value& x, const Parameter& w, const ops::ExpertPairs& pairs);
+  /// x [P, H] of the pairs of each source, one after the other's.
+  Value expert_layers(const Value& x, const Parameter& gate_up, const Parameter& down,
+                      const std::vector<ops::ExpertPairs>& sources);
+  Value expert_linear(const Value& x, const Parameter& w, const std::vector<ops::ExpertPairs>& sources);
+  using Routes = std::shared_ptr<const ExpertExchange::Routes>;
+  Value send(const Value& rows, const ExpertExchange& exchange, const Routes& routes);
+  Value send_back(const Value& rows, const ExpertExchange& exchange, const Routes& routes);
   Value add_pairs(const Value& x, const Value& weights, const ops::ExpertPairs& pairs);
   Value norm(const Value* residual, const Value& x, const Parameter* w, float eps);
   Tensor loss(const Value& x, const Parameter& w, const LossOperation& run);

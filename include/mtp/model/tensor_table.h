@@ -19,6 +19,7 @@ struct TensorInfo {
   std::string unit;                 // parameters that are gathered together; empty for carried tensors
   Parameter parameter;              // of the part that declared it; none for carried tensors
   std::optional<Start> start = {};  // of an adapter's, which the files do not hold
+  bool is_by_expert = false;        // see TensorRecord
 };
 
 /// A model's part in the table.

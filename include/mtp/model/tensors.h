@@ -36,6 +36,8 @@ struct TensorRecord {
   std::string dtype = "F32";  // of a random pair
   /// False: released files hold it, but nothing reads it. It may be missing, and have any shape and type.
   bool is_used = true;
+  /// True: its first dimension counts experts, which ranks may divide among them.
+  bool is_by_expert = false;
   /// False: an adapter's, which the model's files do not hold.
   bool in_files = true;
 };

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -9,6 +10,7 @@
 #include "mtp/core/settings.h"
 #include "mtp/graph/parameter.h"
 #include "mtp/parallel/communicator.h"
+#include "mtp/parallel/expert_ranks.h"
 #include "mtp/parallel/ordered_sum.h"
 #include "mtp/parallel/overlap.h"
 
@@ -20,12 +22,15 @@ class UnitLayout {
   struct Member {
     std::string name;
     Shape shape;
-    std::int64_t offset = 0;  // in elements, from the start of the unit
+    std::int64_t offset = 0;  // in elements, from the start of the buffer
     std::int64_t elements() const { return num_elements(shape); }
   };
 
-  /// `dtype`: of the weights that ranks keep; only frozen ones may have another one than fp32.
-  UnitLayout(std::string name, bool trained, std::vector<Member> members, DType dtype = DType::f32);
+  /// `dtype`: of the weights that ranks keep; only frozen ones may have another one than fp32. `expert_parts`: of a
+  /// unit of experts' matrices, all [experts, …], so many ranks keep the experts between them, and the buffer holds the
+  /// part of one of them; 0: no such unit.
+  UnitLayout(std::string name, bool trained, std::vector<Member> members, DType dtype = DType::f32,
+             int expert_parts = 0);
 
   const std::string& name() const { return name_; }
   bool trained() const { return trained_; }
@@ -33,10 +38,14 @@ class UnitLayout {
   const std::vector<Member>& members() const { return members_; }
   /// One matrix and nothing else: its rows can be looked up.
   bool is_table() const { return members_.size() == 1 && members_[0].shape.size() == 2; }
+  /// How many ranks the unit is divided among before it is sharded.
+  int parts() const { return std::max(expert_parts_, 1); }
+  /// What the buffer holds of a member.
+  Shape part_of(const Member& member) const;
   /// Elements of a block: what a shard is a multiple of, and what the norm is summed over. A unit that is one table
-  /// has blocks of whole rows.
+  /// has blocks of whole rows; an expert's matrix is whole blocks.
   std::int64_t block() const { return block_; }
-  /// Blocks that hold the members, without padding to the number of ranks.
+  /// Blocks of the buffer that hold members, without padding to the number of ranks.
   std::int64_t blocks() const { return blocks_; }
   /// Elements of each rank's shard.
   std::int64_t shard_elements(int ranks) const { return (blocks_ + ranks - 1) / ranks * block_; }
@@ -46,6 +55,7 @@ class UnitLayout {
   bool trained_;
   DType dtype_;
   std::vector<Member> members_;
+  int expert_parts_;
   std::int64_t block_ = 0, blocks_ = 0;
 };
 
@@ -54,11 +64,12 @@ struct Sharding {
   Device& device;
   const Communicator& communicator;
   Reduction reduction = Reduction::ordered;
-  std::int64_t micro_batches = 1;      // of a step, over all ranks
-  std::int64_t first_micro_batch = 0;  // of the `communicator.size()` consecutive ones that the ranks work on now
-  DType compute_dtype = DType::f32;    // of gathered values and rows
-  DType moment_dtype = DType::f32;     // of AdamW's moments
-  bool moments_on_host = false;        // where they lie: Device::zeros_on_host
+  std::int64_t micro_batches = 1;        // of a step, over all ranks
+  std::int64_t first_micro_batch = 0;    // of the `communicator.size()` consecutive ones that the ranks work on now
+  DType compute_dtype = DType::f32;      // of gathered values and rows
+  DType moment_dtype = DType::f32;       // of AdamW's moments
+  bool moments_on_host = false;          // where they lie: Device::zeros_on_host
+  const ExpertRanks* experts = nullptr;  // who keeps which experts; null: all ranks share all of them
   Overlap overlap = {};
 
   /// A micro-batch on each rank: its forward and backward are between these two.
@@ -86,7 +97,8 @@ class ShardedUnit final : public ParameterGroup {
   void release() override;
   void reduce_gradients() override;
   Tensor value(std::size_t index) const override;
-  Tensor gradient(std::size_t index) override;
+  Tensor gradient(std::size_t index, std::size_t source = 0) override;
+  const ExpertExchange* expert_exchange() const override { return sources_ > 1 ? sharding_.experts : nullptr; }
   /// Collective, like what adds the gradients of rows in `reduce_gradients`: ids go to the rows' owners, rows come
   /// back.
   Tensor rows(const Tokens& tokens) override;
@@ -119,11 +131,18 @@ class ShardedUnit final : public ParameterGroup {
   };
   std::vector<Piece> pieces(int rank) const;
   std::vector<Piece> pieces() const { return pieces(sharding_.communicator.rank()); }  // of this rank
+  /// Consecutive elements of a shard, whole blocks, and where the first of them stands in the unit as it is where every
+  /// rank keeps all experts: what is numbered or added by elements goes by this. A shard is all of its runs, padding
+  /// aside.
+  struct Run {
+    std::int64_t position = 0, elements = 0, first = 0;
+  };
+  std::vector<Run> runs(int rank) const;
 
-  /// Any of the shards above, gathered on every rank.   [size · shard]
+  /// Any of the shards above, gathered on every rank that shares this one's part of the unit.   [ranks · shard]
   Tensor gather(const Tensor& shard) const;
-  /// Member `index` of a gathered buffer.
-  Tensor member(const Tensor& whole, std::size_t index) const;
+  /// The whole of member `index`, of a gathered buffer. Collective.
+  Tensor member(const Tensor& gathered, std::size_t index) const;
 
  private:
   using Ids = std::vector<std::int64_t>;
@@ -145,6 +164,9 @@ class ShardedUnit final : public ParameterGroup {
     std::int64_t place = 0;   // of this rank among them
   };
 
+  /// What a buffer holds of member `index`.
+  Tensor part_of_member(const Tensor& gathered, std::size_t index) const;
+  std::int64_t buffer_elements() const { return master_.elements() * ranks_.size(); }
   Tensor in_compute_dtype();
   /// For a micro-batch's gradients of the whole unit.
   Tensor zero_gradients() const;
@@ -173,12 +195,14 @@ class ShardedUnit final : public ParameterGroup {
 
   UnitLayout layout_;
   Sharding& sharding_;
+  const Communicator& ranks_;   // that share the shards
+  const std::int64_t sources_;  // ranks whose micro-batches this one has gradients of: 1, or the experts' group
   Tensor master_, rounded_, moment1_, moment2_;
   int users_ = 0;
   Tensor values_;          // gathered, while in use or soon in use
   Transfer gather_;        // of values_
   Tensor gathered_shard_;  // what gather_ reads
-  Tensor gradients_;       // of this rank's micro-batch, until reduced
+  Tensor gradients_;       // of each source's micro-batch, until reduced   [sources, buffer]
   std::optional<TokenGradients> token_gradients_;
   OrderedSum sum_;
 };

@@ -26,7 +26,7 @@ class Optimizer {
     parallel::ShardedUnit* unit;
     std::uint64_t number;  // among all units of the pair
   };
-  ops::AdamWShard shard(const Unit& of, std::int64_t step) const;
+  ops::AdamWShard shard(const Unit& of, const parallel::ShardedUnit::Run& run, std::int64_t step) const;
 
   Settings::Optimizer settings_;
   std::uint64_t seed_;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -45,6 +46,7 @@ class TrainState {
   void write_gradients(const std::filesystem::path& path) const;
 
  private:
+  std::unique_ptr<const parallel::ExpertRanks> expert_ranks_;  // of dist.expert_parallel above 1
   parallel::Sharding sharding_;
   model::Parameters parameters_;
   model::Joint joint_;
