@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("--fixture", type=Path, action="append", help="default: five that cover most of the model")
     arguments = parser.parse_args()
     fixtures = arguments.fixture or [FIXTURES / name for name in DEFAULT]
-    runs = [(fixture, "fp32", WAYS + EXPERT_WAYS * (fixture == EXPERTS)) for fixture in fixtures]
+    runs = [(fixture, "fp32", WAYS + EXPERT_WAYS * (fixture.name == EXPERTS.name)) for fixture in fixtures]
     runs.append((fixtures[-1], "bf16", BF16_WAYS))
     if not arguments.fixture:
         runs += [(FIXTURES / "lora", "bf16", BF16_WAYS), (EXPERTS, "bf16", [WAYS[0], *EXPERT_WAYS])]

@@ -162,26 +162,11 @@ CommandLine::Action action_of(const std::vector<po::option>& options) {
 
 /// Settings that say how a run is carried out or how long, not what it computes.
 bool may_change(const std::string& name) {
-  static const std::set<std::string> free = {"model.base",
-                                             "model.drafter",
-                                             "model.base_adapter",
-                                             "data.train",
-                                             "data.validation",
-                                             "data.prefetch",
-                                             "train.max_steps",
-                                             "train.max_epochs",
-                                             "train.recompute",
-                                             "optimizer.moments_on",
-                                             "dist.expert_parallel",
-                                             "dist.timeout_minutes",
-                                             "dist.transport",
-                                             "run.dir",
-                                             "run.device",
-                                             "run.threads",
-                                             "run.log_every_steps",
-                                             "run.dump_gradients",
-                                             "run.profile",
-                                             "run.tensorboard"};
+  static const std::set<std::string> free = {
+      "model.base",           "model.drafter",        "model.base_adapter", "data.train",      "data.validation",
+      "data.prefetch",        "train.max_steps",      "train.max_epochs",   "train.recompute", "optimizer.moments_on",
+      "dist.expert_parallel", "dist.timeout_minutes", "dist.transport",     "run.dir",         "run.device",
+      "run.threads",          "run.log_every_steps",  "run.dump_gradients", "run.profile",     "run.tensorboard"};
   return free.contains(name) || name.starts_with("checkpoint.") || name.starts_with("validation.");
 }
 

@@ -77,9 +77,14 @@ class Accounts {
     if (!is_floating(dtype))
       throw Error("{}: tensor {} has type {}; F32, BF16 or F16 is needed", files_.where(), record.name, dtype);
     known_.insert(record.name);
-    tensors.push_back(
-        {source_.model + "." + record.name, dtype, record.shape, record.role, record.unit, record.parameter, {},
-         record.is_by_expert});
+    tensors.push_back({source_.model + "." + record.name,
+                       dtype,
+                       record.shape,
+                       record.role,
+                       record.unit,
+                       record.parameter,
+                       {},
+                       record.is_by_expert});
   }
 
   /// What the model carries; whatever it needs of that, it reads itself.

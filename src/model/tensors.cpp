@@ -100,8 +100,8 @@ Parameter Tensors::table(std::string_view name, std::int64_t rows, std::int64_t 
 }
 
 Parameter Tensors::matrices(std::string_view name, std::int64_t experts, std::int64_t out, std::int64_t in) const {
-  const Parameter all = parameter(std::string(name), {experts, out, in},
-                                  {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(in))});
+  const Parameter all =
+      parameter(std::string(name), {experts, out, in}, {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(in))});
   records_.back().is_by_expert = true;
   return all;
 }

@@ -10,7 +10,7 @@ namespace mtp::train {
 namespace {
 
 std::unique_ptr<parallel::ExpertRanks> expert_ranks_of(const Settings& settings, Device& device,
-                                                      const parallel::Communicator& communicator) {
+                                                       const parallel::Communicator& communicator) {
   const auto size = static_cast<int>(settings.dist.expert_parallel);
   return size > 1 ? std::make_unique<parallel::ExpertRanks>(device, communicator, size) : nullptr;
 }

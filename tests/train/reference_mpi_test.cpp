@@ -227,8 +227,8 @@ TEST_P(Bf16Reference, IsAsFarFromFp32AsTheReferenceIsInBf16) {
              losses_of(read_lines(fixture / "bf16" / "metrics.jsonl")),
              losses_of(read_lines(fixture / "metrics.jsonl")));
   losses.expect_alike("losses", factor_of_all);
-  // The reference's router computes in bf16 and so chooses other experts for a sixth of the rows, which its gradients and
-  // weights show and ours, whose router computes in fp32, do not.
+  // The reference's router computes in bf16 and so chooses other experts for a sixth of the rows, which its gradients
+  // and weights show and ours, whose router computes in fp32, do not.
   if (!fs::exists(fixture / "bf16" / "grads_step1.safetensors")) return;
 
   const auto mine = hf::TensorFiles::open_file(work / "gradients.safetensors"),
