@@ -420,6 +420,13 @@ CASES = [
         code=2,
     ),
     Case(
+        "more_memory_than_there_is",
+        r"the machine has [0-9.]+ GB for each rank, and this run needs \d{3,}\.\d GB; use more ranks, .* mtp-train --plan",
+        settings=["--lora.rank", "50000000"],
+        code=2,
+        ranks=ANY,
+    ),
+    Case(
         "setting_out_of_range",
         r"train\.micro_batch: 0 is out of range",
         settings=["--train.micro_batch", "0"],

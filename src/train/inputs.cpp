@@ -70,11 +70,12 @@ Inputs Inputs::open(const Settings& settings, const Device& device, const parall
   if (inputs->nothing_is_left()) return std::move(*inputs);
   inputs->fingerprints_ = checkpoint::take_fingerprints(settings, communicator);
   parallel::agree(communicator, "the check of the run's files", [&] { inputs->compare_fingerprints(from); });
+  const std::int64_t memory = -communicator.max(-memory_of_rank(device, communicator), "the memory of a rank");
   std::int64_t trained = 0, validated = 0;  // samples with a label
   parallel::agree(communicator, "the check of the samples", [&] {
     trained = inputs->check_samples(inputs->data_);
     if (inputs->validation_data_) validated = inputs->check_samples(*inputs->validation_data_);
-    inputs->check_memory(device, communicator);
+    inputs->check_memory(device, communicator, memory);
     if (settings.checkpoint.export_at_end) checkpoint::check_export_target(settings.run.dir / "hf", true);
   });
   inputs->report_samples(inputs->data_, communicator.sum(trained, "the samples with a label"));
@@ -169,12 +170,12 @@ void Inputs::fill_in_settings(Device::Kind device) {
   settings_.schedule.min_lr = schedule_.min_lr;
 }
 
-void Inputs::check_memory(const Device& device, const parallel::Communicator& communicator) const {
+void Inputs::check_memory(const Device& device, const parallel::Communicator& communicator,
+                          std::int64_t available) const {
   const parallel::PretendedRanks::Job job{.ranks = ranks_,
                                           .ranks_per_node = communicator.ranks_on_this_node(),
                                           .overlaps = communicator.transport().overlaps()};
   const Plan planned = largest_plan(settings_, pair_, {data_, validation_data_}, device.kind(), job);
-  const std::int64_t available = memory_of_rank(device, communicator);
   if (planned.device.held <= available) return;
   if (communicator.is_first())
     for (const std::string& line : table(planned)) spdlog::info("{}", line);

@@ -65,8 +65,8 @@ class Inputs {
   void check_expert_parallel(int ranks) const;
   void check_data(const data::DataFile& file) const;
   void fill_in_settings(Device::Kind device);
-  /// Refuses a run that would need more memory than there is, and says what for.
-  void check_memory(const Device& device, const parallel::Communicator& communicator) const;
+  /// Refuses a run that would need more memory than is available to each rank, and says what for.
+  void check_memory(const Device& device, const parallel::Communicator& communicator, std::int64_t available) const;
   void compare_fingerprints(const std::optional<Resumption>& from);
   /// Reads this rank's share of the samples and returns how many of them have a label.
   std::int64_t check_samples(const data::DataFile& file) const;
