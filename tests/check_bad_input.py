@@ -33,6 +33,7 @@ class Case:
     settings: list[str] = field(default_factory=list)  # FIXTURE stands for its folder
     code: int = 1
     ranks: tuple[int, ...] = (1,)
+    shows_before_the_job: bool = True  # `mtp-train --check`, which knows no device, says the same
 
     def __call__(self, job: Job) -> None:
         self.damage(job.fixture)
@@ -40,6 +41,9 @@ class Case:
         before = everything_in(job.folder)
         for ranks in self.ranks:
             expect(job.run(ranks, *settings), self.code, self.line)
+            assert everything_in(job.folder) == before, f"written: {everything_in(job.folder) ^ before}"
+        if self.shows_before_the_job:
+            expect(job.check(*settings), self.code, self.line)
             assert everything_in(job.folder) == before, f"written: {everything_in(job.folder) ^ before}"
 
 
@@ -462,6 +466,7 @@ CASES = [
         settings=["--run.device", "cuda"],
         code=2,
         ranks=ANY,
+        shows_before_the_job=False,
     ),
     Case(
         "setting_contradiction_transport",
@@ -469,11 +474,23 @@ CASES = [
         settings=["--run.device", "cpu", "--dist.transport", "nccl"],
         code=2,
         ranks=ANY,
+        shows_before_the_job=False,
     ),
     Case("setting_frozen_for_good", r"freeze\.vision: ", settings=["--freeze.vision", "false"], code=2),
     # Places that cannot be written
-    Case("run_dir_read_only", r"/proc/lock: cannot be written", settings=["--run.dir", "/proc"], ranks=ANY),
-    Case("run_dir_cannot_be_made", r"/proc/run: the run directory cannot be made", settings=["--run.dir", "/proc/run"]),
+    Case(
+        "run_dir_read_only",
+        r"/proc/lock: cannot be written",
+        settings=["--run.dir", "/proc"],
+        ranks=ANY,
+        shows_before_the_job=False,
+    ),
+    Case(
+        "run_dir_cannot_be_made",
+        r"/proc/run: the run directory cannot be made",
+        settings=["--run.dir", "/proc/run"],
+        shows_before_the_job=False,
+    ),
     Case("run_dir_is_a_file", r"data\.h5: the run directory cannot be made", settings=["--run.dir", "FIXTURE/data.h5"]),
     Case(
         "gradients_nowhere",
@@ -490,6 +507,18 @@ CASES = [
     ),
 ]
 
+
+def sound_input_is_found_sound(job: Job) -> None:
+    """By --check, which writes nothing and says what the run would be."""
+    before = everything_in(job.folder)
+    result = job.check()
+    assert result.code == 0 and not result.errors, result.text
+    for line in ("steps +3 of 12 sequences", "ranks +1, 2, 3, 4, 6, 12: ", "checkpoints +0.00 GiB each"):
+        assert re.search(line, result.text), f"{line}:\n{result.text}"
+    assert everything_in(job.folder) == before
+
+
 if __name__ == "__main__":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # there may be GPUs
-    sys.exit(run_cases(__doc__, {case.name: case for case in CASES}))
+    cases = {case.name: case for case in CASES}
+    sys.exit(run_cases(__doc__, {"sound": sound_input_is_found_sound} | cases))

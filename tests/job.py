@@ -1,6 +1,7 @@
 """mtp-train under mpirun on a fixture that a case damages first; for the checks of faults and of bad input."""
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -36,8 +37,19 @@ class Result:
         return [line for line in self.text.splitlines() if line.startswith("error: ")]
 
 
+# Of the MPI that the programs were built with; CTest names it.
+MPIRUN = os.environ.get("MTP_MPIRUN", "mpirun")
+
+
+@functools.cache
+def mpirun_options() -> list[str]:
+    """Only Open MPI must be told that there may be more ranks than cores."""
+    said = subprocess.run([MPIRUN, "--version"], capture_output=True, text=True, env=os.environ | MPI).stdout
+    return ["--oversubscribe", "--bind-to", "none"] if "Open MPI" in said else []
+
+
 def mpirun(ranks: int) -> list[str]:
-    return ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
+    return [MPIRUN, *mpirun_options(), "-n", str(ranks)]
 
 
 def comparable_lines(path: Path) -> list[dict]:
@@ -136,6 +148,11 @@ class Job:
     def start(self, ranks: int, *extra: str, **options: object) -> subprocess.Popen:
         words = [word for pair in self.settings(*extra).items() for word in pair]
         return self.start_program(ranks, "mtp-train", *words, **options)
+
+    def check(self, *extra: str) -> Result:
+        """`mtp-train --check` of what `run` would run."""
+        words = [word for pair in self.settings(*extra).items() for word in pair]
+        return self.run_program(1, "mtp-train", "--check", *words)
 
     def start_program(self, ranks: int, program: str, *words: object, **options: object) -> subprocess.Popen:
         # One rank needs no mpirun, which takes two seconds to notice that it has failed.

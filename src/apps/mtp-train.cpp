@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "check_run.h"
 #include "mtp/core/log.h"
 #include "mtp/parallel/connection.h"
 #include "mtp/train/trainer.h"
@@ -32,24 +33,28 @@ int run(int argc, char** argv, parallel::Communicator& communicator) {
   return apps::exit_code(train::Trainer(std::move(inputs), device, communicator).run());
 }
 
-/// For job scripts and those who plan a job, where there is no MPI yet.
-int print(int argc, char** argv) {
+/// For job scripts, login nodes and those who plan a job, where there is no MPI.
+int run_alone(int argc, char** argv) {
   const CommandLine command = parse_settings(argc, argv);
   if (command.action == CommandLine::Action::plan) return apps::print_plan(command);
   for (const std::string& value : command.printed) std::cout << value << "\n";
+  if (command.action == CommandLine::Action::check) {
+    start_log(0);
+    apps::check_run(command.settings);
+  }
   return 0;
 }
 
-bool is_to_print(int argc, char** argv) {
+bool runs_alone(int argc, char** argv) {
   return std::any_of(argv, argv + argc, [](std::string_view word) {
-    return word == "--print" || word.starts_with("--print=") || word == "--plan";
+    return word == "--print" || word.starts_with("--print=") || word == "--plan" || word == "--check";
   });
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (is_to_print(argc, argv)) return mtp::apps::run_program([&] { return print(argc, argv); });
+  if (runs_alone(argc, argv)) return mtp::apps::run_program([&] { return run_alone(argc, argv); });
   const mtp::parallel::MpiSession session(argc, argv);
   mtp::parallel::Communicator communicator;
   return mtp::apps::run_parallel(communicator, [&] { return run(argc, argv, communicator); });

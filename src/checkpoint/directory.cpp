@@ -98,11 +98,18 @@ fs::path partial_directory(const fs::path& run_dir, std::int64_t step) {
   return folder_of(run_dir) / ("." + name_of(step) + partial);
 }
 
+fs::path existing_part(const fs::path& path) {
+  fs::path part = fs::absolute(path).lexically_normal();
+  while (is_missing(part)) part = part.parent_path();
+  return part;
+}
+
 void check_room(const fs::path& run_dir, std::int64_t bytes, std::int64_t keep) {
-  check_free_space(run_dir, bytes);
+  const fs::path folder = existing_part(run_dir);
+  check_free_space(folder, bytes);
   // A new one is whole before an old one goes.
   const std::int64_t more = std::max<std::int64_t>(1, keep + 1 - std::ssize(complete_checkpoints(run_dir)));
-  if (const std::int64_t free = free_bytes(run_dir); free < more * bytes)
+  if (const std::int64_t free = free_bytes(folder); free < more * bytes)
     spdlog::warn("{}: {} more checkpoints take {} MiB, {} MiB are free; free some space or lower checkpoint.keep",
                  run_dir.string(), more, in_mib(more * bytes), free >> 20);
 }

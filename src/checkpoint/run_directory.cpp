@@ -86,6 +86,17 @@ void wait_for_other_job(const fs::path& run_dir) {
   unlock(lock_file(run_dir, other_ranks, O_RDONLY, LOCK_EX));
 }
 
+void check_run_directory(const fs::path& run_dir) {
+  const fs::path existing = existing_part(run_dir);
+  int reason = 0;
+  if (!fs::is_directory(existing))
+    reason = ENOTDIR;
+  else if (access(existing.c_str(), W_OK | X_OK) != 0)
+    reason = errno;
+  if (reason != 0) throw Error("{}: the run directory cannot be made: {}", run_dir.string(), system_reason(reason));
+  wait_for_other_job(run_dir);
+}
+
 bool has_complete_checkpoint(const fs::path& run_dir) { return !complete_checkpoints(run_dir).empty(); }
 
 std::vector<fs::path> named_checkpoints(const fs::path& from) {

@@ -14,6 +14,27 @@ namespace mtp::checkpoint {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+std::int64_t bytes_with_surroundings(std::int64_t values, std::int64_t tensors, int ranks) {
+  // What HDF5 and the file system keep beside values: once, and per tensor and rank.
+  constexpr std::int64_t once = std::int64_t{1} << 20, per_part = 1024;
+  return values * std::int64_t{sizeof(float)} + once + tensors * ranks * per_part;
+}
+
+}  // namespace
+
+std::int64_t checkpoint_bytes(const model::TensorTable& table, int ranks) {
+  constexpr int kinds = 3;  // the parameter and its two moments
+  std::int64_t values = 0, tensors = 0;
+  for (const model::TensorInfo& tensor : table.tensors()) {
+    if (tensor.role != model::Role::trained) continue;
+    values += kinds * num_elements(tensor.shape);
+    tensors += kinds;
+  }
+  return bytes_with_surroundings(values, tensors, ranks);
+}
+
 Saver::Saver(RunDescription run, Manifest source, const parallel::Units& units, const Device& device,
              const parallel::Communicator& communicator)
     : state_{.run = std::move(run)},
@@ -57,10 +78,9 @@ void Saver::finish() {
 fs::path Saver::directory() const { return partial_directory(run_dir(), state_.step); }
 
 std::int64_t Saver::bytes() const {
-  // What HDF5 and the file system keep beside values: once, and per tensor and rank.
-  constexpr std::int64_t once = std::int64_t{1} << 20, per_part = 1024;
-  return communicator_.sum(snapshot_.bytes(), "the size of a checkpoint") + once +
-         std::ssize(tensors_) * communicator_.size() * per_part;
+  std::int64_t values = 0;
+  for (const StateTensor& tensor : tensors_) values += num_elements(tensor.shape);
+  return bytes_with_surroundings(values, std::ssize(tensors_), communicator_.size());
 }
 
 void Saver::check_room() const {

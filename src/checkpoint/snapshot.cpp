@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <numeric>
 
 #include "mtp/checkpoint/manifest.h"
 #include "mtp/core/checksum.h"
@@ -58,11 +57,6 @@ void Snapshot::take_unchanging(const Device& device) {
       values_[i] = std::span(shards_[i].f32(), shards_[i].elements());
     else
       copy(i, device);
-}
-
-std::int64_t Snapshot::bytes() const {
-  const auto add = [](std::int64_t sum, const Part& part) { return sum + part.elements; };
-  return std::accumulate(parts_.begin(), parts_.end(), std::int64_t{0}, add) * std::int64_t{sizeof(float)};
 }
 
 // HDF5 lays the file out in memory. It does not survive a disk that fails it: what it writes when it closes a file is

@@ -157,6 +157,7 @@ CommandLine::Action action_of(const std::vector<po::option>& options) {
   if (find(options, "version")) return CommandLine::Action::version;
   if (find(options, "print")) return CommandLine::Action::print;
   if (find(options, "plan")) return CommandLine::Action::plan;
+  if (find(options, "check")) return CommandLine::Action::check;
   return find(options, "help") ? CommandLine::Action::help : CommandLine::Action::run;
 }
 
@@ -245,8 +246,8 @@ CommandLine::PlannedJob planned_job(const std::vector<po::option>& options, cons
 CommandLine parse_settings(int argc, const char* const argv[]) {
   CommandLine line;
   const Table table = settings_table(line.settings);
-  const auto options =
-      parse_command_line(table, {{"config", "print", "ranks", "ranks-per-node", "length"}, {"plan"}}, argc, argv);
+  const auto options = parse_command_line(
+      table, {{"config", "print", "ranks", "ranks-per-node", "length"}, {"plan", "check"}}, argc, argv);
   check_names(options, "command line");
   line.action = action_of(options);
   line.quiet = find(options, "quiet") != nullptr;
@@ -339,7 +340,8 @@ void print_help(std::ostream& out, const std::string& program) {
       "alone\n"
       "    --ranks N             of the job (1)\n"
       "    --ranks-per-node N    (8)\n"
-      "    --length S            positions of made-up sequences, in place of data.train\n{}",
+      "    --length S            positions of made-up sequences, in place of data.train\n"
+      "  --check         checks whether the run can start, without GPUs, MPI or writing anything, and ends\n{}",
       program, common_options);
   print_settings(out);
 }

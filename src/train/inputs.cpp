@@ -64,8 +64,9 @@ Inputs Inputs::open(const Settings& settings, const Device& device, const parall
   const parallel::LongerWait longer_wait(communicator);  // reading a pair takes its time, and not the same on all ranks
   const std::string arithmetic = parallel::arithmetic_of(communicator, device);
   std::optional<Inputs> inputs;
-  parallel::agree(communicator, "the check of the pair and the data",
-                  [&] { inputs = Inputs(settings, device, arithmetic, communicator, from); });
+  parallel::agree(communicator, "the check of the pair and the data", [&] {
+    inputs = Inputs(settings, device, arithmetic, communicator.rank(), communicator.size(), from);
+  });
   if (from) inputs->ranking_ = checkpoint::ranking_of(inputs->settings_, inputs->first_step_, communicator);
   if (inputs->nothing_is_left()) return std::move(*inputs);
   inputs->fingerprints_ = checkpoint::take_fingerprints(settings, communicator);
@@ -76,7 +77,7 @@ Inputs Inputs::open(const Settings& settings, const Device& device, const parall
     trained = inputs->check_samples(inputs->data_);
     if (inputs->validation_data_) validated = inputs->check_samples(*inputs->validation_data_);
     inputs->check_memory(device, communicator, memory);
-    if (settings.checkpoint.export_at_end) checkpoint::check_export_target(settings.run.dir / "hf", true);
+    inputs->check_export();
   });
   inputs->report_samples(inputs->data_, communicator.sum(trained, "the samples with a label"));
   if (inputs->validation_data_)
@@ -84,12 +85,22 @@ Inputs Inputs::open(const Settings& settings, const Device& device, const parall
   return std::move(*inputs);
 }
 
-Inputs::Inputs(const Settings& settings, const Device& device, std::string arithmetic,
-               const parallel::Communicator& communicator, const std::optional<Resumption>& from)
+Inputs Inputs::check(const Settings& settings) {
+  const Device device(1);
+  Inputs inputs(settings, device, device.name(), 0, static_cast<int>(settings.dist.expert_parallel), std::nullopt);
+  inputs.ranks_ = 1;  // the smallest job has as many as above, and this process reads the samples of all
+  inputs.report_samples(inputs.data_, inputs.check_samples(inputs.data_));
+  if (const auto& data = inputs.validation_data_) inputs.report_samples(*data, inputs.check_samples(*data));
+  inputs.check_export();
+  return inputs;
+}
+
+Inputs::Inputs(const Settings& settings, const Device& device, std::string arithmetic, int rank, int ranks,
+               const std::optional<Resumption>& from)
     : settings_(settings),
       arithmetic_(std::move(arithmetic)),
-      rank_(communicator.rank()),
-      ranks_(communicator.size()),
+      rank_(rank),
+      ranks_(ranks),
       first_step_(from ? from->state.step() : 0),
       is_resumed_(from.has_value()),
       data_(settings.data.train),
@@ -199,6 +210,10 @@ std::int64_t Inputs::check_samples(const data::DataFile& file) const {
   for (std::int64_t i = rank_; i < file.samples(); i += ranks_)
     with_labels += file.sample(i, settings_.data.max_length, pair_.base_config.special_ids()).labels() > 0;
   return with_labels;
+}
+
+void Inputs::check_export() const {
+  if (settings_.checkpoint.export_at_end) checkpoint::check_export_target(settings_.run.dir / "hf", true);
 }
 
 void Inputs::report_samples(const data::DataFile& file, std::int64_t with_labels) const {

@@ -23,8 +23,11 @@ bool is_checkpoint(const std::filesystem::path& directory);
 /// Where the checkpoint of a step is written until it is complete.
 std::filesystem::path partial_directory(const std::filesystem::path& run_dir, std::int64_t step);
 
-/// Throws Error where the file system of a run has not room for one more checkpoint of so many bytes; warns where it
-/// has none for as many as are kept, and the next one.
+/// Of a path, what is there already: itself, or the folder that it would be made in.
+std::filesystem::path existing_part(const std::filesystem::path& path);
+
+/// Throws Error where the file system of a run, whose folder need not be there yet, has not room for one more
+/// checkpoint of so many bytes; warns where it has none for as many as are kept, and the next one.
 void check_room(const std::filesystem::path& run_dir, std::int64_t bytes, std::int64_t keep);
 
 /// Makes an empty folder to write the checkpoint of a step in. Throws Error where that fails or the file system has

@@ -28,6 +28,9 @@ class RunDirectory {
 /// Waits up to 10 s for the end of a job that has the run directory. Throws Error where it goes on.
 void wait_for_other_job(const std::filesystem::path& run_dir);
 
+/// Throws Error where a run directory could not be made or taken now. Writes nothing.
+void check_run_directory(const std::filesystem::path& run_dir);
+
 bool has_complete_checkpoint(const std::filesystem::path& run_dir);
 
 /// What `--from` names: a checkpoint, or a run's complete ones, sound or not, the newest first. Throws Error where

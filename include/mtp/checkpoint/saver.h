@@ -13,9 +13,13 @@
 #include "mtp/checkpoint/manifest.h"
 #include "mtp/checkpoint/run_state.h"
 #include "mtp/checkpoint/snapshot.h"
+#include "mtp/model/tensor_table.h"
 #include "mtp/parallel/communicator.h"
 
 namespace mtp::checkpoint {
+
+/// What a checkpoint of a pair takes on the disk, before there is anything of the pair in memory.
+std::int64_t checkpoint_bytes(const model::TensorTable& table, int ranks);
 
 /// What is saved beside the tensors, as RunState has it, and what then becomes of older checkpoints.
 struct Save {

@@ -32,7 +32,6 @@ class Snapshot {
   void take(const Device& device);
   /// The same of shards that do not change until `write` has ended: what lies on the host is not copied.
   void take_unchanging(const Device& device);
-  std::int64_t bytes() const;
 
   /// Writes a rank's file of a checkpoint, puts it on the disk and returns what a manifest says of it
   /// (`Manifest::add_rank`). Stops early, with an Error, where asked to. Uses nothing but what was taken: a thread of

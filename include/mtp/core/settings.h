@@ -116,7 +116,7 @@ struct Settings {
 
 /// What a command line asked for.
 struct CommandLine {
-  enum class Action { run, help, version, print, plan } action = Action::run;
+  enum class Action { run, help, version, print, plan, check } action = Action::run;
   Settings settings;
   std::vector<std::string> printed;  // the values of the settings that --print names
   bool quiet = false;
@@ -126,9 +126,9 @@ struct CommandLine {
   } plan;                     // what --plan is asked about
 };
 
-/// Parses `[--config FILE] [--section.key value …] [--print NAME …] [--plan …] [--help] [--version]`. The command line
-/// wins over the file. Throws UsageError in one line that names the setting: an unknown key, a value of the wrong type
-/// or out of range, a missing required setting, a contradiction that settings alone show.
+/// Parses `[--config FILE] [--section.key value …] [--print NAME …] [--plan …] [--check] [--help] [--version]`. The
+/// command line wins over the file. Throws UsageError in one line that names the setting: an unknown key, a value of
+/// the wrong type or out of range, a missing required setting, a contradiction that settings alone show.
 CommandLine parse_settings(int argc, const char* const argv[]);
 
 /// What a command line that resumes asked for: `--from RUN_OR_CHECKPOINT [--section.key value …] [--allow-change NAME

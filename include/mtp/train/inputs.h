@@ -33,6 +33,10 @@ class Inputs {
   static Inputs open(const Settings& settings, const Device& device, const parallel::Communicator& communicator,
                      const std::optional<Resumption>& from = std::nullopt);
 
+  /// The same by one process alone, before the job: all but what the ranks' devices decide, and the fingerprints, which
+  /// only a resumed run compares.
+  static Inputs check(const Settings& settings);
+
   /// With what they leave open filled in: a resumed run reads it back.
   const Settings& settings() const { return settings_; }
   const model::Pair& pair() const { return pair_; }
@@ -58,8 +62,8 @@ class Inputs {
 
  private:
   /// Checks all but the samples and the files' fingerprints.
-  Inputs(const Settings& settings, const Device& device, std::string arithmetic,
-         const parallel::Communicator& communicator, const std::optional<Resumption>& from);
+  Inputs(const Settings& settings, const Device& device, std::string arithmetic, int rank, int ranks,
+         const std::optional<Resumption>& from);
   void check_device(const Device& device, const Resumption& from) const;
   void check_fit(int ranks) const;
   void check_expert_parallel(int ranks) const;
@@ -70,6 +74,7 @@ class Inputs {
   void compare_fingerprints(const std::optional<Resumption>& from);
   /// Reads this rank's share of the samples and returns how many of them have a label.
   std::int64_t check_samples(const data::DataFile& file) const;
+  void check_export() const;
   void report_samples(const data::DataFile& file, std::int64_t with_labels) const;
 
   Settings settings_;
