@@ -43,15 +43,14 @@ from mtp_tools.data import pydoc_conversations
 from mtp_tools.data import small_tokenizer
 from mtp_tools.data.chat_template import Rendered, texts_of
 from mtp_tools.data.chat_tokenizer import ChatTokenizer, Sample
-from mtp_tools.data.conversation import Conversation, LeftOut, Refused
+from mtp_tools.data.conversation import Conversation, Kind, LeftOut, Medium, Refused
 from mtp_tools.data.conversation_sources import PRESETS, Source, Stream
 from mtp_tools.data.data_file import CannotWrite, DataFile, attributes_of, data_files, end_at_once
-from mtp_tools.data.images import ImagePatches
 from mtp_tools.data.records import ColumnMap
 from mtp_tools.data.workers import Stopped, end_by, in_order, stop_on_signals
 
 BATCH = 128  # conversations tokenised at once,
-IMAGES = 4  # or images read
+MEDIA = 4  # or images and clips read
 PROGRESS_SECONDS = 5.0
 NAMED = 10  # of those that are left out
 
@@ -74,7 +73,7 @@ class Item:
     """A text to tokenise, and what becomes of it."""
 
     text: Rendered
-    images: list[ImagePatches]
+    media: dict[Kind, list[Medium]]
     is_for_validation: bool
     where: str
 
@@ -93,7 +92,7 @@ class Encoder:
         samples = self.chat.encode([item.text for item in items]) if items else []
         for sample, item in zip(samples, items):
             try:
-                sample = self._fitted(self.chat.with_images(sample, item.images), encoded.notes)
+                sample = self._fitted(self.chat.with_media(sample, item.media), encoded.notes)
                 (encoded.validation if item.is_for_validation else encoded.training).append(sample)
             except Refused as refused:
                 encoded.left_out.append(LeftOut.of(item.where, refused))
@@ -107,13 +106,14 @@ class Encoder:
             try:
                 rendering = self.chat.render(conversation)
                 for_validation = self._is_for_validation(rendering.whole)
-                images = self.chat.read_images(conversation, encoded.notes)
+                media = self.chat.read_media(conversation, encoded.notes)
             except Refused as refused:
                 encoded.left_out.append(LeftOut.of(conversation.where, refused))
                 continue
             encoded.notes.update(rendering.notes)
             for text in rendering.samples:
-                yield Item(text, images[: text.images], for_validation, conversation.where)
+                shown = {kind: of_kind[: text.media[kind]] for kind, of_kind in media.items()}
+                yield Item(text, shown, for_validation, conversation.where)
 
     def _fitted(self, sample: Sample, notes: Counter[str]) -> Sample:
         """Cut to the greatest length if need be. Raises Refused."""
@@ -215,7 +215,8 @@ def prepare(args: argparse.Namespace, conversations: Stream) -> None:
 
 def weight(item: Conversation | LeftOut) -> float:
     """Of a batch."""
-    return 1 / BATCH + (len(item.images) / IMAGES if isinstance(item, Conversation) else 0)
+    media = sum(map(len, item.media.values())) if isinstance(item, Conversation) else 0
+    return 1 / BATCH + media / MEDIA
 
 
 def nothing_left(args: argparse.Namespace, file: DataFile, report: Report) -> str:
@@ -309,7 +310,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         type=column_map,
         metavar="COLUMN=ROLE,…",
         help="which columns hold a conversation, such as question=user,answer=assistant; roles: messages, system, user,"
-        " assistant, tools, image",
+        " assistant, tools, image, audio",
     )
     parser.add_argument(
         "--source", choices=["files", "pydoc"], default="files", help="pydoc: Python's own documentation instead"

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <functional>
 #include <iostream>
 #include <optional>
 #include <regex>
@@ -72,6 +73,14 @@ std::string write_image(const data::ImageSets& sets, std::int64_t image, const f
                      picture.height);
 }
 
+/// What a sample shows beside text, one kind of it.
+struct Shown {
+  const data::MediaSets& sets;
+  std::int64_t next;                                 // the first that is still to come
+  std::function<std::string(std::int64_t)> summary;  // what is shown in place of its tokens
+  std::int64_t left = 0;                             // of the tokens of the one before
+};
+
 /// As text, or as ids where there is no vocabulary.
 std::string shown(const std::vector<std::int64_t>& ids, const hf::Vocabulary* vocabulary) {
   if (vocabulary == nullptr) return fmt::format("{}", fmt::join(ids, " "));
@@ -109,19 +118,31 @@ void print_sample(const fs::path& path, std::int64_t number, const fs::path& tok
     vocabulary.emplace(tokenizer);
   }
   const data::Sample sample = file.sample(number);
-  const auto is_image = [&](std::size_t t) { return file.images() && sample.tokens[t] == file.images()->token_id(); };
-  std::int64_t image = file.images() ? file.images()->first(number) : 0, left = 0;  // of its tokens
+  std::vector<Shown> media;
+  if (file.images())
+    media.push_back({*file.images(), file.images()->first(number), [&](std::int64_t image) {
+                       const std::string name = fmt::format("{}_{}_{}.png", path.stem().string(), number, image);
+                       return write_image(*file.images(), image, images / name);
+                     }});
+  if (file.audio())
+    media.push_back({*file.audio(), file.audio()->first(number), [&](std::int64_t clip) {
+                       return fmt::format("⟨{} tokens of clip {}, {} frames⟩", file.audio()->soft_tokens(clip), clip,
+                                          file.audio()->frames(clip));
+                     }});
+  const auto of = [&](std::size_t t) {
+    return std::ranges::find(media, sample.tokens[t], [](const Shown& shown) { return shown.sets.token_id(); });
+  };
   for (std::size_t begin = 0, end = 0; begin < sample.tokens.size(); begin = end) {
     std::string text;
-    if (is_image(begin)) {
-      if (left == 0) {
-        const std::string name = fmt::format("{}_{}_{}.png", path.stem().string(), number, image);
-        text = write_image(*file.images(), image, images / name);
-        left = file.images()->soft_tokens(image++);
+    if (const auto shown_here = of(begin); shown_here != media.end()) {
+      if (shown_here->left == 0) {
+        text = shown_here->summary(shown_here->next);
+        shown_here->left = shown_here->sets.soft_tokens(shown_here->next++);
       }
-      for (; left > 0 && is_image(end); --left) ++end;
+      for (; shown_here->left > 0 && of(end) == shown_here; --shown_here->left) ++end;
     } else {
-      while (end < sample.tokens.size() && sample.is_target[end] == sample.is_target[begin] && !is_image(end)) ++end;
+      while (end < sample.tokens.size() && sample.is_target[end] == sample.is_target[begin] && of(end) == media.end())
+        ++end;
       const std::vector<std::int64_t> ids(sample.tokens.begin() + begin, sample.tokens.begin() + end);
       text = shown(ids, vocabulary ? &*vocabulary : nullptr);
     }

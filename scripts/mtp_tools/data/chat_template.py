@@ -23,11 +23,10 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # or it warns that PyT
 import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from mtp_tools.data.conversation import Conversation, Message, Refused, shown
+from mtp_tools.data.conversation import KINDS, Conversation, Kind, Message, Refused, shown
 
 MARK = "\ue0fe\ue0ff"  # private use: no text of the world has it, no template knows it
 GENERATION_MARK = re.compile(r"{%-?\s*generation\s*-?%}")
-IMAGE = {"type": "image"}  # where a message shows one
 REASONING = ("reasoning_content", "reasoning", "thinking")
 # Gemma's models think between these; its templates take such thoughts out of earlier turns' texts.
 THOUGHT = re.compile(r"<\|channel>.*?<channel\|>", re.DOTALL)
@@ -40,7 +39,7 @@ Span = tuple[int, int]  # characters begin … end - 1
 class Rendered:
     text: str
     spans: list[Span]  # what the model generates
-    images: int = 0  # that the text shows, the first ones of the conversation's
+    media: dict[Kind, int] = field(default_factory=dict)  # that the text shows, the first ones of the conversation's
 
 
 @dataclass
@@ -82,7 +81,7 @@ class ChatTemplate:
         """What an engine is given to answer a conversation."""
         conversation = self._prepared_all(conversation)
         text = Renderer(self, conversation).text(len(conversation.messages), is_prompt=True)
-        return Rendered(text, [], images_in(conversation.messages))
+        return Rendered(text, [], media_in(conversation.messages))
 
     def _prepared_all(self, conversation: Conversation) -> Conversation:
         return replace(conversation, messages=[self._prepared(message) for message in conversation.messages])
@@ -122,9 +121,9 @@ class ChatTemplate:
     def _content_of(self, message: Message) -> object:
         content, role = message.get("content"), message["role"]
         if isinstance(content, list):
-            texts = [text_of_part(part) for part in content if part != IMAGE]
-            if not self.takes_parts and len(texts) < len(content):
-                raise Refused("the chat template takes no images")
+            texts = [text_of_part(part) for part in content if medium_of(part) is None]
+            if not self.takes_parts and (kinds := [kind for part in content if (kind := medium_of(part))]):
+                raise Refused(f"the chat template takes no {kinds[0].many}")
             return content if self.takes_parts else "\n".join(texts)
         if isinstance(content, str) or (isinstance(content, dict) and role == "tool"):
             return content
@@ -199,7 +198,7 @@ class Renderer:
         if self.template.has_generation_marks:
             _, spans = self.template.raw(self.conversation, marks=True)
             spans = [(begin, begin + len(self._trimmed(whole[begin:end]))) for begin, end in spans]
-            rendering.samples = [Rendered(whole, spans, images_in(self.messages))]
+            rendering.samples = [Rendered(whole, spans, media_in(self.messages))]
         else:
             rendering.samples = list(self._samples(whole))
         self._check_completeness("\n".join([whole, *(sample.text for sample in rendering.samples)]), rendering.notes)
@@ -214,7 +213,7 @@ class Renderer:
             else:
                 together += spans
         if together or not alone:
-            yield Rendered(whole, together, images_in(self.messages))
+            yield Rendered(whole, together, media_in(self.messages))
         yield from alone
 
     def _generations(self) -> Iterator[Generation]:
@@ -254,7 +253,7 @@ class Renderer:
         shift = len(generation.prompt) - len(header)
         text = generation.prompt + text[len(header) : spans[-1][1]]
         spans = [(begin + shift, end + shift) for begin, end in spans]
-        return Rendered(text, spans, images_in(self.messages[: generation.end]))
+        return Rendered(text, spans, media_in(self.messages[: generation.end]))
 
     def _spans_in(self, whole: str, generation: Generation) -> list[Span] | None:
         """Where the whole conversation's text has the generation behind its prompt; None where it has not."""
@@ -356,11 +355,18 @@ def without_reasoning(message: Message) -> Message:
 def texts_of(content: object) -> list[str]:
     if isinstance(content, str):
         return [content]
-    return [part["text"] for part in content if part != IMAGE] if isinstance(content, list) else []  # a tool's object
+    parts = content if isinstance(content, list) else []  # else a tool's object
+    return [part["text"] for part in parts if medium_of(part) is None]
 
 
-def images_in(messages: list[Message]) -> int:
-    return sum(message["content"].count(IMAGE) for message in messages if isinstance(message["content"], list))
+def medium_of(part: object) -> Kind | None:
+    """What a part shows, of which media_sources.taken_out has left nothing else in it."""
+    return next((kind for kind in KINDS if part == kind.part), None)
+
+
+def media_in(messages: list[Message]) -> dict[Kind, int]:
+    contents = [message["content"] for message in messages if isinstance(message["content"], list)]
+    return {kind: sum(content.count(kind.part) for content in contents) for kind in KINDS}
 
 
 def pieces_of(content: object, may_think: bool) -> Iterator[str]:

@@ -11,8 +11,9 @@ import numpy as np
 from mtp_tools.data.chat_template import ChatTemplate, Rendered, Rendering
 from transformers import AutoTokenizer
 
-from mtp_tools.data.conversation import Conversation, Refused
-from mtp_tools.data.images import ImagePatches, ImageReader
+from mtp_tools.data.clips import ClipReader
+from mtp_tools.data.conversation import Conversation, Kind, Medium, Refused
+from mtp_tools.data.images import ImageReader
 from mtp_tools.data.model_directory import fingerprint_of, read_json, sizes_of
 
 
@@ -20,17 +21,19 @@ from mtp_tools.data.model_directory import fingerprint_of, read_json, sizes_of
 class Sample:
     tokens: np.ndarray  # int32 [n]
     is_target: np.ndarray  # uint8 [n]
-    images: list[ImagePatches] = field(default_factory=list)  # in the order in which their tokens stand
+    media: dict[Kind, list[Medium]] = field(default_factory=dict)  # in the order in which their tokens stand
 
 
 class ChatTokenizer:
-    """A Hugging Face directory's tokenizer, chat template, image processor and sizes. `template_arguments` go to the
+    """A Hugging Face directory's tokenizer, chat template, processors and sizes. `template_arguments` go to the
     template with every conversation, unless the record has its own."""
 
     def __init__(self, directory: Path, template_arguments: dict[str, object] | None = None):
         sizes = sizes_of(directory)
-        self.vocab_size, self.pad_token_id, self.vision = sizes.vocab_size, sizes.pad_token_id, sizes.vision
-        self.reader = ImageReader(directory, sizes.vision) if sizes.vision else None
+        self.vocab_size, self.pad_token_id = sizes.vocab_size, sizes.pad_token_id
+        readers = [ImageReader(directory, sizes.vision)] if sizes.vision else []
+        readers += [ClipReader(directory, sizes.audio)] if sizes.audio else []
+        self.readers = {reader.kind: reader for reader in readers}
         self.fingerprint = fingerprint_of(directory)
         self.directory = directory
         try:
@@ -62,47 +65,58 @@ class ChatTokenizer:
             for ids, offsets, r in zip(encoded["input_ids"], encoded["offset_mapping"], rendered)
         ]
 
-    def read_images(self, conversation: Conversation, notes: Counter[str]) -> list[ImagePatches]:
+    def read_media(self, conversation: Conversation, notes: Counter[str]) -> dict[Kind, list[Medium]]:
         """Raises Refused."""
-        if conversation.images and self.reader is None:
-            raise Refused("shows images, and the model takes none")
-        return [self.reader.read(source, notes) for source in conversation.images]
+        for kind, sources in conversation.media.items():
+            if sources and kind not in self.readers:
+                raise Refused(f"shows {kind.many}, and the model takes none")
+        return {
+            kind: [reader.read(source, notes) for source in conversation.media.get(kind, ())]
+            for kind, reader in self.readers.items()
+        }
 
-    def with_images(self, sample: Sample, images: list[ImagePatches]) -> Sample:
-        """The sample with the images that it shows, each one's token replaced by as many as the model computes of it,
+    def with_media(self, sample: Sample, media: dict[Kind, list[Medium]]) -> Sample:
+        """The sample with what it shows, each image's or clip's token replaced by as many as the model computes of it,
         between those of begin and end. Raises Refused where there are more or fewer of these tokens."""
-        if self.vision is None:
-            return sample
-        places = np.flatnonzero(sample.tokens == self.vision.image_token_id)
-        if len(places) > len(images):
-            raise Refused("its text asks for more images than there are")
-        if len(places) < len(images):
-            raise Refused("the chat template drops images")
+        for kind in self.readers:
+            sample = self._with(kind, sample, media.get(kind, []))
+        return sample
+
+    def _with(self, kind: Kind, sample: Sample, media: list[Medium]) -> Sample:
+        places = np.flatnonzero(sample.tokens == self.readers[kind].tokens.soft)
+        if len(places) > len(media):
+            raise Refused(f"its text asks for more {kind.many} than there are")
+        if len(places) < len(media):
+            raise Refused(f"the chat template drops {kind.many}")
         tokens, is_target = np.split(sample.tokens, places), np.split(sample.is_target, places)
-        for i, image in enumerate(images, 1):
-            shown = self._tokens_of(image)
+        for i, medium in enumerate(media, 1):
+            shown = self._tokens_of(kind, medium)
             tokens[i] = np.concatenate([shown, tokens[i][1:]])
             is_target[i] = np.concatenate([np.zeros(len(shown), np.uint8), is_target[i][1:]])
-        return Sample(np.concatenate(tokens), np.concatenate(is_target), images)
+        return Sample(np.concatenate(tokens), np.concatenate(is_target), sample.media | {kind: media})
 
     def cut(self, sample: Sample, length: int) -> Sample:
-        """Its first tokens, with the images that these show. Raises Refused where the cut goes through an image."""
+        """Its first tokens, with what these show. Raises Refused where the cut goes through an image or a clip."""
         tokens, is_target = sample.tokens[:length], sample.is_target[:length]
-        if not sample.images:
-            return Sample(tokens, is_target)
-        # The last token is only asked for, so it is none of an image's.
-        shown = int((tokens[:-1] == self.vision.image_token_id).sum())
-        ends = np.cumsum([0, *map(self._count, sample.images)])
-        if shown not in ends or tokens[-1] == self.vision.image_token_id:
-            raise Refused(f"an image lies across the end of its first {length} tokens")
-        return Sample(tokens, is_target, sample.images[: int(np.searchsorted(ends, shown))])
+        media = {kind: self._left(kind, of_kind, tokens) for kind, of_kind in sample.media.items() if of_kind}
+        return Sample(tokens, is_target, media)
 
-    def _count(self, image: ImagePatches) -> int:
-        return len(image.patches) // self.vision.patches_per_token
+    def _left(self, kind: Kind, media: list[Medium], tokens: np.ndarray) -> list[Medium]:
+        """Of a sample's media those that its first tokens show."""
+        # The last token is only asked for, so it is none of an image's or a clip's.
+        soft = self.readers[kind].tokens.soft
+        shown = int((tokens[:-1] == soft).sum())
+        ends = np.cumsum([0, *(self._count(kind, medium) for medium in media)])
+        if shown not in ends or tokens[-1] == soft:
+            raise Refused(f"{kind.one} lies across the end of its first {len(tokens)} tokens")
+        return media[: int(np.searchsorted(ends, shown))]
 
-    def _tokens_of(self, image: ImagePatches) -> np.ndarray:
-        soft = [self.vision.image_token_id] * self._count(image)
-        return np.array([self.vision.begin_token_id, *soft, self.vision.end_token_id], np.int32)
+    def _count(self, kind: Kind, medium: Medium) -> int:
+        return -(-len(medium.rows) // self.readers[kind].tokens.rows_per_token)
+
+    def _tokens_of(self, kind: Kind, medium: Medium) -> np.ndarray:
+        tokens = self.readers[kind].tokens
+        return np.array([tokens.begin, *[tokens.soft] * self._count(kind, medium), tokens.end], np.int32)
 
     def encode_prompt(self, conversation: Conversation) -> Sample:
         """A conversation and the header that asks the model to answer; no token of it is a target."""

@@ -7,25 +7,52 @@ import math
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from mtp_tools.data.chat_tokenizer import ChatTokenizer, Sample
-from mtp_tools.data.images import ImagePatches
+from mtp_tools.data.conversation import AUDIO, IMAGE, Kind, Medium
 
 CHUNK = 1 << 16  # elements in a chunk
-OF_IMAGES = ("image_token_id", "patches_per_image_token")  # attributes that files with images have
 ERRNO = re.compile(r"errno = (\d+)")
 
 
+@dataclass(frozen=True)
+class Layout:
+    """The names of what a file has of a kind of media."""
+
+    token_id: str  # attributes
+    rows_per_token: str
+    rows: str  # datasets: patches or frames
+    row_type: type
+    offsets: str
+    of_samples: str
+    sizes: str | None = None
+
+
+LAYOUTS = {
+    IMAGE: Layout(
+        "image_token_id", "patches_per_image_token", "patches", np.uint8, "image_offsets", "sample_images", "image_sizes"
+    ),
+    AUDIO: Layout(
+        "audio_token_id", "frames_per_audio_token", "audio_features", np.float32, "audio_offsets", "sample_audios"
+    ),
+}  # fmt: skip
+OF_MEDIA = {name for layout in LAYOUTS.values() for name in (layout.token_id, layout.rows_per_token)}
+
+
 def attributes_of(chat: ChatTokenizer) -> dict[str, object]:
-    vision = chat.vision
-    of_images = zip(OF_IMAGES, (vision.image_token_id, vision.patches_per_token)) if vision else ()
-    return dict(of_images) | {
+    of_media: dict[str, object] = {}
+    for kind, reader in chat.readers.items():
+        layout, tokens = LAYOUTS[kind], reader.tokens
+        of_media |= {layout.token_id: tokens.soft, layout.rows_per_token: tokens.rows_per_token}
+    return of_media | {
         "format": "mtp-data",
         "version": 1,
         "vocab_size": chat.vocab_size,
@@ -41,7 +68,7 @@ class CannotWrite(Exception):
 
 class DataFile:
     """The data file of docs/files.md, grown sample by sample, under a name of its own until it is complete. A file of
-    prompts has no targets; one of text alone nothing of images."""
+    prompts has no targets; one of text alone nothing of media."""
 
     def __init__(self, path: Path, attributes: dict[str, object], has_targets: bool = True):
         self.path = path
@@ -56,13 +83,14 @@ class DataFile:
             with suppress(OSError):
                 self.partial.unlink()
             raise
-        self.of_images = {name: attributes[name] for name in OF_IMAGES if name in attributes}
-        self.samples = self.tokens = self.targets = self.images = self.patches = 0
+        self.of_media = {name: attributes[name] for name in OF_MEDIA if name in attributes}
+        self.samples = self.tokens = self.targets = 0
+        self.media, self.rows = Counter[Kind](), Counter[Kind]()
 
     def _begin(self, attributes: dict[str, object]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = created(self.partial)
-        self.file.attrs.update({name: attributes[name] for name in attributes if name not in OF_IMAGES})
+        self.file.attrs.update({name: attributes[name] for name in attributes if name not in OF_MEDIA})
         self._create("tokens", np.int32, [])
         self._create("offsets", np.int64, [0])
         if self.has_targets:
@@ -77,7 +105,8 @@ class DataFile:
             self._append("tokens", np.concatenate([s.tokens for s in samples]))
             if self.has_targets:
                 self._append("loss_mask", np.concatenate([s.is_target for s in samples]))
-            self._add_images([sample.images for sample in samples])
+            for kind in LAYOUTS:
+                self._add_media(kind, [sample.media.get(kind, []) for sample in samples])
         self.samples += len(samples)
         self.tokens = int(ends[-1])
         self.targets += sum(int(s.is_target[1:].sum()) for s in samples)
@@ -89,26 +118,30 @@ class DataFile:
             self.file["kind"] = np.array([names.index(kind) for kind in kinds], np.int32)
             self.file["kind"].attrs["names"] = "\n".join(names)
 
-    def _add_images(self, of_samples: list[list[ImagePatches]]) -> None:
-        images = [image for of_sample in of_samples for image in of_sample]
-        if images and not self.images:
-            self._begin_images(images[0])
-        if not images and not self.images:
+    def _add_media(self, kind: Kind, of_samples: list[list[Medium]]) -> None:
+        layout, media = LAYOUTS[kind], [medium for of_sample in of_samples for medium in of_sample]
+        if media and not self.media[kind]:
+            self._begin_media(layout, media[0])
+        if not media and not self.media[kind]:
             return
-        self._append("sample_images", self.images + np.cumsum([len(of_sample) for of_sample in of_samples]))
-        for image in images:
-            self._append("patches", image.patches)
-            self._append("image_sizes", np.array([[image.width, image.height]], np.int32))
-            self.images, self.patches = self.images + 1, self.patches + len(image.patches)
-            self._append("image_offsets", np.array([self.patches]))
+        self._append(layout.of_samples, self.media[kind] + np.cumsum([len(of_sample) for of_sample in of_samples]))
+        for medium in media:
+            self._append(layout.rows, medium.rows)
+            if layout.sizes:
+                self._append(layout.sizes, np.array([medium.size], np.int32))
+            self.media[kind] += 1
+            self.rows[kind] += len(medium.rows)
+            self._append(layout.offsets, np.array([self.rows[kind]]))
 
-    def _begin_images(self, first: ImagePatches) -> None:
-        """With the file's first image: the samples before it have none."""
-        self.file.attrs.update(self.of_images)
-        self._create("sample_images", np.int64, [0] * (self.samples + 1))
-        self._create("image_offsets", np.int64, [0])
-        self._create("image_sizes", np.int32, [], 2)
-        self._create("patches", np.uint8, [], first.patches.shape[1])
+    def _begin_media(self, layout: Layout, first: Medium) -> None:
+        """With the file's first one: the samples before it have none."""
+        for name in (layout.token_id, layout.rows_per_token):
+            self.file.attrs[name] = self.of_media[name]
+        self._create(layout.of_samples, np.int64, [0] * (self.samples + 1))
+        self._create(layout.offsets, np.int64, [0])
+        if layout.sizes:
+            self._create(layout.sizes, np.int32, [], 2)
+        self._create(layout.rows, layout.row_type, [], first.rows.shape[1])
 
     def _create(self, name: str, dtype: type, first: list[int], *row: int) -> None:
         """`row`: the shape of an element, if it is more than a number."""
@@ -129,10 +162,11 @@ class DataFile:
                 os.fsync(file.fileno())
 
     def __str__(self) -> str:
-        images = f"; {self.images} images of {self.patches} patches" if self.images else ""
+        found = [(kind.many, self.media[kind], self.rows[kind], kind.rows) for kind in LAYOUTS if self.media[kind]]
+        media = "".join(f"; {count} {many} of {rows} {name}" for many, count, rows, name in found)
         if self.has_targets:
-            return f"{self.path}: {self.samples} samples, {self.tokens} tokens, {self.targets} of them targets{images}"
-        return f"{self.path}: {self.samples} prompts, {self.tokens} tokens{images}"
+            return f"{self.path}: {self.samples} samples, {self.tokens} tokens, {self.targets} of them targets{media}"
+        return f"{self.path}: {self.samples} prompts, {self.tokens} tokens{media}"
 
 
 @contextmanager

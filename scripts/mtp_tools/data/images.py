@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import warnings
 from collections import Counter
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mtp_tools.data.conversation import ImageSource, Refused
+from mtp_tools.data.conversation import IMAGE, MediaSource, Medium, Refused, named
 from mtp_tools.data.model_directory import VisionSizes
 
 WITHOUT_TORCH = (
@@ -22,21 +21,15 @@ WITHOUT_TORCH = (
 DEEP = ("I", "F")  # modes of more than 8 bits begin so
 
 
-@dataclass
-class ImagePatches:
-    """uint8 [width · height, 3 · side²]: patches row by row, their pixels too, red, green and blue together."""
-
-    patches: np.ndarray
-    width: int  # in patches
-    height: int
-
-
 class ImageReader:
     """Of a model's directory. PyTorch is loaded with the first image."""
+
+    kind = IMAGE
 
     def __init__(self, directory: Path, sizes: VisionSizes):
         self.directory = directory
         self.sizes = sizes
+        self.tokens = sizes.tokens
 
     @cached_property
     def processor(self) -> object:
@@ -54,8 +47,9 @@ class ImageReader:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise SystemExit(f"{self.directory}: its image processor cannot be read: {reason}") from None
 
-    def read(self, source: ImageSource, notes: Counter[str]) -> ImagePatches:
-        """Raises Refused."""
+    def read(self, source: MediaSource, notes: Counter[str]) -> Medium:
+        """uint8 [width · height, 3 · side²]: patches row by row, their pixels too, red, green and blue together.
+        Raises Refused."""
         image = opened(source)
         if image.mode.startswith(DEEP):
             notes["images of more than 8 bits a pixel, of which the image processor cuts off what is above 255"] += 1
@@ -70,7 +64,7 @@ class ImageReader:
         width, height = (int(last) + 1 for last in positions.max(axis=0))
         if max(width, height) > self.sizes.positions:
             raise Refused(f"an image is more than {self.sizes.positions} patches wide or high", named(source))
-        return ImagePatches(patches, width, height)
+        return Medium(patches, (width, height))
 
     def _check(self, patches: np.ndarray) -> None:
         numbers = 3 * self.sizes.patch_side**2
@@ -81,7 +75,7 @@ class ImageReader:
             )
 
 
-def opened(source: ImageSource) -> Image.Image:
+def opened(source: MediaSource) -> Image.Image:
     """Upright, in its own mode."""
     try:
         with warnings.catch_warnings():
@@ -99,7 +93,3 @@ def opened(source: ImageSource) -> Image.Image:
             raise Refused("an image cannot be read", f"{named(source)}: {error.strerror}") from None
         raise Refused("an image is broken or cut off", f"{named(source)}: {error}") from None
     return image
-
-
-def named(source: ImageSource) -> str:
-    return f"one of {len(source)} bytes" if isinstance(source, bytes) else str(source)

@@ -36,13 +36,24 @@ def read_json(path: Path) -> dict:
 
 
 @dataclass(frozen=True)
+class MediaTokens:
+    soft: int  # the id that stands for each that the model computes
+    begin: int  # before an image's or a clip's
+    end: int
+    rows_per_token: int  # patches or frames, rounded up
+
+
+@dataclass(frozen=True)
 class VisionSizes:
-    image_token_id: int
-    begin_token_id: int  # that stands before an image's tokens
-    end_token_id: int
+    tokens: MediaTokens
     patch_side: int  # pixels
-    patches_per_token: int
     positions: int  # patches that an image may be wide or high
+
+
+@dataclass(frozen=True)
+class AudioSizes:
+    tokens: MediaTokens
+    frame_size: int  # numbers
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,7 @@ class ModelSizes:
     vocab_size: int
     pad_token_id: int
     vision: VisionSizes | None  # of a model that sees
+    audio: AudioSizes | None  # of one that hears
 
 
 def sizes_of(directory: Path) -> ModelSizes:
@@ -62,8 +74,9 @@ def sizes_of(directory: Path) -> ModelSizes:
     pad = text.get("pad_token_id", 0)
     if not isinstance(pad, int) or not 0 <= pad < vocab_size:
         raise SystemExit(f"{path}: pad_token_id is {json.dumps(pad)}, a token's id is needed (Gemma's is 0)")
-    vision = config.get("vision_config")
-    return ModelSizes(vocab_size, pad, vision_sizes_of(path, config) if vision is not None else None)
+    vision = vision_sizes_of(path, config) if config.get("vision_config") is not None else None
+    audio = audio_sizes_of(path, config) if config.get("audio_config") is not None else None
+    return ModelSizes(vocab_size, pad, vision, audio)
 
 
 def vision_sizes_of(path: Path, config: dict) -> VisionSizes:
@@ -72,12 +85,26 @@ def vision_sizes_of(path: Path, config: dict) -> VisionSizes:
     try:
         side, pooling = vision.get("patch_size", 16), vision.get("pooling_kernel_size", 3)
         positions = vision.get("mm_posemb_size", 1120) if is_unified else vision.get("position_embedding_size", 10240)
-        names = {"image_token_id": 258880, "boi_token_id": 255999, "eoi_token_id": 258882}
-        tokens = [config.get(name, default) for name, default in names.items()]
         side, per_token = (side * pooling, 1) if is_unified else (side, pooling**2)
     except (AttributeError, TypeError):
         raise SystemExit(f"{path}: its vision_config is damaged; get it again from where the model is") from None
-    return VisionSizes(*tokens, side, per_token, positions)
+    names = {"image_token_id": 258880, "boi_token_id": 255999, "eoi_token_id": 258882}
+    return VisionSizes(media_tokens_of(config, names, per_token), side, positions)
+
+
+def audio_sizes_of(path: Path, config: dict) -> AudioSizes:
+    audio, is_unified = config["audio_config"], config.get("model_type") == "gemma4_unified"
+    try:
+        size = audio.get("audio_embed_dim", 640) if is_unified else audio.get("subsampling_conv_channels", (128, 32))[0]
+    except (AttributeError, TypeError, LookupError):
+        raise SystemExit(f"{path}: its audio_config is damaged; get it again from where the model is") from None
+    names = {"audio_token_id": 258881, "boa_token_id": 256000, "eoa_token_index": 258883}
+    return AudioSizes(media_tokens_of(config, names, 1 if is_unified else 4), size)
+
+
+def media_tokens_of(config: dict, names: dict[str, int], rows_per_token: int) -> MediaTokens:
+    """`names`: of the ids, with their defaults."""
+    return MediaTokens(*(config.get(name, default) for name, default in names.items()), rows_per_token)
 
 
 def fingerprint_of(directory: Path) -> str:

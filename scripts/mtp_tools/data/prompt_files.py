@@ -7,8 +7,9 @@ data file. A part of prepare_data.py's command line:
     scripts/prepare_data.py --continuations decoded.json --prompts prompts.h5 --out data.h5
 
 The first file has one JSON object a line, with the user's question under `prompt`, what it is about, if it is about
-images, under `image` or `images`, and what it is ("code", "prose") under `kind`, for results by kind. `--questions-of` takes the samples
-of a data file up to their first target instead. The last one makes samples of the prompts and what the base made of
+images or sound, under `image`, `images`, `audio` or `audios`, and what it is ("code", "prose") under `kind`, for results
+by kind. `--questions-of` takes the samples of a data file up to their first target instead. The last one makes samples of
+the prompts and what the base made of
 them, with the base's own tokens as targets: to validate on what is decoded.
 """
 
@@ -27,11 +28,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mtp_tools.data import image_sources
+from mtp_tools.data import media_sources
 from mtp_tools.data.chat_tokenizer import ChatTokenizer, Sample
-from mtp_tools.data.conversation import Conversation, Refused
-from mtp_tools.data.data_file import attributes_of, data_files
-from mtp_tools.data.images import ImagePatches
+from mtp_tools.data.conversation import Conversation, Kind, Medium, Refused
+from mtp_tools.data.data_file import LAYOUTS, Layout, attributes_of, data_files
 from mtp_tools.files import read_text
 
 OPTIONS = ("--prompts", "--questions-of", "--decode", "--continuations")
@@ -52,19 +52,19 @@ def read_prompts(path: Path) -> Iterator[tuple[Conversation, str]]:
         where = f"{path}:{number}"
         try:
             record = json.loads(line)
-            prompt, kind, beside = record["prompt"], record.get("kind", OTHER), image_sources.beside(record)
+            prompt, kind, beside = record["prompt"], record.get("kind", OTHER), media_sources.beside(record)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise SystemExit(f"{where}: no JSON object with a prompt") from None
         if not isinstance(prompt, str) or not prompt.strip():
             raise SystemExit(f"{where}: the prompt is no text")
         if not isinstance(kind, str) or not kind.isprintable() or not kind:
             raise SystemExit(f"{where}: the kind is no word")
-        question = [{"role": "user", "content": image_sources.question(prompt, beside)}]
+        question = [{"role": "user", "content": media_sources.question(prompt, beside)}]
         try:
-            messages, images = image_sources.taken_out(question, beside, path.parent)
+            messages, media = media_sources.taken_out(question, beside, path.parent)
         except Refused as refused:
             raise SystemExit(f"{where}: a prompt is refused: {refused}") from None
-        yield Conversation(messages, where=where, images=images), kind
+        yield Conversation(messages, where=where, media=media), kind
 
 
 def write_prompts(source: Path, tokenizer: Path, out: Path) -> None:
@@ -79,7 +79,7 @@ def write_prompts(source: Path, tokenizer: Path, out: Path) -> None:
 
 def encoded(prompt: Conversation, chat: ChatTokenizer) -> Sample:
     try:
-        return chat.with_images(chat.encode_prompt(prompt), chat.read_images(prompt, Counter()))
+        return chat.with_media(chat.encode_prompt(prompt), chat.read_media(prompt, Counter()))
     except Refused as refused:
         raise SystemExit(f"{prompt.where}: a prompt is refused: {refused}") from None
 
@@ -116,18 +116,21 @@ def opened_data(path: Path, kind: str, *names: str) -> Iterator[h5py.File]:
         yield file
 
 
-def images_of(file: h5py.File, i: int, tokens: np.ndarray) -> list[ImagePatches]:
-    """Those of the sample's images that these first tokens of it show."""
-    if "sample_images" not in file:
-        return []
-    images, missing = [], int((tokens == file.attrs["image_token_id"]).sum())
-    for image in range(*file["sample_images"][i : i + 2]):
-        begin, end = file["image_offsets"][image : image + 2]
-        missing -= int(end - begin) // int(file.attrs["patches_per_image_token"])
+def media_of(file: h5py.File, i: int, tokens: np.ndarray) -> dict[Kind, list[Medium]]:
+    """Of the sample's media those that these first tokens of it show."""
+    present = {kind: layout for kind, layout in LAYOUTS.items() if layout.of_samples in file}
+    return {kind: list(shown_by(tokens, file, layout, i)) for kind, layout in present.items()}
+
+
+def shown_by(tokens: np.ndarray, file: h5py.File, layout: Layout, i: int) -> Iterator[Medium]:
+    missing = int((tokens == file.attrs[layout.token_id]).sum())
+    for medium in range(*file[layout.of_samples][i : i + 2]):
+        begin, end = file[layout.offsets][medium : medium + 2]
+        missing -= -(-int(end - begin) // int(file.attrs[layout.rows_per_token]))
         if missing < 0:
             break
-        images.append(ImagePatches(file["patches"][begin:end], *map(int, file["image_sizes"][image])))
-    return images
+        size = tuple(map(int, file[layout.sizes][medium])) if layout.sizes else None
+        yield Medium(file[layout.rows][begin:end], size)
 
 
 def write_questions(data: Path, limit: int | None, out: Path) -> None:
@@ -142,7 +145,7 @@ def questions_of(file: h5py.File) -> Iterator[Sample]:
         first = int(is_target.argmax())
         if first:
             tokens = file["tokens"][begin : begin + first]
-            yield Sample(tokens, is_target[:first], images_of(file, i, tokens))
+            yield Sample(tokens, is_target[:first], media_of(file, i, tokens))
 
 
 # ---------------------------------------------------------------- tokens → text
@@ -198,7 +201,7 @@ def continuation(file: h5py.File, record: dict, decoded: Path) -> Sample:
         raise SystemExit(f"{decoded}: prompt {index} is not the one in {file.filename}")
     prompt = file["tokens"][offsets[index] : offsets[index + 1]]
     is_target = np.concatenate([np.zeros(len(prompt), np.uint8), np.ones(len(ids), np.uint8)])
-    return Sample(np.concatenate([prompt, ids]), is_target, images_of(file, index, prompt))
+    return Sample(np.concatenate([prompt, ids]), is_target, media_of(file, index, prompt))
 
 
 # ---------------------------------------------------------------- command line

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtp_tools.data import image_sources
+from mtp_tools.data import media_sources
 from mtp_tools.data.conversation import Conversation, Message, Refused, shown
 
 Record = dict[str, object]
@@ -31,7 +31,7 @@ PAIRS = (
 )
 LISTS = ("messages", "conversations", "conversation")
 BESIDE = ("system", "history", "tools", "chat_template_kwargs", "enable_thinking")
-MAPPED = ("messages", "system", "user", "assistant", "tools", "image")
+MAPPED = ("messages", "system", "user", "assistant", "tools", "image", "audio")
 HINT = 'give it `messages`, or name its columns: --map question=user,answer=assistant'
 
 
@@ -56,10 +56,10 @@ class ColumnMap:
         if missing:
             raise Refused(f"has no {missing[0]}, which --map names")
         by_role = {role: record[column] for column, role in self.columns.items() if column in record}
-        fields = {name: by_role[name] for name in ("messages", "tools", "image") if name in by_role}
+        fields = {name: by_role[name] for name in ("messages", "tools", "image", "audio") if name in by_role}
         if "messages" not in fields:
             texts = {role: text_of(by_role[role], role) for role in ("system", "user", "assistant") if role in by_role}
-            contents = texts | {"user": image_sources.question(texts.get("user", ""), image_sources.beside(fields))}
+            contents = texts | {"user": media_sources.question(texts.get("user", ""), media_sources.beside(fields))}
             fields["messages"] = [{"role": role, "content": contents[role]} for role in texts]
         return {name: record[name] for name in BESIDE if name in record and name not in ("system", "history")} | fields
 
@@ -67,7 +67,7 @@ class ColumnMap:
 def needed_columns(names: Collection[str], column_map: ColumnMap | None) -> list[str]:
     """Of a columnar file; all where none is a conversation's, so that a record can be refused by what it has."""
     wanted = {*LISTS, "prompt", "completion", *BESIDE, *(name for pair in PAIRS for name in pair if name)}
-    wanted |= {*image_sources.COLUMNS}
+    wanted |= {name for names in media_sources.COLUMNS.values() for name in names}
     if column_map:
         wanted = {*column_map.columns, *BESIDE}
     return [name for name in names if name in wanted] or list(names)
@@ -76,7 +76,7 @@ def needed_columns(names: Collection[str], column_map: ColumnMap | None) -> list
 def conversation_of(
     where: str, record: Record, column_map: ColumnMap | None = None, directory: Path = Path()
 ) -> Conversation:
-    """`directory`: what paths of images are relative to. Raises Refused."""
+    """`directory`: what paths of media are relative to. Raises Refused."""
     if column_map:
         record = column_map.apply(record)
     messages = [message for message in messages_of(record)]
@@ -85,8 +85,8 @@ def conversation_of(
     tools = json_of(record.get("tools"), "tools")
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
         raise Refused("`tools` is no list of declarations")
-    messages, images = image_sources.taken_out(messages, image_sources.beside(record), directory)
-    return Conversation(messages, tools or None, template_arguments_of(record), where, images)
+    messages, media = media_sources.taken_out(messages, media_sources.beside(record), directory)
+    return Conversation(messages, tools or None, template_arguments_of(record), where, media)
 
 
 def template_arguments_of(record: Record) -> dict[str, object]:
@@ -161,7 +161,7 @@ def pair(record: Record, question: str, addition: str | None, answer: str) -> li
     if addition and record.get(addition):
         texts.append(text_of(record[addition], addition))
     return [
-        {"role": "user", "content": image_sources.question("\n".join(texts), image_sources.beside(record))},
+        {"role": "user", "content": media_sources.question("\n".join(texts), media_sources.beside(record))},
         {"role": "assistant", "content": text_of(record[answer], answer)},
     ]
 

@@ -13,14 +13,15 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from mtp_tools.data.model_directory import read_json, sizes_of
+from mtp_tools.data.model_directory import ModelSizes, read_json, sizes_of
 from mtp_tools.files import write
 
 # Their ids are their places in this list; the first three are what Gemma's configurations take for granted.
 SPECIAL_TOKENS = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>"]
 END_OF_TURN = "<turn|>"
-# Of a model that sees, by their names in its config.json and in its tokenizer's.
+# Of a model that sees or hears, by their names in its tokenizer's configuration.
 IMAGE_TOKENS = {"image_token": "<|image|>", "boi_token": "<|image>", "eoi_token": "<image|>"}
+AUDIO_TOKENS = {"audio_token": "<|audio|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"}
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 # What merges do not go across: words with the space before them, digits, runs of signs, spaces and line ends.
 PIECES = r"▁?\p{L}+|\p{N}|▁?[^▁\s\p{L}\p{N}]+|▁+(?=▁)|▁|\s+"
@@ -34,7 +35,7 @@ CHAT_TEMPLATE = """\
         {{- message.content | trim -}}
     {%- else -%}
         {%- for part in message.content -%}
-            {{- '<|image|>' if part.type == 'image' else part.text | trim -}}
+            {{- '<|' + part.type + '|>' if part.type in ('image', 'audio') else part.text | trim -}}
         {%- endfor -%}
     {%- endif -%}
     {{- '<turn|>\\n' -}}
@@ -50,14 +51,14 @@ def train_into(directory: Path, texts: Iterable[str]) -> None:
 
     The vocabulary has exactly the size that the directory's config.json gives.
     """
-    config, size = read_json(directory / "config.json"), sizes_of(directory).vocab_size
-    seen = IMAGE_TOKENS if "vision_config" in config else {}
-    of_images = {config[f"{name}_id"]: token for name, token in seen.items()}
-    learned = size - len(SPECIAL_TOKENS) - len(BYTES) - len(of_images)
+    sizes = sizes_of(directory)
+    size, media = sizes.vocab_size, media_tokens_of(sizes)
+    placed = {id: token for id, (_, token) in media.items()}
+    learned = size - len(SPECIAL_TOKENS) - len(BYTES) - len(placed)
     if learned < 2:
         raise SystemExit(f"{directory}: a vocabulary of {size} is too small for the special tokens and every byte")
-    tokenizer = Tokenizer(with_bytes(learn(texts, learned), of_images, size))
-    special = [*SPECIAL_TOKENS, *of_images.values()]
+    tokenizer = Tokenizer(with_bytes(learn(texts, learned), placed, size))
+    special = [*SPECIAL_TOKENS, *placed.values()]
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")  # Gemma's own: no space is left to split
@@ -68,10 +69,21 @@ def train_into(directory: Path, texts: Iterable[str]) -> None:
     write(directory / "tokenizer.json", tokenizer.to_str(pretty=True))
     names = {f"{name}_token": f"<{name}>" for name in ("pad", "eos", "bos", "unk")}
     extra = {"sot_token": "<|turn>", "eot_token": END_OF_TURN}  # control tokens in llama.cpp
-    extra = {"extra_special_tokens": extra | seen}
+    extra = {"extra_special_tokens": extra | dict(media.values())}
     write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **names, **extra})
     write(directory / "chat_template.jinja", CHAT_TEMPLATE)
     set_end_tokens(directory / "generation_config.json", ["<eos>", END_OF_TURN])
+
+
+def media_tokens_of(sizes: ModelSizes) -> dict[int, tuple[str, str]]:
+    """Name and text of each, by its id."""
+    kinds = ((sizes.vision, IMAGE_TOKENS), (sizes.audio, AUDIO_TOKENS))
+    return {
+        id: named
+        for of_kind, names in kinds
+        if of_kind
+        for id, named in zip((of_kind.tokens.soft, of_kind.tokens.begin, of_kind.tokens.end), names.items())
+    }
 
 
 def learn(texts: Iterable[str], size: int) -> Tokenizer:
