@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from job import MPI, Job, comparable_lines, expect, run_cases
+from job import FIXTURE, MPI, Job, comparable_lines, expect, run_cases
 
 CPU_PROGRAMS = Path(sys.argv.pop()).resolve()
 sys.argv.remove("--cpu-programs")
@@ -44,6 +44,14 @@ def the_same_bits_by_any_transport(job: Job) -> None:
         got = train(job, ranks, "--dist.transport", choice, "--train.recompute", str(ranks == 4).lower())
         assert got[:2] == (lines, weights), f"other bits on {ranks} ranks by {choice}"
         assert f"tensors by {transport}" in got[2], got[2]
+
+
+def the_same_bits_of_experts_that_ranks_keep_between_them(job: Job) -> None:
+    job.fixture = FIXTURE.parent / "experts_26b"
+    one = train(job, 1)[:2]
+    for ranks, transport in ((2, "staged"), (4, "nccl")):
+        got = train(job, ranks, "--dist.expert_parallel", "2", "--dist.transport", transport)
+        assert got[:2] == one, f"other bits on {ranks} ranks by {transport}"
 
 
 def bf16_is_the_default_on_gpus(job: Job) -> None:
@@ -186,7 +194,8 @@ def time_by_operation_and_ranges_for_profilers(job: Job) -> None:
     assert lines.count("begin base.layers.0") == lines.count("end base.layers.0") == uses, lines
 
 
-CASES = [the_same_bits_by_any_transport, bf16_is_the_default_on_gpus, ranks_that_share_a_gpu,
+CASES = [the_same_bits_by_any_transport, the_same_bits_of_experts_that_ranks_keep_between_them,
+         bf16_is_the_default_on_gpus, ranks_that_share_a_gpu,
          ranks_that_share_a_gpu_as_machines_of_their_own, ranks_that_would_compute_other_bits,
          a_processor_of_another_kind_goes_on_only_if_that_is_meant,
          time_by_operation_and_ranges_for_profilers,
