@@ -15,7 +15,7 @@ packages=(
 case "${1:-}" in
   "") ;;
   --bundle) packages+=(patchelf) ;;
-  --tests) packages+=(clang clang-format dpkg-dev man-db libboost-context-dev libclang-rt-14-dev libgmock-dev libgtest-dev libomp-dev patchelf) ;;
+  --tests) packages+=(clang clang-format dpkg-dev environment-modules man-db mpich libboost-context-dev libclang-rt-14-dev libgmock-dev libgtest-dev libmpich-dev libomp-dev patchelf) ;;
   *) echo "usage: scripts/install_deps.sh [--bundle | --tests]" >&2; exit 2 ;;
 esac
 

@@ -100,8 +100,14 @@ def wait_until(
 
 
 def children_of(process: subprocess.Popen) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
-    return [int(pid) for pid in found.stdout.split()]
+    """The ranks of an mpirun; MPICH's has a process between itself and them."""
+
+    def below(pid: int) -> list[int]:
+        found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
+        return [int(child) for child in found.stdout.split()]
+
+    children = below(process.pid)
+    return [grandchild for child in children for grandchild in below(child)] or children
 
 
 def kill_job(job: subprocess.Popen) -> None:
