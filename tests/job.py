@@ -42,14 +42,15 @@ MPIRUN = os.environ.get("MTP_MPIRUN", "mpirun")
 
 
 @functools.cache
-def mpirun_options() -> list[str]:
-    """Only Open MPI must be told that there may be more ranks than cores."""
+def is_open_mpi() -> bool:
+    """It alone must be told that there may be more ranks than cores."""
     said = subprocess.run([MPIRUN, "--version"], capture_output=True, text=True, env=os.environ | MPI).stdout
-    return ["--oversubscribe", "--bind-to", "none"] if "Open MPI" in said else []
+    return "Open MPI" in said
 
 
 def mpirun(ranks: int) -> list[str]:
-    return [MPIRUN, *mpirun_options(), "-n", str(ranks)]
+    options = ["--oversubscribe", "--bind-to", "none"] if is_open_mpi() else []
+    return [MPIRUN, *options, "-n", str(ranks)]
 
 
 def comparable_lines(path: Path) -> list[dict]:
