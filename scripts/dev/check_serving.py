@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Trains a small pair, serves its export in real engines, and compares: the greedy tokens, with and without the drafter,
-must be those of mtp-bench-decode, and the accepted drafts within 5 % of its.
+"""Trains a small pair, serves its export in real engines, and compares: the greedy tokens, with and without the
+drafter, must be those of mtp-bench-decode, and the accepted drafts within 5 % of its.
 
-    scripts/dev/check_serving.py build/release/bin --out DIR --llama-cpp ENV/bin/python --converter convert_hf_to_gguf.py
-    scripts/dev/check_serving.py build/release/bin --out DIR --vllm ENV/bin/python
+    PYTHON scripts/dev/check_serving.py PROGRAMS --out DIR --llama-cpp ENV/bin/python --converter convert_hf_to_gguf.py
+    PYTHON scripts/dev/check_serving.py PROGRAMS --out DIR --vllm ENV/bin/python
 
-docs/serving.md says how to make the engines' environments. Run by .venv-hf, which the converter needs too. What lies in
+docs/serving.md says how to make the engines' environments. PYTHON: of .venv-hf, which the converter needs too. What lies in
 DIR from an earlier call is used again. Each result is a line of JSON.
 """
 
@@ -62,7 +62,8 @@ class Check:
     def decode(self, offset: str) -> dict:
         result = self.out / f"decoded_{offset}.json"
         pair = ("--base", self.base, "--drafter", self.drafter, "--prompts", self.prompts, "--position-offset", offset)
-        run(self.programs / "mtp-bench-decode", *pair, "--drafts", DRAFTS, "--max-new-tokens", NEW_TOKENS, "--json", result)
+        limits = ("--drafts", DRAFTS, "--max-new-tokens", NEW_TOKENS)
+        run(self.programs / "mtp-bench-decode", *pair, *limits, "--json", result)
         return json.loads(result.read_text())
 
     def models(self, engine: str) -> dict[str, Path]:
@@ -76,7 +77,8 @@ class Check:
             ("drafter", self.drafter, ("--target-model-dir", self.base)),
         ):
             if not files[name].exists():
-                run(sys.executable, self.converter, model, "--outtype", "f32", "--outfile", files[name], *more, **package)
+                words = (model, "--outtype", "f32", "--outfile", files[name], *more)
+                run(sys.executable, self.converter, *words, **package)
         return files
 
     def serve(self, engine: str, python: Path, with_drafter: bool) -> dict:

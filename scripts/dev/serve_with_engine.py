@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Greedy answers of an engine to the prompts of a file, and what it counts of its drafts, as JSON; a part of
-check_serving.py. Run by the Python of an environment that has the engine and h5py (docs/serving.md says how to make one):
+check_serving.py. Run by the Python of an environment that has the engine and h5py (docs/serving.md says how to make it):
 
     ENV/bin/python scripts/dev/serve_with_engine.py vllm      --base DIR --drafter DIR --prompts prompts.h5 --out FILE
     ENV/bin/python scripts/dev/serve_with_engine.py llama.cpp --base FILE.gguf --drafter FILE.gguf --prompts … --out …

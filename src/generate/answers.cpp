@@ -80,7 +80,8 @@ void AnswersWriter::sync() {
   last_sync_ = now();
 }
 
-AnswersReader::AnswersReader(const fs::path& folder, std::int64_t conversations) : places_(conversations) {
+AnswersReader::AnswersReader(const fs::path& folder, std::int64_t conversations)
+    : folder_(folder), places_(conversations) {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::int64_t number = number_of(entry.path());
     if (number < 0) continue;
@@ -101,7 +102,10 @@ void AnswersReader::index(std::int64_t part) {
 
 Answers AnswersReader::read(std::int64_t conversation) const {
   const Place& place = places_[conversation];
-  MTP_ASSERT(place.part >= 0);
+  if (place.part < 0)
+    throw Error(
+        "{}: conversation {} has no answer in it; see that all ranks write to one disk, and start again to go on",
+        folder_.string(), conversation);
   std::string line(static_cast<std::size_t>(place.bytes), '\0');
   const RandomAccessFile part(parts_[place.part], RandomAccessFile::Access::read);
   part.read(place.begin, std::as_writable_bytes(std::span(line)));

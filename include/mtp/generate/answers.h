@@ -45,6 +45,7 @@ class AnswersReader {
   /// The number of a new part, as are those after it.
   std::int64_t next_part() const { return next_part_; }
   bool has(std::int64_t conversation) const { return places_[conversation].part >= 0; }
+  /// Throws Error where there are none.
   Answers read(std::int64_t conversation) const;
 
  private:
@@ -53,6 +54,7 @@ class AnswersReader {
   };
   void index(std::int64_t part);
 
+  std::filesystem::path folder_;
   std::vector<std::filesystem::path> parts_;
   std::int64_t next_part_ = 0;
   std::vector<Place> places_;  // [conversations]
