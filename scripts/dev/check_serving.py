@@ -5,8 +5,8 @@ drafter, must be those of mtp-bench-decode, and the accepted drafts within 5 % o
     PYTHON scripts/dev/check_serving.py PROGRAMS --out DIR --llama-cpp ENV/bin/python --converter convert_hf_to_gguf.py
     PYTHON scripts/dev/check_serving.py PROGRAMS --out DIR --vllm ENV/bin/python
 
-docs/serving.md says how to make the engines' environments. PYTHON: of .venv-hf, which the converter needs too. What lies in
-DIR from an earlier call is used again. Each result is a line of JSON.
+docs/serving.md says how to make the engines' environments. PYTHON: of .venv-hf, which the converter needs too. What
+lies in DIR from an earlier call is used again. Each result is a line of JSON.
 """
 
 from __future__ import annotations
