@@ -38,6 +38,9 @@ class Snapshot {
   /// its own may call it while training goes on.
   Json write(const std::filesystem::path& path, const std::stop_token& stop) const;
 
+  /// Of the values.
+  std::int64_t bytes() const;
+
  private:
   /// A part of a tensor, within a shard.
   struct Part {
