@@ -44,7 +44,7 @@ if (($# == 4)); then
   cp -r "$build/emulated" "$partial/tests"
   cp -r tests/fixtures "$partial/tests"
   cp tests/ops/reference_values.json "$partial/tests/ops"
-  cp scripts/dev/{gpu_checks,same_bits}.sh "$partial/scripts/dev"
+  cp scripts/dev/{gpu_checks,own_host,same_bits}.sh "$partial/scripts/dev"
 fi
 strip --strip-debug "$partial"/libexec/* $( (($# == 4)) && echo "$partial"/tests/{programs,emulated}/*)
 cp -r configs jobs LICENSE "$partial"
