@@ -150,6 +150,10 @@ def check_unified(case: Case) -> None:
     check_fixture(case, "unified")
 
 
+def check_sound(case: Case) -> None:
+    check_fixture(case, "e4b_audio")
+
+
 def check_experts(case: Case) -> None:
     check_fixture(case, "experts_26b")
 
@@ -212,5 +216,5 @@ def check_tampering(case: Case) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     cases = {"random": check_random, "centroids": check_centroids, "dense": check_dense, "images": check_images}
-    cases |= {"unified": check_unified, "experts": check_experts}
+    cases |= {"unified": check_unified, "sound": check_sound, "experts": check_experts}
     sys.exit(run_cases(__doc__, cases, Case))

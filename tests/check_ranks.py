@@ -20,7 +20,7 @@ from job import MPI, comparable_lines, mpirun
 
 FIXTURES = Path(__file__).parent / "fixtures"
 EXPERTS = FIXTURES / "experts_26b"
-DEFAULT = ("e4b", "k_eq_v_shared_pr2240", EXPERTS.name, "unified", "e2b_masked_head")
+DEFAULT = ("e4b", "k_eq_v_shared_pr2240", EXPERTS.name, "unified", "e4b_audio", "e2b_masked_head")
 # ranks, threads, recompute, ranks that keep the experts between them
 WAYS = [(1, 1, False, 1), (2, 1, False, 1), (3, 1, True, 1), (4, 1, False, 1), (4, 2, True, 1), (1, 2, True, 1), (2, 2, False, 1)]
 BF16_WAYS = [(1, 1, False, 1), (2, 2, False, 1), (3, 1, True, 1), (4, 1, False, 1)]
@@ -48,7 +48,7 @@ def files(run: Path) -> dict[str, bytes]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("programs", type=Path)
-    parser.add_argument("--fixture", type=Path, action="append", help="default: five that cover most of the model")
+    parser.add_argument("--fixture", type=Path, action="append", help="default: six that cover most of the model")
     arguments = parser.parse_args()
     fixtures = arguments.fixture or [FIXTURES / name for name in DEFAULT]
     runs = [(fixture, "fp32", WAYS + EXPERT_WAYS * (fixture.name == EXPERTS.name)) for fixture in fixtures]

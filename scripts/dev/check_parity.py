@@ -124,7 +124,7 @@ def random_variant(rng: np.random.Generator) -> Variant:
 
 
 def seeing(variant: Variant, rng: np.random.Generator) -> Variant:
-    """The same pair with a vision tower, trained or not, and data with images."""
+    """The same pair with a vision and an audio tower, trained or not, and data with images and sound."""
 
     def pick(*choices: object) -> object:
         return choices[rng.integers(len(choices))]
@@ -145,16 +145,32 @@ def seeing(variant: Variant, rng: np.random.Generator) -> Variant:
         "standardize": bool(pick(False, True)),
         "use_clipped_linears": clipped,
     }
+    heads, span = int(pick(1, 3)), int(pick(2, 5))
+    audio = {
+        "hidden_size": 6 * heads,
+        "num_hidden_layers": int(pick(1, 2)),
+        "num_attention_heads": heads,
+        "subsampling_conv_channels": [int(pick(4, 12)), int(pick(2, 5))],
+        "conv_kernel_size": int(pick(1, 4)),
+        "residual_weight": float(pick(0.5, 0.8)),
+        "attention_chunk_size": span,
+        "attention_context_left": span + 1,
+        "attention_logit_cap": float(pick(2, 50)),
+        "gradient_clipping": float(pick(3, 1e10)),
+        "rms_norm_eps": 1e-4,
+        "output_proj_dims": int(pick(10, 24)),
+        "use_clipped_linears": clipped,
+    }
+    frozen = ("freeze_vision", "freeze_vision_projector", "freeze_audio", "freeze_audio_projector")
     return replace(
         variant,
         base={
             **media_ids(text["vocab_size"]),
             "vision_config": vision,
+            "audio_config": audio,
             "text_config": text | {"use_bidirectional_attention": pick(None, "vision")},
         },
-        recipe=replace(
-            variant.recipe, freeze_vision=bool(pick(False, True)), freeze_vision_projector=bool(pick(False, True))
-        ),
+        recipe=replace(variant.recipe, **{name: bool(pick(False, True)) for name in frozen}),
         max_length=0,  # a cut must not go through an image
         clips={"input": [-1.7, 2.1], "output": [-1.1, 0.9]} if clipped else None,
         with_media=True,
@@ -243,6 +259,8 @@ def describe(variant: Variant) -> str:
             "clipped": vision.get("use_clipped_linears"),
             "trained-tower": not r.freeze_vision,
             "trained-projector": not r.freeze_vision_projector,
+            "trained-audio-tower": not r.freeze_audio,
+            "trained-audio-projector": not r.freeze_audio_projector,
         }
     return " ".join(parts + [name for name, on in flags.items() if on])
 
@@ -394,7 +412,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=10, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="other pairs for another seed")
     parser.add_argument("--ranks", type=int, default=1, help="MPI ranks of mtp-train, at most 2")
-    parser.add_argument("--images", action="store_true", help="pairs that see, with images in their data; every second one is of the unified family and hears, too")
+    parser.add_argument("--images", action="store_true", help="pairs that see and hear, with images and sound in their data; every second one is of the unified family")
     parser.add_argument("--experts", action="store_true", help="bases with experts")
     args = parser.parse_args()
     torch.set_num_threads(1)

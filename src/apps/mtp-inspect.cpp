@@ -60,6 +60,9 @@ void print_base(const hf::BaseConfig& config) {
   if (const auto& embedder = config.patch_embedder)
     print_line("patch embedding", "{} wide; patches of {} × {} pixels, each a token", embedder->embed_dim,
                embedder->patch_size, embedder->patch_size);
+  if (const auto& audio = config.audio)
+    print_line("audio tower", "{} layers, {} wide; frames of {} numbers, {} of them a token", audio->num_hidden_layers,
+               audio->hidden_size, audio->frame_size(), hf::AudioConfig::frames_per_token);
   if (const auto& frames = config.frame_projector)
     print_line("sound", "frames of {} samples, each a token", frames->frame_size);
 }

@@ -142,15 +142,9 @@ void check_contradictions(const Settings& s) {
         "setting drafter.share_embedding_with_base: with lora.on = both the drafter's token table stays as it is");
 }
 
-// What the contract knows and this version does not: refused, because a run without it would be another run.
-void check_built(const Settings& s) {
-  if (!s.freeze.audio) throw UsageError("setting freeze.audio: the audio tower cannot be trained yet, it must be true");
-}
-
 void check(const Settings& settings) {
   check_required(settings);
   check_contradictions(settings);
-  check_built(settings);
 }
 
 CommandLine::Action action_of(const std::vector<po::option>& options) {

@@ -225,9 +225,9 @@ std::vector<SettingEntry> settings_table(Settings& s) {
       flag("freeze.vision", s.freeze.vision, "do not train the vision tower, or a unified base's patch embedding"),
       flag("freeze.vision_projector", s.freeze.vision_projector,
            "do not train the projection of the vision tower's features"),
-      flag("freeze.audio", s.freeze.audio, "do not train the audio tower (training it is not built yet)"),
+      flag("freeze.audio", s.freeze.audio, "do not train the audio tower"),
       flag("freeze.audio_projector", s.freeze.audio_projector,
-           "do not train the projection of a unified base's frames of sound"),
+           "do not train the projection of the audio tower's features, or of a unified base's frames"),
 
       number("lora.rank", s.lora.rank, count_or_none,
              "rank of low-rank adapters, which are trained in place of the base; 0: none"),

@@ -44,8 +44,7 @@ void AudioSets::append(std::int64_t i, std::int64_t shown, std::span<const std::
 
 void AudioSets::check_base(const std::filesystem::path& directory, const std::optional<AudioInput>& base) const {
   if (!base)
-    throw Error("{} has sound, which the base {} does not take: only one of the unified family (12B) does", where(),
-                directory.string());
+    throw Error("{} has sound, which the base {} does not take: it has no audio_config", where(), directory.string());
   if (token_id() != base->audio_token_id || frames_per_token_ != base->frames_per_token ||
       frame_size() != base->frame_size)
     throw Error(

@@ -1,5 +1,6 @@
 // The operations of a tape: each runs forward and records its backward.
 
+#include <array>
 #include <optional>
 #include <utility>
 
@@ -37,14 +38,15 @@ Value Tape::linear(const Value& x, const Linear& w) {
 }
 
 Value Tape::product(const Value& x, const Parameter& w) {
+  const auto as_matrix = [](const Tensor& all) { return all.view({all.size(0), all.elements() / all.size(0)}); };
   Value y = output(device().empty({x.data.size(0), w.shape()[0]}, x.data.dtype()), x.needs_gradient() || w.trained());
-  ops::linear_forward(device(), x.data, w.value(), y.data);
-  on_backward(y, [this, w, dx_sum = x.gradient, shape = x.data.shape(),
+  ops::linear_forward(device(), x.data, as_matrix(w.value()), y.data);
+  on_backward(y, [this, as_matrix, w, dx_sum = x.gradient, shape = x.data.shape(),
                   x_data = w.trained() ? x.data : Tensor()](const Tensor& dy) {
-    if (w.trained()) ops::linear_backward_weight(device(), dy, x_data, w.gradient());
+    if (w.trained()) ops::linear_backward_weight(device(), dy, x_data, as_matrix(w.gradient()));
     if (dx_sum == nullptr) return;
     const Tensor dx = device().empty(shape, dy.dtype());
-    ops::linear_backward_input(device(), dy, w.value(), dx);
+    ops::linear_backward_input(device(), dy, as_matrix(w.value()), dx);
     dx_sum->add(device(), dx);
   });
   return y;
@@ -310,6 +312,81 @@ Value Tape::standardize(const Value& x, const Tensor& bias, const Tensor& scale,
     const Tensor dx = device().empty(dy.shape());
     ops::standardize_backward(device(), dy, scale, dx);
     dx_sum->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::activation(ops::Activation kind, const Value& x) {
+  Value y = output(empty_like(x.data), x.needs_gradient());
+  ops::activation_forward(device(), kind, x.data, y.data);
+  on_backward(y, [this, kind, x](const Tensor& dy) {
+    const Tensor dx = empty_like(dy);
+    ops::activation_backward(device(), kind, dy, x.data, dx);
+    x.gradient->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::gated_sigmoid(const Value& x) {
+  Value y = output(device().empty({x.data.size(0), x.data.size(1) / 2}, x.data.dtype()), x.needs_gradient());
+  ops::gated_sigmoid_forward(device(), x.data, y.data);
+  on_backward(y, [this, x](const Tensor& dy) {
+    const Tensor dx = empty_like(x.data);
+    ops::gated_sigmoid_backward(device(), dy, x.data, dx);
+    x.gradient->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::neighbours(const Value& x, const ops::SoundGrid& in, const ops::SoundGrid& out) {
+  Value y = output(device().empty({out.rows(), 9 * x.data.size(1)}, x.data.dtype()), x.needs_gradient());
+  ops::neighbours_forward(device(), in, out, x.data, y.data);
+  on_backward(y, [this, in, out, dx_sum = x.gradient, shape = x.data.shape()](const Tensor& dy) {
+    const Tensor dx = device().empty(shape, dy.dtype());
+    ops::neighbours_backward(device(), in, out, dy, dx);
+    dx_sum->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::causal_convolution(const Value& x, const Parameter& w) {
+  Value y = output(empty_like(x.data), x.needs_gradient() || w.trained());
+  ops::causal_convolution_forward(device(), sequences_, x.data, w.value(), y.data);
+  on_backward(y, [this, w, dx_sum = x.gradient, x_data = w.trained() ? x.data : Tensor()](const Tensor& dy) {
+    if (w.trained()) ops::causal_convolution_backward_weight(device(), sequences_, dy, x_data, w.gradient());
+    if (dx_sum == nullptr) return;
+    const Tensor dx = empty_like(dy);
+    ops::causal_convolution_backward_input(device(), sequences_, dy, w.value(), dx);
+    dx_sum->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::scale_by_softplus(const Value& x, const Parameter& s, float factor) {
+  Value y = output(empty_like(x.data), x.needs_gradient() || s.trained());
+  ops::scale_by_softplus_forward(device(), factor, x.data, s.value(), y.data);
+  on_backward(y, [this, s, factor, x](const Tensor& dy) {
+    const Tensor dx = empty_like(dy);
+    ops::scale_by_softplus_backward(device(), factor, dy, x.data, s.value(), dx, s.trained() ? s.gradient() : Tensor());
+    if (x.needs_gradient()) x.gradient->add(device(), dx);
+  });
+  return y;
+}
+
+Value Tape::local_attention(const Value& q, const KeyValue& kv, const Value& r, const ops::LocalAttention& attention) {
+  const auto& [k, v] = kv;
+  const ops::LocalAttentionInputs in{q.data, k.data, v.data, r.data};
+  const bool needs_gradient = q.needs_gradient() || k.needs_gradient() || v.needs_gradient() || r.needs_gradient();
+  Value y = output(empty_like(q.data), needs_gradient);
+  const Tensor scores = device().empty({q.data.size(0), q.data.size(1), attention.span});
+  ops::local_attention_forward(device(), attention, sequences_, in, y.data, scores);
+  on_backward(y, [this, in, attention, scores,
+                  sums = std::array{q.gradient, k.gradient, v.gradient, r.gradient}](const Tensor& dy) {
+    const ops::LocalAttentionInputs gradients{empty_like(in.q), empty_like(in.k), empty_like(in.v), empty_like(in.r)};
+    ops::local_attention_backward(device(), attention, sequences_, dy, in, scores, gradients);
+    const std::array of_inputs{gradients.q, gradients.k, gradients.v, gradients.r};
+    for (std::size_t i = 0; i < sums.size(); ++i)
+      if (sums[i] != nullptr) sums[i]->add(device(), of_inputs[i]);
   });
   return y;
 }

@@ -299,6 +299,63 @@ VisionConfig read_vision(const Section& vision) {
   return config;
 }
 
+/// Hugging Face's tables of relative positions count on these.
+std::int64_t read_attention_span(const Section& audio) {
+  const std::int64_t span = audio.at_least(2, "attention_context_left", 13) - 1;
+  if (const auto right = audio.get<std::int64_t>("attention_context_right", 0); right != 0)
+    throw Error("{}: attention_context_right is {}, it must be 0", audio.where(), right);
+  if (const auto chunk = audio.positive("attention_chunk_size", 12); chunk != span)
+    throw Error("{}: attention_chunk_size is {}, it must be attention_context_left - 1, which is {}", audio.where(),
+                chunk, span);
+  return span;
+}
+
+std::array<std::int64_t, 2> read_channels(const Section& audio) {
+  const Json& list = audio.list("subsampling_conv_channels");
+  std::vector<std::int64_t> channels;
+  for (const Json& number : list) channels.push_back(try_get<std::int64_t>(number).value_or(0));
+  if (channels.size() != 2 || channels[0] % 4 != 0 || std::ranges::min(channels) < 1 ||
+      std::ranges::max(channels) > largest_size)
+    throw Error("{}: subsampling_conv_channels must be two numbers above 0, the first a multiple of 4", audio.where());
+  return {channels[0], channels[1]};
+}
+
+void check_audio(const Section& audio, const AudioConfig& config) {
+  if (const auto type = audio.get<std::string>("model_type", "gemma4_audio"); type != "gemma4_audio")
+    throw Error("{}: model_type is \"{}\", expected \"gemma4_audio\"", audio.where(), type);
+  if (const auto name = audio.get<std::string>("hidden_act", "silu"); name != "silu")
+    throw Error("{}: hidden_act {} is not supported; it must be silu", audio.where(), name);
+  if (config.num_hidden_layers > most_layers)
+    throw Error("{}: num_hidden_layers is {}, it must be at most {}", audio.where(), config.num_hidden_layers,
+                most_layers);
+  if (config.hidden_size % 2 != 0 || config.hidden_size % config.num_attention_heads != 0)
+    throw Error("{}: hidden_size is {}, it must be even and a multiple of num_attention_heads, {}", audio.where(),
+                config.hidden_size, config.num_attention_heads);
+  for (const auto& [name, value] :
+       {std::pair{"attention_logit_cap", config.attention_logit_cap}, std::pair{"gradient_clipping", config.clipping}})
+    if (!(value > 0)) throw Error("{}: {} is {}, it must be above 0", audio.where(), name, value);
+  if (config.rms_norm_eps < 0)
+    throw Error("{}: rms_norm_eps is {}, it must be at least 0", audio.where(), config.rms_norm_eps);
+}
+
+AudioConfig read_audio(const Section& audio) {
+  const AudioConfig missing;
+  AudioConfig config{.hidden_size = audio.positive("hidden_size", missing.hidden_size),
+                     .num_hidden_layers = audio.positive("num_hidden_layers", missing.num_hidden_layers),
+                     .num_attention_heads = audio.positive("num_attention_heads", missing.num_attention_heads),
+                     .conv_kernel_size = audio.positive("conv_kernel_size", missing.conv_kernel_size),
+                     .attention_span = read_attention_span(audio),
+                     .attention_logit_cap = audio.get("attention_logit_cap", missing.attention_logit_cap),
+                     .residual_weight = audio.get("residual_weight", missing.residual_weight),
+                     .clipping = audio.get("gradient_clipping", missing.clipping),
+                     .rms_norm_eps = audio.get("rms_norm_eps", missing.rms_norm_eps),
+                     .use_clipped_linears = audio.get("use_clipped_linears", missing.use_clipped_linears),
+                     .output_size = audio.positive("output_proj_dims", missing.output_size)};
+  if (audio.has("subsampling_conv_channels")) config.channels = read_channels(audio);
+  check_audio(audio, config);
+  return config;
+}
+
 PatchEmbedderConfig read_patch_embedder(const Section& vision) {
   const PatchEmbedderConfig missing;
   if (const auto type = vision.get<std::string>("model_type", "gemma4_unified_vision"); type != "gemma4_unified_vision")
@@ -410,6 +467,7 @@ BaseConfig parse_base_config(const Json& json, const std::string& name) {
                     .text = read_text(is_alone ? file : file.section("text_config"), family, false),
                     .vision = {},
                     .patch_embedder = {},
+                    .audio = {},
                     .frame_projector = {},
                     .image_token_id = file.get<std::int64_t>("image_token_id", 258880),
                     .video_token_id = file.get<std::int64_t>("video_token_id", 258884),
@@ -421,8 +479,13 @@ BaseConfig parse_base_config(const Json& json, const std::string& name) {
     else
       config.patch_embedder = read_patch_embedder(vision);
   }
-  if (!is_alone && family == Family::unified && file.has("audio_config"))
-    config.frame_projector = read_frame_projector(file.section("audio_config"));
+  if (!is_alone && file.has("audio_config")) {
+    const Section audio = file.section("audio_config");
+    if (family == Family::unified)
+      config.frame_projector = read_frame_projector(audio);
+    else
+      config.audio = read_audio(audio);
+  }
   check_stores(name, config.text);
   return config;
 }

@@ -1,5 +1,6 @@
 #include "mtp/model/audio_encoder.h"
 
+#include "mtp/model/audio_tower.h"
 #include "mtp/model/frame_projector.h"
 
 namespace mtp::model {
@@ -22,8 +23,10 @@ ops::Sequences sequences_of(const AudioEncoder& encoder, std::span<const std::in
 
 std::unique_ptr<AudioEncoder> AudioEncoder::of(const hf::BaseConfig& config, const Tensors& all,
                                                const Settings::Freeze& freeze) {
-  if (!config.frame_projector) return nullptr;
-  return std::make_unique<FrameProjector>(all, *config.frame_projector, config.text.hidden_size, freeze);
+  const std::int64_t hidden = config.text.hidden_size;
+  if (config.audio) return std::make_unique<AudioTower>(all, *config.audio, hidden, freeze);
+  if (config.frame_projector) return std::make_unique<FrameProjector>(all, *config.frame_projector, hidden, freeze);
+  return nullptr;
 }
 
 AudioPass::AudioPass(Device& device, const AudioEncoder& encoder, const std::optional<ClipInput>& clips,

@@ -30,9 +30,11 @@ Parts with_trained(Parts parts, const Settings::Freeze& freeze, const hf::BaseCo
     throw UsageError("setting {}: {} has no vision_config: there is nothing of it to train",
                      freeze.vision ? "freeze.vision_projector" : "freeze.vision", base.file);
   if (trains_vision && !freeze.base) parts.vision = true;
-  if (!freeze.audio_projector && !base.takes_sound())
-    throw UsageError("setting freeze.audio_projector: {} takes no sound: there is nothing of it to train", base.file);
-  if (!freeze.audio_projector && !freeze.base) parts.audio = true;
+  const bool trains_audio = !freeze.audio || !freeze.audio_projector;
+  if (trains_audio && !base.takes_sound())
+    throw UsageError("setting {}: {} takes no sound: there is nothing of it to train",
+                     freeze.audio ? "freeze.audio_projector" : "freeze.audio", base.file);
+  if (trains_audio && !freeze.base) parts.audio = true;
   return parts;
 }
 

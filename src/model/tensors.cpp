@@ -74,6 +74,11 @@ Parameter Tensors::matrix(std::string_view name, std::int64_t out, std::int64_t 
   return parameter(weight(name), {out, in}, {Start::Kind::normal, 1.0f / std::sqrt(static_cast<float>(in))});
 }
 
+Parameter Tensors::convolution(std::string_view name, Shape shape) const {
+  const auto inputs = static_cast<float>(num_elements(shape) / shape[0]);
+  return parameter(weight(name), std::move(shape), {Start::Kind::normal, 1.0f / std::sqrt(inputs)});
+}
+
 Parameter Tensors::adapter(const std::string& name, Shape shape, Start start) const {
   Tensors own = *this;
   own.role_ = Role::trained;
@@ -110,8 +115,8 @@ Parameter Tensors::logits(std::string_view name, std::int64_t out, std::int64_t 
   return parameter(weight(name), {out, in}, {Start::Kind::normal, 1});
 }
 
-Parameter Tensors::factors(std::string_view name, std::int64_t width) const {
-  return parameter(std::string(name), {width}, {Start::Kind::constant, 1});
+Parameter Tensors::factors(std::string_view name, std::int64_t width, float start) const {
+  return parameter(std::string(name), {width}, {Start::Kind::constant, start});
 }
 
 Parameter Tensors::positions(std::string_view name, Shape shape) const {

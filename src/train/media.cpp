@@ -16,9 +16,13 @@ std::optional<data::VisionInput> vision_input(const hf::BaseConfig& base) {
 }
 
 std::optional<data::AudioInput> audio_input(const hf::BaseConfig& base) {
-  if (!base.frame_projector) return std::nullopt;
-  return data::AudioInput{
-      .audio_token_id = base.audio_token_id, .frames_per_token = 1, .frame_size = base.frame_projector->frame_size};
+  const std::int64_t id = base.audio_token_id;
+  if (const auto& projector = base.frame_projector)
+    return data::AudioInput{.audio_token_id = id, .frames_per_token = 1, .frame_size = projector->frame_size};
+  if (!base.audio) return std::nullopt;
+  return data::AudioInput{.audio_token_id = id,
+                          .frames_per_token = hf::AudioConfig::frames_per_token,
+                          .frame_size = base.audio->frame_size()};
 }
 
 std::optional<model::ImageInput> image_input(const data::Images& images) {

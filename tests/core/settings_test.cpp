@@ -236,11 +236,6 @@ TEST_F(SettingsTest, SettingsWithoutEffectAreNoContradiction) {
   EXPECT_EQ(refusal({"--data.validation", "v.h5"}), "no error");
 }
 
-TEST_F(SettingsTest, WhatIsNotBuiltYetIsRefusedByName) {
-  EXPECT_EQ(refusal({"--freeze.audio", "false"}),
-            "setting freeze.audio: the audio tower cannot be trained yet, it must be true");
-}
-
 TEST_F(SettingsTest, NamesOnTheCommandLineAreExactAndGivenOnce) {
   EXPECT_EQ(refusal({"--drafter.round", "4"}), "command line: unknown setting drafter.round, see --help");
   EXPECT_EQ(refusal({"--device", "cpu"}), "command line: unknown setting device, see --help");

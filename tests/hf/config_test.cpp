@@ -205,13 +205,35 @@ TEST_F(ConfigTest, AFrameProjectorIsReadWithItsDefaults) {
     EXPECT_EQ(read(audio).frame_projector->frame_size, 640);
     EXPECT_EQ(read(audio).frame_projector->rms_norm_eps, 1e-6f);
   }
-  EXPECT_FALSE(base({{"model_type", "gemma4"}, {"text_config", Json::object()}, {"audio_config", Json::object()}})
-                   .takes_sound());
   const auto refusal = [&](const Json& audio) { return without_path([&] { read(audio); }, "audio_config: "); };
   EXPECT_EQ(refusal({{"audio_embed_dim", 20}, {"hidden_size", 24}}),
             "hidden_size is 24, audio_embed_dim is 20; they must be the same");
   EXPECT_EQ(refusal({{"model_type", "gemma4_audio"}}),
             "model_type is \"gemma4_audio\", expected \"gemma4_unified_audio\"");
+}
+
+TEST_F(ConfigTest, AnAudioTowerIsReadWithItsDefaults) {
+  const auto read = [&](const Json& audio) {
+    return *base({{"model_type", "gemma4"}, {"text_config", Json::object()}, {"audio_config", audio}}).audio;
+  };
+  const hf::AudioConfig released = read(Json::object());
+  EXPECT_EQ(released.frame_size(), 128);
+  EXPECT_EQ(released.attention_span, 12);
+  EXPECT_TRUE(released.use_clipped_linears);
+  EXPECT_EQ(read({{"subsampling_conv_channels", {20, 6}}}).channels, (std::array<std::int64_t, 2>{20, 6}));
+  const auto refusal = [&](const Json& audio) { return without_path([&] { read(audio); }, "audio_config: "); };
+  EXPECT_EQ(refusal({{"model_type", "gemma4_unified_audio"}}),
+            "model_type is \"gemma4_unified_audio\", expected \"gemma4_audio\"");
+  EXPECT_EQ(refusal({{"hidden_act", "relu"}}), "hidden_act relu is not supported; it must be silu");
+  EXPECT_EQ(refusal({{"attention_context_right", 1}}), "attention_context_right is 1, it must be 0");
+  EXPECT_EQ(refusal({{"attention_context_left", 6}}),
+            "attention_chunk_size is 12, it must be attention_context_left - 1, which is 5");
+  EXPECT_EQ(refusal({{"hidden_size", 20}}),
+            "hidden_size is 20, it must be even and a multiple of num_attention_heads, 8");
+  EXPECT_EQ(refusal({{"gradient_clipping", 0}}), "gradient_clipping is 0, it must be above 0");
+  EXPECT_EQ(refusal({{"subsampling_conv_channels", {6, 2}}}),
+            "subsampling_conv_channels must be two numbers above 0, the first a multiple of 4");
+  EXPECT_EQ(refusal({{"rms_norm_eps", -1}}), "rms_norm_eps is -1, it must be at least 0");
 }
 
 TEST_F(ConfigTest, AVisionTowerThatIsNotBuiltIsRefusedByName) {

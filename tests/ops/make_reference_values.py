@@ -19,8 +19,10 @@ from torch import nn
 from transformers import Gemma4AssistantForCausalLM
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
-from transformers.models.gemma4.configuration_gemma4 import Gemma4TextConfig, Gemma4VisionConfig
+from transformers.models.gemma4.configuration_gemma4 import Gemma4AudioConfig, Gemma4TextConfig, Gemma4VisionConfig
 from transformers.models.gemma4.modeling_gemma4 import (
+    Gemma4AudioAttention,
+    Gemma4AudioCausalConv1d,
     Gemma4ClippableLinear,
     Gemma4RMSNorm,
     Gemma4TextExperts,
@@ -318,6 +320,49 @@ def layer_norms():
     case("layer_norm", [draw(5, 12), draw(12), draw(12)], lambda x, w, b: F.layer_norm(x, (12,), w, b))
 
 
+# ---------------------------------------------------------------- sound
+
+
+class Given(nn.Module):
+    """In place of a projection: what it gives."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, _):
+        return self.value
+
+
+def sound():
+    case("silu", [draw(4, 9, scale=3)], ACT2FN["silu"])
+    case("gated_sigmoid", [draw(4, 12)], lambda x: F.glu(x, dim=-1))
+    case("neighbours", [draw(5 * 6, 2)], neighbours_of)
+    convolution = Gemma4AudioCausalConv1d(6, 6, 3, groups=6, bias=False)
+    case("causal_convolution", [draw(7, 6), draw(6, 1, 3)], lambda x, w: with_parameters(convolution, weight=w)(x.T).T)
+    case("softplus_scale", [draw(6, 4), draw(4)], lambda x, s: x * 0.5 * F.softplus(s))
+    case("local_attention", [draw(7, 2, 6), draw(7, 2, 6), draw(7, 2, 6), draw(4, 2, 6)], local_attention)
+
+
+def neighbours_of(x):
+    return F.unfold(x.view(1, 5, 6, 2).permute(0, 3, 1, 2), 3, padding=1, stride=2)[0].T
+
+
+def local_attention(q, k, v, r):
+    """Hugging Face's own, with chunks of 4, of what the projections give before its own scales; r is of distances 0 …
+    3, it has one of distance 4 that nothing sees."""
+    config = Gemma4AudioConfig(
+        hidden_size=12, num_attention_heads=2, attention_chunk_size=4, attention_context_left=5, attention_logit_cap=2.0
+    )
+    attention = Gemma4AudioAttention(config, 0)
+    attention.q_proj = Given(q / (attention.q_scale * F.softplus(attention.per_dim_scale.detach())))
+    attention.k_proj, attention.v_proj, attention.post = Given(k / attention.k_scale), Given(v), nn.Identity()
+    attention.relative_k_proj = Given(torch.cat([torch.zeros(1, 2, 6), r.flip(0)]))
+    t, key = torch.arange(8).view(2, 4, 1), 4 * torch.arange(2).view(2, 1, 1) + torch.arange(8) - 4
+    is_seen = (t - key >= 0) & (t - key < 4) & (key >= 0) & (key < 7)
+    return attention(torch.zeros(1, 7, 12), None, ~is_seen[None, None])[0].view(7, 2, 6)
+
+
 def write(out):
     """One line for every field, so that a change shows what changed."""
     entries = []
@@ -330,6 +375,6 @@ def write(out):
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    for family in (layers, embeddings, rope, attention, losses, optimizer, images, experts, layer_norms):
+    for family in (layers, embeddings, rope, attention, losses, optimizer, images, experts, layer_norms, sound):
         family()
     write(sys.stdout)

@@ -169,6 +169,15 @@ UNIFIED = MEDIA_IDS | {
     },
 }  # fmt: skip
 
+# A tower for log-mel frames of 8 numbers, with states that reach their bounds.
+AUDIO = MEDIA_IDS | {
+    "audio_config": {
+        "hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "subsampling_conv_channels": [8, 3],
+        "conv_kernel_size": 3, "residual_weight": 0.7, "attention_chunk_size": 4, "attention_context_left": 5,
+        "attention_logit_cap": 2.0, "gradient_clipping": 3.0, "rms_norm_eps": 1e-4, "output_proj_dims": 14,
+    },
+}  # fmt: skip
+
 VARIANTS: dict[str, Variant] = {
     "e4b": Variant(base(), drafter(), recipe(), micro_batch=2, validated=True),
     "e2b_masked_head": Variant(
@@ -304,6 +313,16 @@ VARIANTS: dict[str, Variant] = {
     "mixed": Variant(
         base(per_layer_width=0), drafter(centroids=0), recipe(target="base", loss="mixed", num_rounds=2), micro_batch=2
     ),
+    "e4b_audio": Variant(
+        base(towers=AUDIO),
+        drafter(),
+        recipe(freeze_audio=False, freeze_audio_projector=False, num_rounds=2),
+        micro_batch=2,
+        clips={"input": [-1.7, 2.1], "output": [-1.1, 0.9]},
+        weight_std=0.1,
+        with_media=True,
+        validated=True,
+    ),
 }
 
 # A sample of two tokens, some with fewer positions than rounds, some longer than the window; steps straddle the end.
@@ -355,7 +374,8 @@ def settings_text(variant: Variant, steps: int) -> str:
         | ({"detach": True} if r.detach else {}),
         "freeze": {"base": r.freeze_base, "embeddings": r.freeze_embeddings}
         | ({"vision": r.freeze_vision, "vision_projector": r.freeze_vision_projector} if variant.with_media else {})
-        | ({"audio_projector": r.freeze_audio_projector} if variant.with_media and "audio_config" in variant.base else {}),
+        | ({"audio_projector": r.freeze_audio_projector} if variant.with_media and "audio_config" in variant.base else {})
+        | ({} if r.freeze_audio else {"audio": False}),
         "lora": {"rank": r.lora_rank, "alpha": r.lora_alpha, "targets": ",".join(r.lora_targets), "on": r.lora_on}
         if r.lora_rank
         else {},

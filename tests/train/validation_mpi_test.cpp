@@ -65,7 +65,8 @@ INSTANTIATE_TEST_SUITE_P(Fixtures, ValidationReference,
                                          "kv_heads_per_layer",    // none; learns from the base
                                          "k_eq_v_shared_pr2240",  // trained as pr2240
                                          "e4b_vision",            // sees images by a tower
-                                         "unified"),              // and without one
+                                         "e4b_audio",             // hears by one
+                                         "unified"),              // sees and hears without any
                          [](const auto& variant) { return variant.param; });
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "mtp/graph/expert_exchange.h"
 #include "mtp/graph/graph.h"
+#include "mtp/ops/conformer.h"
 #include "mtp/ops/cross_entropy.h"
 #include "mtp/ops/elementwise.h"
 #include "mtp/ops/patch_grids.h"
@@ -74,6 +75,15 @@ class Tape : public Graph {
   Value pool_patches(const Value& x, const ops::PatchGrids& grids, std::int64_t k, float factor);
   /// (x - bias) · scale of fp32 rows, in another type.   bias, scale [W]
   Value standardize(const Value& x, const Tensor& bias, const Tensor& scale, DType dtype);
+  // See ops/conformer.h.
+  Value activation(ops::Activation kind, const Value& x);
+  Value gated_sigmoid(const Value& x);
+  Value neighbours(const Value& x, const ops::SoundGrid& in, const ops::SoundGrid& out);
+  Value causal_convolution(const Value& x, const Parameter& w);
+  Value scale_by_softplus(const Value& x, const Parameter& s, float factor);
+  /// q, k, v [T, heads, d], r [span, heads, d], all fp32
+  Value local_attention(const Value& q, const KeyValue& kv, const Value& r, const ops::LocalAttention& attention);
+
   /// Row t of each sequence becomes row t + `by`, or `fill` past the end.
   Value shift_rows(const Value& x, const Tensor& fill, std::int64_t by);
 
@@ -102,7 +112,7 @@ class Tape : public Graph {
   static Value output(Tensor data, bool needs_gradient);
   /// Calls `step(dy)` in the backward if a gradient came to `y`.
   void on_backward(const Value& y, std::function<void(const Tensor& dy)> step);
-  /// x wᵀ
+  /// x wᵀ; a weight of more dimensions counts as a matrix of its first one.
   Value product(const Value& x, const Parameter& w);
   Tensor in_type(const Tensor& x, DType dtype);
   /// Row r of the result is row rows[r] of x: those of each pair of a row and an expert.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -91,6 +92,26 @@ struct FrameProjectorConfig {
   float rms_norm_eps = 1e-6f;
 };
 
+/// The audio tower; keys that are missing have Hugging Face's class defaults.
+/// Source: Gemma4AudioConfig, Hugging Face configuration_gemma4.py.
+struct AudioConfig {
+  std::int64_t hidden_size = 1024, num_hidden_layers = 12, num_attention_heads = 8;
+  std::array<std::int64_t, 2> channels{128, 32};  // of the two convolutions that shorten a clip
+  std::int64_t conv_kernel_size = 5;              // steps that the layers' own convolution sees
+  std::int64_t attention_span = 12;               // steps that a step attends to, itself among them
+  float attention_logit_cap = 50;
+  float residual_weight = 0.5f;  // of the feed-forwards
+  float clipping = 1e10f;        // that states are kept within
+  float rms_norm_eps = 1e-6f;
+  bool use_clipped_linears = true;
+  std::int64_t output_size = 1536;
+
+  /// Numbers of a log-mel frame.
+  std::int64_t frame_size() const { return channels[0]; }
+  static constexpr std::int64_t frames_per_token = 4;
+  std::int64_t head_dim() const { return hidden_size / num_attention_heads; }
+};
+
 /// config.json of a Gemma4ForConditionalGeneration, or of a Gemma4ForCausalLM on its own (model_type gemma4_text: the
 /// keys of text_config stand at the top level); or of the unified family's (gemma4_unified, gemma4_unified_text).
 struct BaseConfig {
@@ -101,12 +122,13 @@ struct BaseConfig {
   // What it takes images with: at most one of these; neither: a model of text alone.
   std::optional<VisionConfig> vision;
   std::optional<PatchEmbedderConfig> patch_embedder;
-  // What it takes sound with; none: no sound, or by an audio tower, which is not built.
+  // What it takes sound with, likewise.
+  std::optional<AudioConfig> audio;
   std::optional<FrameProjectorConfig> frame_projector;
   std::int64_t image_token_id = 0, video_token_id = 0, audio_token_id = 0;
 
   bool takes_images() const { return vision || patch_embedder; }
-  bool takes_sound() const { return frame_projector.has_value(); }
+  bool takes_sound() const { return audio || frame_projector; }
   std::vector<std::int64_t> special_ids() const { return {image_token_id, video_token_id, audio_token_id}; }
 };
 

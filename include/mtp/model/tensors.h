@@ -81,14 +81,16 @@ class Tensors {
   Parameter matrix(std::string_view name, std::int64_t out, std::int64_t in) const;
   /// The same as a layer, with an adapter where there are to be some.
   Linear linear(std::string_view name, std::int64_t out, std::int64_t in) const;
+  /// A convolution's.   [out, in, extents of its kernel…]
+  Parameter convolution(std::string_view name, Shape shape) const;
   /// Rows that are looked up and then scaled by √width. `packed`: so many side by side.   [rows, packed · width]
   Parameter table(std::string_view name, std::int64_t rows, std::int64_t width, std::int64_t packed = 1) const;
   /// The same for each of several experts; no ".weight" is added.   [experts, out, in]
   Parameter matrices(std::string_view name, std::int64_t experts, std::int64_t out, std::int64_t in) const;
   /// Gives logits of order one of rows that are as long as a vector of one 1.   [out, in]
   Parameter logits(std::string_view name, std::int64_t out, std::int64_t in) const;
-  /// Factors that are 1 at first; no ".weight" is added.   [width]
-  Parameter factors(std::string_view name, std::int64_t width) const;
+  /// Factors that are `start` at first; no ".weight" is added.   [width]
+  Parameter factors(std::string_view name, std::int64_t width, float start = 1) const;
   /// Tables of positions, one for each dimension of a place, whose rows are the last dimension of the shape; no
   /// ".weight" is added.
   Parameter positions(std::string_view name, Shape shape) const;

@@ -8,31 +8,13 @@
 
 #include "mtp/core/settings.h"
 #include "mtp/hf/config.h"
+#include "mtp/model/clippable_linear.h"
 #include "mtp/model/image_encoder.h"
 #include "mtp/model/projector.h"
 
 namespace mtp::model {
 
 // Letters in names: P rows of patches of packed images · R rows of soft tokens · V width of the tower.
-
-/// A linear layer whose input and output are kept within bounds, which are buffers of its file.
-/// Source: Gemma4ClippableLinear, Hugging Face modeling_gemma4.py.
-class ClippableLinear {
- public:
-  ClippableLinear(const Tensors& tensors, std::int64_t out, std::int64_t in, bool clipped);
-
-  /// Throws Error where a bound is missing.
-  void read_buffers(const hf::TensorFiles& files);
-  Value forward(Tape& g, const Value& x) const;
-
- private:
-  Parameter weight_;
-  struct Clips {
-    Buffer input_min, input_max, output_min, output_max;
-  };
-  std::optional<Clips> clips_;
-  ops::Bounds input_{}, output_{};
-};
 
 /// A layer of the vision tower, in which every patch sees all of its image.
 /// Source: Gemma4VisionEncoderLayer, Hugging Face modeling_gemma4.py.
