@@ -261,7 +261,6 @@ CommandLine parse_settings(int argc, const char* const argv[]) {
   if (line.action == CommandLine::Action::plan) {
     check_has_models(settings);
     check_contradictions(settings);
-    check_built(settings);
     line.plan = planned_job(options, settings);
     return line;
   }
