@@ -15,7 +15,7 @@ if [[ -z ${MTP_LAUNCH:-} ]]; then
   MTP_LAUNCH="srun --mpi=pmix"
   if command -v mpirun >/dev/null; then MTP_LAUNCH="mpirun --bind-to none"; fi
 fi
-read -ra launch <<<"$MTP_LAUNCH"
+read -ra launch <<<"${MTP_LAUNCH_PREFIX:-} $MTP_LAUNCH"
 
 # For srun, which no longer takes --cpus-per-task over from sbatch, and which by itself would leave the other ranks
 # waiting for one that has died.

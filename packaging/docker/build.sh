@@ -5,6 +5,7 @@ set -eu
 apt-get update
 apt-get install -y --no-install-recommends bash dpkg-dev
 cd /src
+rm -rf build  # of another folder, where the repository was copied with it
 bash scripts/install_deps.sh
 cmake --preset release -DMTP_TESTS=OFF -DMTP_BENCH=OFF -DMTP_WERROR=OFF -DMTP_ARCH=x86-64-v3 "$@"
 cmake --build --preset release

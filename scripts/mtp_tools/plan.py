@@ -23,7 +23,7 @@ class Plan:
 def planned(programs: Path, pair: Path, *options: str) -> Plan:
     """`pair` holds base and drafter, of which config.json is enough."""
     command = [programs / "mtp-train", "--plan", "--model.base", pair / "base", "--model.drafter", pair / "drafter"]
-    result = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
+    result = subprocess.run([*command, *options], check=True, stdout=subprocess.PIPE, text=True)
     plan = Plan()
     part = plan.device
     for line in result.stdout.splitlines():

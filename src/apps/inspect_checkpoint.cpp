@@ -83,16 +83,16 @@ void inspect_run(const fs::path& path) {
   print_line("kind", "run");
   std::error_code none;
   const fs::path latest = fs::read_symlink(path / "checkpoints" / "latest", none);
-  const std::optional<checkpoint::Complete> best = checkpoint::best_checkpoint(path);
   int damaged = 0, all = 0;
   for (const checkpoint::Complete& complete : checkpoint::complete_checkpoints(path)) {
     const std::string name = complete.directory.filename(), damage = damage_of(complete.directory);
-    print_line(name, "{}{}{}", damage.empty() ? "sound" : "damaged: " + damage, name == latest ? ", latest" : "",
-               best && best->step == complete.step ? ", best" : "");
+    print_line(name, "{}{}", damage.empty() ? "sound" : "damaged: " + damage, name == latest ? ", latest" : "");
     ++all;
     damaged += damage.empty() ? 0 : 1;
   }
   if (all == 0) print_line("checkpoints", "none is complete");
+  if (const auto best = checkpoint::best_checkpoint(path))
+    print_line("best", "{}", best->directory.filename().string());
   if (damaged > 0) throw Error("{}: {} of {} checkpoints damaged", path.string(), damaged, all);
 }
 

@@ -201,12 +201,21 @@ void write_data(const CommandLine& line, const Inputs& inputs) {
   std::cout << "\n";
 }
 
+/// Half of a folder of answers would be a job to go on with.
+void remove_in_one_step(const fs::path& folder) {
+  const fs::path aside = folder.parent_path() / ("." + folder.filename().string());
+  fs::remove_all(aside);
+  fs::rename(folder, aside);
+  fs::remove_all(aside);
+}
+
 int generate_answers(int argc, char** argv, Communicator& communicator) {
   std::ostream nowhere(nullptr);
   CommandLine line;
   parallel::agree(communicator, "the options",
                   [&] { line = parse(argc, argv, communicator.is_first() ? std::cout : nowhere); });
   if (!line.goes_on) return 0;
+  communicator.set_timeout(static_cast<double>(line.timeout_minutes));
   std::optional<Inputs> inputs;
   parallel::agree(communicator, "the opening of the inputs", [&] { inputs.emplace(line); });
   Device device = apps::device_of(inputs->settings, communicator, "option --device");
@@ -222,14 +231,13 @@ int generate_answers(int argc, char** argv, Communicator& communicator) {
   const Rest rest = find_rest(line, inputs->conversations.count(), communicator);
   answer_share(line, *inputs, rest, device, communicator);
 
-  communicator.set_timeout(static_cast<double>(line.timeout_minutes));
   if (!communicator.is_first()) lock.reset();  // the folder goes
   communicator.barrier("the end of all answers");
   parallel::agree(communicator, "the data file", [&] {
     if (!communicator.is_first()) return;
     write_data(line, *inputs);
     lock.reset();
-    fs::remove_all(line.folder());
+    remove_in_one_step(line.folder());
   });
   return 0;
 }

@@ -38,14 +38,13 @@ int run_alone(int argc, char** argv) {
   const CommandLine command = parse_settings(argc, argv);
   if (command.action == CommandLine::Action::plan) return apps::print_plan(command);
   for (const std::string& value : command.printed) std::cout << value << "\n";
-  if (command.action == CommandLine::Action::check) {
-    start_log(0);
-    apps::check_run(command.settings);
-  }
+  if (command.action == CommandLine::Action::check) apps::check_run(command.settings);
   return 0;
 }
 
 bool runs_alone(int argc, char** argv) {
+  const auto is_for_all = [](std::string_view word) { return word == "--help" || word == "--version"; };
+  if (std::any_of(argv, argv + argc, is_for_all)) return false;
   return std::any_of(argv, argv + argc, [](std::string_view word) {
     return word == "--print" || word.starts_with("--print=") || word == "--plan" || word == "--check";
   });

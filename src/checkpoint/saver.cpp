@@ -35,6 +35,10 @@ std::int64_t checkpoint_bytes(const model::TensorTable& table, int ranks) {
   return bytes_with_surroundings(values, tensors, ranks);
 }
 
+std::int64_t kept_at_most(const Settings::Checkpoint& settings) {
+  return settings.keep + (settings.keep_best == KeepBest::none ? 0 : 1);
+}
+
 Saver::Saver(RunDescription run, Manifest source, const parallel::Units& units, const Device& device,
              const parallel::Communicator& communicator)
     : state_{.run = std::move(run)},
@@ -85,8 +89,7 @@ std::int64_t Saver::bytes() const {
 
 void Saver::check_room() const {
   const std::int64_t size = bytes();
-  const Settings::Checkpoint& settings = state_.run.settings.checkpoint;
-  const std::int64_t kept = settings.keep + (settings.keep_best == KeepBest::none ? 0 : 1);
+  const std::int64_t kept = kept_at_most(state_.run.settings.checkpoint);
   const std::string failure = parallel::first_failure(communicator_, "the room for a checkpoint", [&] {
     if (communicator_.is_first()) checkpoint::check_room(run_dir(), size, kept);
   });

@@ -60,13 +60,13 @@ void Snapshot::take_unchanging(const Device& device) {
       copy(i, device);
 }
 
-// HDF5 lays the file out in memory. It does not survive a disk that fails it: what it writes when it closes a file is
-// lost, and the process crashes in the end. So it never sees the disk, and nothing else that reads HDF5 waits for it.
 std::int64_t Snapshot::bytes() const {
   const auto add = [](std::int64_t sum, const Part& part) { return sum + part.elements; };
   return std::accumulate(parts_.begin(), parts_.end(), std::int64_t{0}, add) * std::int64_t{sizeof(float)};
 }
 
+// HDF5 lays the file out in memory. It does not survive a disk that fails it: what it writes when it closes a file is
+// lost, and the process crashes in the end. So it never sees the disk, and nothing else that reads HDF5 waits for it.
 Json Snapshot::write(const fs::path& path, const std::stop_token& stop) const {
   std::map<std::string, checkpoint::Part> parts;
   Ranges ranges;

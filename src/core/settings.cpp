@@ -149,10 +149,10 @@ void check(const Settings& settings) {
 
 CommandLine::Action action_of(const std::vector<po::option>& options) {
   if (find(options, "version")) return CommandLine::Action::version;
+  if (find(options, "help")) return CommandLine::Action::help;
   if (find(options, "print")) return CommandLine::Action::print;
   if (find(options, "plan")) return CommandLine::Action::plan;
-  if (find(options, "check")) return CommandLine::Action::check;
-  return find(options, "help") ? CommandLine::Action::help : CommandLine::Action::run;
+  return find(options, "check") ? CommandLine::Action::check : CommandLine::Action::run;
 }
 
 /// Settings that say how a run is carried out or how long, not what it computes.

@@ -47,6 +47,11 @@ void check_attention(const LocalAttention& attention, const Sequences& clips, co
   MTP_ASSERT(scores.elements() == clips.rows() * in.q.size(1) * attention.span);
 }
 
+/// Of one product, a number for each row, head and place that it sees.
+double product_flops_of(const LocalAttention& attention, const LocalAttentionInputs& in) {
+  return 2.0 * static_cast<double>(in.q.elements() * attention.span);
+}
+
 }  // namespace
 
 void activation_forward(Device& device, Activation activation, const Tensor& x, const Tensor& y) {
@@ -115,6 +120,7 @@ void scale_by_softplus_backward(Device& device, float factor, const Tensor& dy, 
 void local_attention_forward(Device& device, const LocalAttention& attention, const Sequences& clips,
                              const LocalAttentionInputs& in, const Tensor& out, const Tensor& scores) {
   check_attention(attention, clips, in, out, scores);
+  MTP_FLOPS(3 * product_flops_of(attention, in));
   MTP_RUN(local_attention_forward, attention, clips, in, out, scores);
 }
 
@@ -123,6 +129,7 @@ void local_attention_backward(Device& device, const LocalAttention& attention, c
                               const LocalAttentionInputs& gradients) {
   check_attention(attention, clips, in, dout, scores);
   check_attention(attention, clips, gradients, dout, scores);
+  MTP_FLOPS(6 * product_flops_of(attention, in));
   MTP_RUN(local_attention_backward, attention, clips, dout, in, scores, gradients);
 }
 

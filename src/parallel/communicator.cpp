@@ -83,6 +83,7 @@ Communicator::Communicator(std::optional<int> ranks_per_node) {
 }
 
 Communicator::Communicator(const Communicator& ranks, int number) : job_(&ranks.job()) {
+  ranks.barrier("the making of groups");  // has a limit of time, which the calls below have not
   MPI_Comm_split(ranks.comm_, number, ranks.rank_, &comm_);
   MPI_Comm_rank(comm_, &rank_);
   MPI_Comm_size(comm_, &size_);

@@ -65,13 +65,17 @@ std::string scalar(const std::string& name, double value) {
   return text(1, text(1, name) + number(2, static_cast<float>(value)));
 }
 
-/// A summary of every number in a value.
+/// A summary of every number in a value, but for tables such as every expert's load in every layer: thousands of curves
+/// that nobody looks at.
 std::string scalars(const std::string& name, const Json& value) {
   if (const std::optional<double> number = try_get<double>(value)) return scalar(name, *number);
+  const bool is_list = value.is_array();
+  if (is_list && !value.empty() && value[0].is_array()) return {};
+  const std::string member_name = name.find("/expert_") == std::string::npos ? "round" : "layer";
   std::string found;
   for (const auto& [member, part] : value.items()) {
     if (name.find('/') == std::string::npos && member == "step") continue;
-    found += scalars(value.is_array() ? fmt::format("{}/round_{}", name, member) : name + "/" + member, part);
+    found += scalars(is_list ? fmt::format("{}/{}_{}", name, member_name, member) : name + "/" + member, part);
   }
   return found;
 }

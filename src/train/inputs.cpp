@@ -133,24 +133,12 @@ void Inputs::check_fit(int ranks) const {
   if (settings_.drafter.head == Head::masked && !pair_.drafter_config.use_ordered_embeddings)
     throw UsageError("setting drafter.head: masked needs a drafter with centroids (use_ordered_embeddings)");
   micro_batches_of_rank(settings_, ranks);
-  check_expert_parallel(ranks);
+  check_expert_parallel(settings_, pair_.base_config, ranks);
   const std::int64_t of_base = pair_.base_config.text.hidden_size, of_drafter = pair_.drafter_config.text.hidden_size;
   if (settings_.drafter.share_embedding_with_base && of_base != of_drafter)
     throw UsageError(
         "setting drafter.share_embedding_with_base: the base's token table has a width of {}, the drafter's {}",
         of_base, of_drafter);
-}
-
-void Inputs::check_expert_parallel(int ranks) const {
-  const std::int64_t parts = settings_.dist.expert_parallel;
-  if (parts == 1) return;
-  const hf::TextConfig& base = pair_.base_config.text;
-  if (!base.has_experts())
-    throw UsageError("setting dist.expert_parallel: {} has no experts; it must be 1", pair_.base_config.file);
-  if (ranks % parts != 0)
-    throw UsageError("setting dist.expert_parallel: {} does not divide the {} ranks of the job", parts, ranks);
-  if (base.num_experts % parts != 0)
-    throw UsageError("setting dist.expert_parallel: {} does not divide the base's {} experts", parts, base.num_experts);
 }
 
 void Inputs::check_data(const data::DataFile& file) const {

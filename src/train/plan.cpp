@@ -6,7 +6,6 @@
 #include <fstream>
 #include <numeric>
 
-#include "mtp/tensor/cuda_devices.h"
 #include "mtp/train/train_state.h"
 
 namespace mtp::train {
@@ -62,6 +61,7 @@ void append(const MemoryAccounts& accounts, std::vector<std::string>& lines) {
 
 Plan plan(const Settings& settings, const model::Pair& pair, const PlannedBatches& batches, Device::Kind kind,
           const parallel::PretendedRanks::Job& job) {
+  check_expert_parallel(settings, pair.base_config, job.ranks);
   Device device = Device::counting(kind);
   const parallel::PretendedRanks ranks(job, device);
   TrainState state(settings, pair, device, ranks);
@@ -136,10 +136,9 @@ std::vector<std::string> table(const Plan& plan) {
 }
 
 std::int64_t memory_of_rank(const Device& device, const parallel::Communicator& communicator) {
-  const std::int64_t ranks = communicator.ranks_on_this_node();
   if (device.kind() == Device::Kind::cuda) {
-    const std::int64_t devices = std::max(1, find_cuda_devices().count);
-    return device.memory_size() / ((ranks + devices - 1) / devices);
+    const std::vector<std::string> gpus = communicator.all_gather(device.identity(), "the ranks' GPUs");
+    return device.memory_size() / std::ranges::count(gpus, device.identity());
   }
   std::ifstream file("/proc/meminfo");
   std::int64_t available = 0;
@@ -149,7 +148,7 @@ std::int64_t memory_of_rank(const Device& device, const parallel::Communicator& 
     if (name == "MemAvailable:" || name == "SwapFree:") available += kib << 10;
     std::getline(file, unit);
   }
-  return available / ranks;
+  return available / communicator.ranks_on_this_node();
 }
 
 }  // namespace mtp::train

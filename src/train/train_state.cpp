@@ -43,6 +43,18 @@ std::int64_t micro_batches_of_rank(const Settings& settings, int ranks) {
   return micro_batches / ranks;
 }
 
+void check_expert_parallel(const Settings& settings, const hf::BaseConfig& base, int ranks) {
+  const std::int64_t parts = settings.dist.expert_parallel;
+  if (parts == 1) return;
+  if (!base.text.has_experts())
+    throw UsageError("setting dist.expert_parallel: {} has no experts; it must be 1", base.file);
+  if (ranks % parts != 0)
+    throw UsageError("setting dist.expert_parallel: {} does not divide the {} ranks of the job", parts, ranks);
+  if (base.text.num_experts % parts != 0)
+    throw UsageError("setting dist.expert_parallel: {} does not divide the base's {} experts", parts,
+                     base.text.num_experts);
+}
+
 model::JointInput input_of(const data::MicroBatch& batch, const model::Joint& joint,
                            const parallel::Communicator& communicator) {
   model::JointInput input{.sequences = batch.sequences,

@@ -307,12 +307,6 @@ VARIANTS: dict[str, Variant] = {
         validated=True,
         bf16=True,
     ),
-    "total_variation": Variant(
-        base(per_layer_width=0), drafter(), recipe(target="base", loss="total_variation", head="masked"), micro_batch=2
-    ),
-    "mixed": Variant(
-        base(per_layer_width=0), drafter(centroids=0), recipe(target="base", loss="mixed", num_rounds=2), micro_batch=2
-    ),
     "e4b_audio": Variant(
         base(towers=AUDIO),
         drafter(),
@@ -322,6 +316,12 @@ VARIANTS: dict[str, Variant] = {
         weight_std=0.1,
         with_media=True,
         validated=True,
+    ),
+    "total_variation": Variant(
+        base(per_layer_width=0), drafter(), recipe(target="base", loss="total_variation", head="masked"), micro_batch=2
+    ),
+    "mixed": Variant(
+        base(per_layer_width=0), drafter(centroids=0), recipe(target="base", loss="mixed", num_rounds=2), micro_batch=2
     ),
 }
 

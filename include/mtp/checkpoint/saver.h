@@ -20,6 +20,8 @@ namespace mtp::checkpoint {
 
 /// What a checkpoint of a pair takes on the disk, before there is anything of the pair in memory.
 std::int64_t checkpoint_bytes(const model::TensorTable& table, int ranks);
+/// How many complete ones a run keeps: the newest, and the best.
+std::int64_t kept_at_most(const Settings::Checkpoint& settings);
 
 /// What is saved beside the tensors, as RunState has it, and what then becomes of older checkpoints.
 struct Save {

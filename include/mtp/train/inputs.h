@@ -66,7 +66,6 @@ class Inputs {
          const std::optional<Resumption>& from);
   void check_device(const Device& device, const Resumption& from) const;
   void check_fit(int ranks) const;
-  void check_expert_parallel(int ranks) const;
   void check_data(const data::DataFile& file) const;
   void fill_in_settings(Device::Kind device);
   /// Refuses a run that would need more memory than is available to each rank, and says what for.

@@ -21,6 +21,9 @@ ComputeType compute_type(const Settings& settings, Device::Kind kind);
 /// How many of a step's micro-batches each rank takes. Throws UsageError where so many ranks cannot share them.
 std::int64_t micro_batches_of_rank(const Settings& settings, int ranks);
 
+/// Throws UsageError where so many ranks cannot keep the base's experts between them as dist.expert_parallel says.
+void check_expert_parallel(const Settings& settings, const hf::BaseConfig& base, int ranks);
+
 /// A micro-batch as `joint` takes it, which must outlive the result. Collective: each rank has one.
 model::JointInput input_of(const data::MicroBatch& batch, const model::Joint& joint,
                            const parallel::Communicator& communicator);

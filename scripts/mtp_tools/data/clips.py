@@ -47,6 +47,8 @@ class ClipReader:
         frames = made["input_features"][0][made["input_features_mask"][0].astype(bool)]
         if not len(frames):
             raise Refused("a clip of sound is too short for a token", named(source))
+        if not np.isfinite(frames).all():
+            raise Refused("a clip of sound is too loud for numbers of 32 bits", named(source))
         self._check(frames)
         return Medium(frames)
 
@@ -72,6 +74,8 @@ def opened(source: MediaSource) -> tuple[np.ndarray, int]:
         raise Refused("a clip of sound is broken or of no format that is known", f"{named(source)}: {error}") from None
     except OSError as error:
         raise Refused("a clip of sound cannot be read", f"{named(source)}: {error.strerror}") from None
+    except (TypeError, ValueError) as error:  # a path that cannot be one; raw samples, by the ending of the name
+        raise Refused("a clip of sound is broken or of no format that is known", f"{named(source)}: {error}") from None
     if not np.isfinite(samples).all():
         raise Refused("a clip of sound has samples that are no numbers", named(source))
     return samples.mean(axis=1, dtype=np.float32), rate
