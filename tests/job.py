@@ -45,7 +45,7 @@ MPIRUN = os.environ.get("MTP_MPIRUN", "mpirun")
 def is_open_mpi() -> bool:
     """It alone must be told that there may be more ranks than cores."""
     said = subprocess.run([MPIRUN, "--version"], capture_output=True, text=True, env=os.environ | MPI).stdout
-    return "Open MPI" in said
+    return any(name in said for name in ("Open MPI", "OpenRTE"))  # its mpirun, its mpiexec
 
 
 def mpirun(ranks: int) -> list[str]:

@@ -6,7 +6,7 @@
 #include <iterator>
 #include <utility>
 
-#include "mtp/core/error.h"
+#include "mtp/tensor/out_of_memory.h"
 
 namespace mtp {
 
@@ -43,7 +43,7 @@ std::byte* Arena::take(std::size_t size, MemoryUse use) {
     block = take_from_end(size);
   }
   if (block == nullptr)
-    throw Error("memory: {} MiB could not be allocated beside {} MiB in use; {}", size >> 20, in_use() >> 20,
+    throw OutOfMemory("memory: {} MiB could not be allocated beside {} MiB in use; {}", size >> 20, in_use() >> 20,
                 memory_->remedy());
   now_.of(use) += static_cast<std::int64_t>(size);
   if (now_.held > most_.held) most_ = now_;

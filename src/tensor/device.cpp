@@ -81,6 +81,9 @@ class CountedMemory final : public HostMemory {
   }
   void set_zero(void*, std::size_t) override {}
   void copy(const void*, void*, std::size_t) override {}
+  std::string_view remedy() const override {
+    return "counting needs addresses, not memory: raise their limit (ulimit -v, vm.overcommit_memory)";
+  }
 
  private:
   const Of of_;

@@ -12,6 +12,7 @@
 #include "mtp/checkpoint/run_directory.h"
 #include "mtp/checkpoint/source.h"
 #include "mtp/parallel/arithmetic.h"
+#include "mtp/tensor/out_of_memory.h"
 #include "mtp/train/media.h"
 #include "mtp/train/plan.h"
 #include "mtp/train/train_state.h"
@@ -174,7 +175,13 @@ void Inputs::check_memory(const Device& device, const parallel::Communicator& co
   const parallel::PretendedRanks::Job job{.ranks = ranks_,
                                           .ranks_per_node = communicator.ranks_on_this_node(),
                                           .overlaps = communicator.transport().overlaps()};
-  const Plan planned = largest_plan(settings_, pair_, {data_, validation_data_}, device.kind(), job);
+  Plan planned;
+  try {
+    planned = largest_plan(settings_, pair_, {data_, validation_data_}, device.kind(), job);
+  } catch (const OutOfMemory& error) {
+    if (communicator.is_first()) spdlog::warn("what memory the run needs is not known: {}", error.what());
+    return;
+  }
   if (planned.device.held <= available) return;
   if (communicator.is_first())
     for (const std::string& line : table(planned)) spdlog::info("{}", line);

@@ -40,9 +40,9 @@ class ScalingModel(unittest.TestCase):
             self.assertAlmostEqual(sum(u.elements for u in scaling.drafter_units(pair)) / drafter, 1, delta=0.01)
 
     def test_a_layer_of_a_hand_sized_model(self) -> None:
-        # A sliding layer with a window of 2 and a full one: hidden 4, inner 8, one head of 2 and of 4 columns.
-        model = scaling.Model(16, 4, 8, 1, 2, 1, 2, repeats=1, sliding=1)
-        sliding, full = (scaling.Model.layer_weights(model, *layer[1:]) for layer in model.layers())
+        # A sliding layer and a full one: hidden 4, inner 8, one head of 2 and of 4 columns.
+        model = scaling.Model(16, 4, 8, 1, 2, 1, repeats=1, sliding=1)
+        sliding, full = (scaling.Model.layer_weights(model, *layer) for layer in model.layers())
         self.assertEqual(sliding, 4 * (2 + 2 + 2 + 2 + 3 * 8))
         self.assertEqual(full, 4 * (4 + 4 + 4 + 4 + 3 * 8))
 

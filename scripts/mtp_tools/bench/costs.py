@@ -23,15 +23,14 @@ class Model:
     heads: int
     head_dim: int  # of sliding layers; of full ones twice as many
     kv_heads: int
-    window: int
     repeats: int
     sliding: int = 5
     sharing: int = 0  # so many last layers have no keys and values of their own
     per_layer: int = 0  # width of per-layer inputs
     full_kv_heads: int = 0  # 0: as many as kv_heads, and values of their own; else keys are the values of full layers
 
-    def layers(self) -> Iterator[tuple[bool, int, int, int]]:
-        """Of each layer: whether it slides, columns of the queries, of the keys, and projections of keys and values."""
+    def layers(self) -> Iterator[tuple[int, int, int]]:
+        """Of each layer: columns of the queries, of the keys, and projections of keys and values."""
         count = self.repeats * (self.sliding + 1)
         for i in range(count):
             slides = (i + 1) % (self.sliding + 1) != 0
@@ -39,7 +38,7 @@ class Model:
             key_is_value = self.full_kv_heads > 0 and not slides
             kv_heads = self.full_kv_heads if key_is_value else self.kv_heads
             projections = 0 if i >= count - self.sharing else 1 if key_is_value else 2
-            yield slides, self.heads * head_dim, kv_heads * head_dim, projections
+            yield self.heads * head_dim, kv_heads * head_dim, projections
 
     def layer_weights(self, queries: int, keys: int, projections: int) -> int:
         """Elements of a layer's matrices; its norms are too small to count."""
@@ -59,20 +58,20 @@ class Pair:
 
 
 E4B = Pair(
-    Model(262144, 2560, 10240, 8, 256, 2, 512, repeats=7, sharing=18, per_layer=256),
-    Model(262144, 256, 2048, 4, 256, 2, 512, repeats=1, sliding=3, sharing=4),
+    Model(262144, 2560, 10240, 8, 256, 2, repeats=7, sharing=18, per_layer=256),
+    Model(262144, 256, 2048, 4, 256, 2, repeats=1, sliding=3, sharing=4),
 )
 DENSE_31B = Pair(
-    Model(262144, 5376, 21504, 32, 256, 16, 1024, repeats=10, full_kv_heads=4),
-    Model(262144, 1024, 8192, 32, 256, 16, 1024, repeats=1, sliding=3, sharing=4, full_kv_heads=4),
+    Model(262144, 5376, 21504, 32, 256, 16, repeats=10, full_kv_heads=4),
+    Model(262144, 1024, 8192, 32, 256, 16, repeats=1, sliding=3, sharing=4, full_kv_heads=4),
 )
 PAIR_17M = Pair(
-    Model(8192, 256, 1024, 4, 64, 2, 128, repeats=2, sharing=5, per_layer=32),
-    Model(8192, 128, 512, 4, 64, 2, 128, repeats=1, sliding=3, sharing=4),
+    Model(8192, 256, 1024, 4, 64, 2, repeats=2, sharing=5, per_layer=32),
+    Model(8192, 128, 512, 4, 64, 2, repeats=1, sliding=3, sharing=4),
 )
 SMALL = Pair(
-    Model(4096, 256, 1024, 4, 32, 2, 64, repeats=4, sliding=2, sharing=6, per_layer=16),
-    Model(4096, 64, 128, 4, 32, 2, 64, repeats=1, sliding=3, sharing=4),
+    Model(4096, 256, 1024, 4, 32, 2, repeats=4, sliding=2, sharing=6, per_layer=16),
+    Model(4096, 64, 128, 4, 32, 2, repeats=1, sliding=3, sharing=4),
 )
 PAIRS = {"e4b": E4B, "31b": DENSE_31B, "17m": PAIR_17M, "small": SMALL}
 
@@ -95,13 +94,13 @@ def base_units(base: Model) -> list[Unit]:
     if base.packed:
         found.append(Unit(base.vocabulary * base.packed, 0, row=base.packed, dense=False))
         found.append(Unit(base.packed * base.hidden, 2))
-    return found + [Unit(base.layer_weights(*layer[1:]), 2) for layer in base.layers()]
+    return found + [Unit(base.layer_weights(*layer), 2) for layer in base.layers()]
 
 
 def drafter_units(pair: Pair) -> list[Unit]:
     """The table first. Centroids are left out."""
     drafter = pair.drafter
-    layers = [Unit(drafter.layer_weights(*layer[1:]), 2) for layer in drafter.layers()]
+    layers = [Unit(drafter.layer_weights(*layer), 2) for layer in drafter.layers()]
     projections = Unit(3 * pair.base.hidden * drafter.hidden, 2)
     return [Unit(drafter.vocabulary * drafter.hidden, 1), *layers, projections]
 
