@@ -47,6 +47,8 @@ class Check:
     def train(self) -> None:
         """The quick-start's pair, trained for a shorter time."""
         pair, data = self.out / "pair", [self.out / "train.h5", self.out / "validation.h5"]
+        for folder in (pair, self.out / "run"):  # of a call that was stopped
+            shutil.rmtree(folder, ignore_errors=True)
         run(self.programs / "mtp-make-pair", "--preset", "small", "--out", pair)
         source = ("--source", "pydoc", "--train-tokenizer", pair / "base", "--max-length", "192", "--out", data[0])
         self.prepare(*source, "--validation-out", data[1], "--validation-fraction", "0.03")
@@ -77,8 +79,10 @@ class Check:
             ("drafter", self.drafter, ("--target-model-dir", self.base)),
         ):
             if not files[name].exists():
-                words = (model, "--outtype", "f32", "--outfile", files[name], *more)
+                partial = files[name].with_suffix(".partial")
+                words = (model, "--outtype", "f32", "--outfile", partial, *more)
                 run(sys.executable, self.converter, *words, **package)
+                partial.rename(files[name])
         return files
 
     def serve(self, engine: str, python: Path, with_drafter: bool) -> dict:
