@@ -185,7 +185,7 @@ def time_by_operation_and_ranges_for_profilers(job: Job) -> None:
         held = memory.pop("held")
         peak = json.loads((job.run_dir / "metrics.jsonl").read_text().splitlines()[-1])["memory_peak"]
         assert sum(memory.values()) == held == peak, (memory, held, peak)
-        assert min(memory["weights"], memory["moments"], memory["gradient sums"], memory["logits"]) > 0, memory
+        assert min(memory["weights"], memory["moments"], memory["gradient sums"], memory["activations"]) > 0, memory
     lines = (job.folder / "ranges-2-0").read_text().splitlines()
     layer = lines[lines.index("begin base.layers.0") :]
     layer = layer[: layer.index("end base.layers.0")]

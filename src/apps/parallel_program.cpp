@@ -22,12 +22,14 @@ std::string_view variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
+/// Set by PMIx, by Open MPI's mpirun and by MPICH's mpiexec. Looked at before MPI starts, which sets some of them
+/// itself where nobody has.
+const bool has_launcher =
+    !variable("PMIX_RANK").empty() || !variable("OMPI_COMM_WORLD_SIZE").empty() || !variable("MPI_LOCALNRANKS").empty();
+
 /// Whether srun started several processes each of which MPI takes for a job of its own: by PMI-2, where it knows only
 /// PMIx.
 bool is_split_by_srun(const parallel::Communicator& communicator) {
-  // Set by PMIx, by Open MPI's mpirun and by MPICH's mpiexec.
-  const bool has_launcher = !variable("PMIX_RANK").empty() || !variable("OMPI_COMM_WORLD_SIZE").empty() ||
-                            !variable("MPI_LOCALNRANKS").empty();
   return communicator.size() == 1 && !has_launcher && std::atoi(variable("SLURM_STEP_NUM_TASKS").data()) > 1;
 }
 
