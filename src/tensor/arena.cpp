@@ -44,7 +44,7 @@ std::byte* Arena::take(std::size_t size, MemoryUse use) {
   }
   if (block == nullptr)
     throw OutOfMemory("memory: {} MiB could not be allocated beside {} MiB in use; {}", size >> 20, in_use() >> 20,
-                memory_->remedy());
+                      memory_->remedy());
   now_.of(use) += static_cast<std::int64_t>(size);
   if (now_.held > most_.held) most_ = now_;
   return block;

@@ -90,7 +90,7 @@ class CountedMemory final : public HostMemory {
 };
 
 /// Operations have finished when they return.
-class HostClock final : public ProfileClock {
+class HostClock : public ProfileClock {
  public:
   std::size_t mark() override {
     marks_.push_back(std::chrono::steady_clock::now());
@@ -103,6 +103,12 @@ class HostClock final : public ProfileClock {
 
  private:
   std::vector<std::chrono::steady_clock::time_point> marks_;
+};
+
+/// Of what is not computed.
+class CountedClock final : public HostClock {
+ public:
+  bool shows_ranges() const override { return false; }
 };
 
 std::size_t bytes_of(const Tensor& tensor) {
@@ -135,7 +141,7 @@ Device::Device(Counting as)
       threads_(0),
       arena_(std::make_shared<Arena>(std::make_shared<CountedMemory>(CountedMemory::Of::device))),
       host_arena_(arena_),
-      profile_(std::make_unique<Profile>(std::make_unique<HostClock>())) {
+      profile_(std::make_unique<Profile>(std::make_unique<CountedClock>())) {
   if (kind_ == Kind::cuda)
     host_arena_ = std::make_shared<Arena>(std::make_shared<CountedMemory>(CountedMemory::Of::page_locked));
 }

@@ -11,23 +11,25 @@ Profile::Profile(std::unique_ptr<ProfileClock> clock) : clock_(std::move(clock))
 Profile::~Profile() = default;
 
 Profile::Within::Within(Profile& profile, const char* name) : profile_(profile) {
-  push_range(name);
+  if (profile.clock_->shows_ranges()) push_range(name);
   ++profile_.depth_;
 }
 
 Profile::Within::~Within() {
   --profile_.depth_;
-  pop_range();
+  if (profile_.clock_->shows_ranges()) pop_range();
 }
 
 std::size_t Profile::mark() { return clock_->mark(); }
 
-void Profile::begin_part(const std::string& name) { parts_.push_back({name, start_range(name.c_str())}); }
+void Profile::begin_part(const std::string& name) {
+  parts_.push_back({name, clock_->shows_ranges() ? start_range(name.c_str()) : 0});
+}
 
 void Profile::end_part(const std::string& name) {
   const auto part = std::ranges::find(parts_.rbegin(), parts_.rend(), name, &Part::name);
   MTP_ASSERT(part != parts_.rend());
-  end_range(part->range);
+  if (clock_->shows_ranges()) end_range(part->range);
   parts_.erase(std::next(part).base());
 }
 

@@ -17,6 +17,8 @@ class ProfileClock {
   /// Waits until the device has come to both.
   virtual double seconds_between(std::size_t begin, std::size_t end) const = 0;
   virtual void clear() = 0;
+  /// Whether profilers see operations and parts.
+  virtual bool shows_ranges() const { return true; }
 };
 
 std::unique_ptr<ProfileClock> make_gpu_clock(CudaContext& context);
