@@ -429,6 +429,7 @@ CASES = [
         settings=["--lora.rank", "50000000"],
         code=2,
         ranks=ANY,
+        shows_before_the_job=False,
     ),
     Case(
         "setting_out_of_range",
