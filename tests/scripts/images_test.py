@@ -27,9 +27,8 @@ from transformers import Gemma4AudioFeatureExtractor, Gemma4VideoProcessor
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from prepare_data_test import FileCase
+from prepare_data_test import MediaCase, make_media_model
 
-from mtp_tools.data import small_tokenizer
 from mtp_tools.data.conversation_sources import PRESETS
 
 PHOTOGRAPHS = Path(sklearn.__file__).parent / "datasets" / "images"
@@ -44,19 +43,14 @@ IMAGE, BEGIN, END = 310, 318, 304
 
 
 def make_model(directory: Path, processor: object, model_type: str = "gemma4") -> Path:
-    directory.mkdir()
     config = {
         "model_type": model_type,
         "image_token_id": IMAGE,
         "boi_token_id": BEGIN,
         "eoi_token_id": END,
-        "text_config": {"vocab_size": 320, "pad_token_id": 0},
         "vision_config": {"patch_size": 16, "pooling_kernel_size": 3},
     }
-    (directory / "config.json").write_text(json.dumps(config))
-    small_tokenizer.train_into(directory, ["What is it? A cat."])
-    processor.save_pretrained(directory)
-    return directory
+    return make_media_model(directory, config, "What is it? A cat.", processor)
 
 
 def pictures(directory: Path) -> Iterator[Path]:
@@ -89,7 +83,7 @@ def pictures(directory: Path) -> Iterator[Path]:
         yield directory / name
 
 
-class ImageCase(FileCase):
+class ImageCase(MediaCase):
     @classmethod
     def setUpClass(cls):
         cls.processor = Gemma4ImageProcessor()
@@ -97,15 +91,6 @@ class ImageCase(FileCase):
     def setUp(self):
         super().setUp()
         self.model = make_model(self.dir / "m", self.processor)
-        self.out = self.dir / "o.h5"
-
-    def prepared(self, source: object, *options: object) -> h5py.File:
-        result = self.prepare(source, "--tokenizer", self.model, "--out", self.out, "--processes", 2, *options)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        self.report = result.stdout
-        file = h5py.File(self.out)
-        self.addCleanup(file.close)
-        return file
 
     def picture(self, name: str = "coins.png") -> Path:
         return Path(shutil.copy(PICTURES / name, self.dir))

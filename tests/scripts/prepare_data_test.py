@@ -127,6 +127,32 @@ class FileCase(TestCase):
             return [tuple(f["tokens"][a:b].tolist()) for a, b in zip(offsets, offsets[1:])]
 
 
+class MediaCase(FileCase):
+    """Of what a model sees or hears: `model`, its directory, and `out`, the data file, are the case's."""
+
+    def setUp(self):
+        super().setUp()
+        self.out = self.dir / "o.h5"
+
+    def prepared(self, source: object, *options: object) -> h5py.File:
+        result = self.prepare(source, "--tokenizer", self.model, "--out", self.out, "--processes", 2, *options)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.report = result.stdout
+        file = h5py.File(self.out)
+        self.addCleanup(file.close)
+        return file
+
+
+def make_media_model(directory: Path, config: dict[str, object], text: str, preprocessor: object) -> Path:
+    """With a small tokenizer, trained on a text, and one of Hugging Face's processors of images or sound."""
+    directory.mkdir()
+    config = {"text_config": {"vocab_size": 320, "pad_token_id": 0}} | config
+    (directory / "config.json").write_text(json.dumps(config))
+    small_tokenizer.train_into(directory, [text])
+    preprocessor.save_pretrained(directory)
+    return directory
+
+
 class Mixes(FileCase):
     def drawn(self, *sources: Source, max_turns: int = 0, seed: int = 0) -> tuple[list[str], Counter[str]]:
         """The first word of each conversation, and what was left out."""

@@ -22,28 +22,21 @@ from transformers import Gemma4UnifiedAudioFeatureExtractor, Gemma4VideoProcesso
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from prepare_data_test import FileCase
-
-from mtp_tools.data import small_tokenizer
+from prepare_data_test import MediaCase, make_media_model
 
 AUDIO, BEGIN, END = 311, 316, 305
 TEXT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
 
 
 def make_model(directory: Path, extractor: object, model_type: str, audio: dict[str, object]) -> Path:
-    directory.mkdir()
     config = {
         "model_type": model_type,
         "audio_token_id": AUDIO,
         "boa_token_id": BEGIN,
         "eoa_token_index": END,
-        "text_config": {"vocab_size": 320, "pad_token_id": 0},
         "audio_config": audio,
     }
-    (directory / "config.json").write_text(json.dumps(config))
-    small_tokenizer.train_into(directory, ["What is said? A word."])
-    extractor.save_pretrained(directory)
-    return directory
+    return make_media_model(directory, config, "What is said? A word.", extractor)
 
 
 def about(audio: dict[str, object], text: str = "What is said?") -> dict[str, object]:
@@ -51,21 +44,12 @@ def about(audio: dict[str, object], text: str = "What is said?") -> dict[str, ob
     return {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "A word."}]}
 
 
-class SoundCase(FileCase):
+class SoundCase(MediaCase):
     def setUp(self):
         super().setUp()
         self.random = np.random.default_rng(3)
         channels = {"subsampling_conv_channels": [128, 32]}
         self.model = make_model(self.dir / "m", Gemma4AudioFeatureExtractor(), "gemma4", channels)
-        self.out = self.dir / "o.h5"
-
-    def prepared(self, source: object, *options: object) -> h5py.File:
-        result = self.prepare(source, "--tokenizer", self.model, "--out", self.out, "--processes", 2, *options)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        self.report = result.stdout
-        file = h5py.File(self.out)
-        self.addCleanup(file.close)
-        return file
 
     def sound(self, name: str, samples: int, rate: int = 16000, channels: int = 1, **options: object) -> Path:
         """Noise whose values 16 bits hold exactly."""

@@ -23,7 +23,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # or it warns that PyT
 import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from mtp_tools.data.conversation import KINDS, Conversation, Kind, Message, Refused, shown
+from mtp_tools.data.conversation import KINDS, Conversation, Kind, Message, Refused, one_line, shown
 
 MARK = "\ue0fe\ue0ff"  # private use: no text of the world has it, no template knows it
 GENERATION_MARK = re.compile(r"{%-?\s*generation\s*-?%}")
@@ -373,7 +373,3 @@ def pieces_of(content: object, may_think: bool) -> Iterator[str]:
     """The texts of a content as templates trim them; thoughts of Gemma's kind may be taken out."""
     for text in texts_of(content):
         yield from (piece.strip() for piece in (THOUGHT.split(text) if may_think else [text]) if piece.strip())
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

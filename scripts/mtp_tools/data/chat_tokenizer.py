@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from mtp_tools.data.clips import ClipReader
 from mtp_tools.data.conversation import Conversation, Kind, Medium, Refused
 from mtp_tools.data.images import ImageReader
-from mtp_tools.data.model_directory import fingerprint_of, read_json, sizes_of
+from mtp_tools.data.model_directory import fingerprint_of, read_by, read_json, sizes_of
 
 
 @dataclass
@@ -37,10 +37,10 @@ class ChatTokenizer:
         self.fingerprint = fingerprint_of(directory)
         self.directory = directory
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        except Exception as error:  # whatever the libraries throw at a file that is none of theirs
+            self.tokenizer = read_by(AutoTokenizer, directory, "tokenizer")
+        except SystemExit:
             read_json(directory / "tokenizer.json")  # says what is wrong with it, if it is that
-            raise SystemExit(f"{directory}: its tokenizer cannot be read: {first_line(error)}") from None
+            raise
         if not self.tokenizer.chat_template:
             raise SystemExit(f"{directory}: no chat template (chat_template.jinja); copy it from the model it belongs to")
         special = tuple(t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special)
@@ -136,7 +136,3 @@ class ChatTokenizer:
         for begin, end in spans:
             is_target |= (begins >= begin) & (begins < end)
         return Sample(tokens, is_target)
-
-
-def first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

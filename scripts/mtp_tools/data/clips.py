@@ -12,7 +12,7 @@ import soundfile
 import soxr
 
 from mtp_tools.data.conversation import AUDIO, MediaSource, Medium, Refused, named
-from mtp_tools.data.model_directory import AudioSizes
+from mtp_tools.data.model_directory import AudioSizes, read_by
 
 LONGEST = 30  # seconds; of longer clips, the extractor of the towers leaves out the rest without a word
 
@@ -31,11 +31,7 @@ class ClipReader:
     def extractor(self) -> object:
         from transformers import AutoFeatureExtractor
 
-        try:
-            return AutoFeatureExtractor.from_pretrained(self.directory, local_files_only=True)
-        except Exception as error:  # whatever the libraries throw at a file that is none of theirs
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise SystemExit(f"{self.directory}: its feature extractor cannot be read: {reason}") from None
+        return read_by(AutoFeatureExtractor, self.directory, "feature extractor")
 
     def read(self, source: MediaSource, notes: Counter[str]) -> Medium:
         """float32 [n, frame size]: log-mel frames or raw samples. Raises Refused."""

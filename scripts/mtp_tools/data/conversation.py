@@ -64,6 +64,10 @@ def shown(value: object) -> str:
     return json.dumps(value, default=str)[:60]
 
 
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def named(source: MediaSource) -> str:
     return f"one of {len(source)} bytes" if isinstance(source, bytes) else str(source)
 

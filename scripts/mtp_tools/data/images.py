@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mtp_tools.data.conversation import IMAGE, MediaSource, Medium, Refused, named
-from mtp_tools.data.model_directory import VisionSizes
+from mtp_tools.data.model_directory import VisionSizes, read_by
 
 WITHOUT_TORCH = (
     "images need PyTorch and torchvision, which do the resizing in Hugging Face's image processor: make .venv-hf with"
@@ -41,11 +41,7 @@ class ImageReader:
         from transformers import AutoImageProcessor
 
         torch.set_num_threads(1)  # the cores are taken by the other workers
-        try:
-            return AutoImageProcessor.from_pretrained(self.directory, local_files_only=True)
-        except Exception as error:  # whatever the libraries throw at a file that is none of theirs
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise SystemExit(f"{self.directory}: its image processor cannot be read: {reason}") from None
+        return read_by(AutoImageProcessor, self.directory, "image processor")
 
     def read(self, source: MediaSource, notes: Counter[str]) -> Medium:
         """uint8 [width · height, 3 · side²]: patches row by row, their pixels too, red, green and blue together.

@@ -35,6 +35,15 @@ def read_json(path: Path) -> dict:
     return content
 
 
+def read_by(auto: type, directory: Path, what: str) -> object:
+    """What one of Hugging Face's Auto classes makes of a directory; `what` names it in the error."""
+    try:
+        return auto.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # whatever the libraries throw at a file that is none of theirs
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise SystemExit(f"{directory}: its {what} cannot be read: {reason}") from None
+
+
 @dataclass(frozen=True)
 class MediaTokens:
     soft: int  # the id that stands for each that the model computes

@@ -18,7 +18,7 @@ import pyarrow
 import pyarrow.ipc
 import pyarrow.parquet
 
-from mtp_tools.data.conversation import LeftOut, Refused
+from mtp_tools.data.conversation import LeftOut, Refused, one_line
 from mtp_tools.data.model_directory import LFS_POINTER
 
 Record = dict[str, object]
@@ -196,7 +196,3 @@ READERS = {
     ".arrow": read_arrow,
 }
 KNOWN = f"{', '.join(READERS)} (the text formats also with {', '.join(COMPRESSIONS)})"
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
