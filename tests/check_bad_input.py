@@ -519,7 +519,20 @@ def sound_input_is_found_sound(job: Job) -> None:
     assert everything_in(job.folder) == before
 
 
+def what_is_not_there(job: Job) -> None:
+    """Is all that is said."""
+    missing, out = job.folder / "missing", job.folder / "out"
+    models = ("--model.base", missing, "--model.drafter", missing)
+    for line, command in (
+        ("missing: is no folder; download the model", ("mtp-train", "--plan", "--length", "8", *models)),
+        ("missing: does not exist", ("mtp-export-hf", "--from", missing, "--best", "--out", out)),
+    ):
+        result = job.run_program(1, *command)
+        expect(result, 1, line)
+        assert result.text.count("\n") == 1, result.text
+
+
 if __name__ == "__main__":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # there may be GPUs
     cases = {case.name: case for case in CASES}
-    sys.exit(run_cases(__doc__, {"sound": sound_input_is_found_sound} | cases))
+    sys.exit(run_cases(__doc__, {"sound": sound_input_is_found_sound, "missing": what_is_not_there} | cases))

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <iostream>
 #include <string>
+#include <vector>
 
 #include "mtp/checkpoint/export.h"
 #include "mtp/checkpoint/ranking.h"
@@ -69,7 +70,8 @@ CommandLine parse_command(int argc, char** argv, std::ostream& out) {
 }
 
 fs::path source_of(const CommandLine& command) {
-  if (!command.best) return checkpoint::named_checkpoints(command.from).front();
+  const std::vector<fs::path> named = checkpoint::named_checkpoints(command.from);
+  if (!command.best) return named.front();
   if (const auto best = checkpoint::best_checkpoint(command.from)) return best->directory;
   throw Error("option --best: {} has no best checkpoint; name a run that was trained with checkpoint.keep_best",
               command.from.string());

@@ -72,9 +72,10 @@ train::Plan plan_of(const CommandLine& command, Device::Kind kind) {
 int print_plan(const CommandLine& command) {
   const Device::Kind kind = kind_of(command.settings);
   const bool is_bf16 = train::compute_type(command.settings, kind) == ComputeType::bf16;
+  const train::Plan plan = plan_of(command, kind);
   std::cout << fmt::format("{} ranks on {}, computing in {}\n", command.plan.ranks,
                            kind == Device::Kind::cuda ? "GPUs" : "CPUs", is_bf16 ? "bf16" : "fp32");
-  for (const std::string& line : train::table(plan_of(command, kind))) std::cout << line << "\n";
+  for (const std::string& line : train::table(plan)) std::cout << line << "\n";
   return 0;
 }
 
