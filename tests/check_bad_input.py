@@ -425,7 +425,8 @@ CASES = [
     ),
     Case(
         "more_memory_than_there_is",
-        r"the machine has [0-9.]+ GB for each rank, and this run needs \d{3,}\.\d GB; use more ranks, .* mtp-train --plan",
+        r"the machine has [0-9.]+ GB for each rank, and this run needs \d{3,}\.\d GB; "
+        "use more ranks, .* mtp-train --plan",
         settings=["--lora.rank", "50000000"],
         code=2,
         ranks=ANY,
