@@ -356,7 +356,8 @@ def run() -> None:
 
     def conversations() -> Stream:
         if args.source == "pydoc":
-            found: Stream = (Conversation(messages) for messages in pydoc_conversations.conversations(args.seed))
+            chats = enumerate(pydoc_conversations.conversations(args.seed), start=1)
+            found: Stream = (Conversation(messages, where=f"pydoc:{number}") for number, messages in chats)
         else:
             found = conversation_sources.conversations(args.sources, args.max_turns, args.seed, args.map)
         return conversation_sources.limited(found, args.limit)

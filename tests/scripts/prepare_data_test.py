@@ -36,7 +36,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from mtp_tools.data import conversation_sources
 import prepare_data
-from mtp_tools.data import small_tokenizer
+from mtp_tools.data import pydoc_conversations, small_tokenizer
 from mtp_tools.data.chat_tokenizer import ChatTokenizer
 from mtp_tools.data.conversation import Conversation, LeftOut, Refused
 from mtp_tools.data.conversation_sources import PRESETS, Source
@@ -151,6 +151,14 @@ def make_media_model(directory: Path, config: dict[str, object], text: str, prep
     small_tokenizer.train_into(directory, [text])
     preprocessor.save_pretrained(directory)
     return directory
+
+
+class PythonsDocumentation(TestCase):
+    def test_names_no_folder_of_this_machine(self):
+        """Else the quick-start's data, and all its figures, would be others in every folder."""
+        chats = [json.dumps(chat) for chat in pydoc_conversations.conversations(0)]
+        self.assertGreater(len(chats), 1000)
+        self.assertEqual([chat for chat in chats if f"{sys.prefix}/" in chat], [])
 
 
 class Mixes(FileCase):

@@ -24,7 +24,8 @@ SKIPPED_PACKAGES = {
     "antigravity", "encodings", "ensurepip", "idlelib", "lib2to3", "test", "this", "tkinter", "turtle", "turtledemo",
 }  # fmt: skip
 SKIPPED_SUBMODULES = {"test", "tests", "idle_test"}
-MACHINE_TEXT = re.compile(r"0x[0-9a-f]{5,}|/(home|root|usr|tmp)/")  # addresses and paths differ from run to run
+# Addresses and paths, those of this Python's own folder among them, differ from run to run and machine to machine.
+MACHINE_TEXT = re.compile(rf"0x[0-9a-f]{{5,}}|/(home|root|usr|tmp)/|{re.escape(sys.prefix)}/")
 LONGEST_ANSWER = 480  # characters
 
 
