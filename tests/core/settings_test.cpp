@@ -272,7 +272,6 @@ TEST_F(SettingsTest, TheE4bRecipeIsThePublishedOne) {
   EXPECT_EQ(s.drafter.rounds, 4);
   EXPECT_EQ(s.train.global_batch, 8);
   EXPECT_EQ(s.train.max_steps, 2000);
-  EXPECT_TRUE(s.train.recompute);
   EXPECT_EQ(s.data.max_length, 2048);
   EXPECT_EQ(s.optimizer.lr, 1e-5);
   EXPECT_EQ(s.optimizer.max_grad_norm, 0.5);
