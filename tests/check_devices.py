@@ -46,6 +46,12 @@ def the_same_bits_by_any_transport(job: Job) -> None:
         assert f"tensors by {transport}" in got[2], got[2]
 
 
+def fast_sums_of_two_ranks(job: Job) -> None:
+    """Which have one order only: whether gradients are exchanged while the next layer computes changes nothing."""
+    ways = [train(job, 2, "--dist.reduction", "fast", "--dist.transport", way)[:2] for way in ("staged", "nccl")]
+    assert ways[0] == ways[1]
+
+
 def the_same_bits_of_experts_that_ranks_keep_between_them(job: Job) -> None:
     job.fixture = FIXTURE.parent / "experts_26b"
     one = train(job, 1)[:2]
@@ -194,7 +200,8 @@ def time_by_operation_and_ranges_for_profilers(job: Job) -> None:
     assert lines.count("begin base.layers.0") == lines.count("end base.layers.0") == uses, lines
 
 
-CASES = [the_same_bits_by_any_transport, the_same_bits_of_experts_that_ranks_keep_between_them,
+CASES = [the_same_bits_by_any_transport, fast_sums_of_two_ranks,
+         the_same_bits_of_experts_that_ranks_keep_between_them,
          bf16_is_the_default_on_gpus, ranks_that_share_a_gpu,
          ranks_that_share_a_gpu_as_machines_of_their_own, ranks_that_would_compute_other_bits,
          a_processor_of_another_kind_goes_on_only_if_that_is_meant,

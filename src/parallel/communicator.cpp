@@ -194,11 +194,6 @@ void Communicator::exchange(const Tensor& slices, const Tensor& received, std::i
   transport_->exchange(slices, received, block, {everyone, everyone}, what).finish();
 }
 
-void Communicator::reduce_scatter(const Tensor& slices, const Tensor& sum, std::string_view what) const {
-  MTP_ASSERT(slices.elements() == sum.elements() * size_);
-  transport_->reduce_scatter(slices, sum, what).finish();
-}
-
 std::vector<std::vector<std::int64_t>> Communicator::exchange(const std::vector<std::vector<std::int64_t>>& to_each,
                                                               std::string_view what) const {
   const Counts sent(to_each);

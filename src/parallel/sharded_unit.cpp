@@ -271,16 +271,20 @@ void ShardedUnit::reduce_rows(const std::vector<RowGradients>& rows) {
 }
 
 void ShardedUnit::reduce_fast(const Tensor& mine, const std::vector<RowGradients>& rows) {
-  const std::int64_t ranks = sharding_.communicator.size();
-  Tensor sum = sharding_.device.zeros(master_.shape(), DType::f32, MemoryUse::gradient_sums);
+  const std::int64_t ranks = sharding_.communicator.size(), step = sharding_.first_micro_batch / ranks;
+  const Tensor sum = sharding_.device.zeros(master_.shape(), DType::f32, MemoryUse::gradient_sums);
+  Transfer exchange;
   if (!mine.empty()) {
     const Tensor all = mine.slice(0, {buffer_elements()});
     for (std::int64_t source = 1; source < sources_; ++source)
       ops::accumulate(sharding_.device, mine.slice(source * buffer_elements(), all.shape()), all);
-    ranks_.reduce_scatter(all, sum, layout_.name());
+    exchange = ranks_.transport().reduce_scatter(all, sum, layout_.name());
   }
-  for (const RowGradients& from_rank : rows) add(from_rank, sum);
-  sum_.add(sharding_.device, std::move(sum), sharding_.first_micro_batch / ranks, sharding_.micro_batches / ranks);
+  sharding_.overlap.add_later([this, sum, rows, step, ranks, exchange]() mutable {
+    exchange.finish();
+    for (const RowGradients& from_rank : rows) add(from_rank, sum);
+    sum_.add(sharding_.device, std::move(sum), step, sharding_.micro_batches / ranks);
+  });
 }
 
 std::vector<RowGradients> ShardedUnit::exchange_row_gradients(const Division& division) {

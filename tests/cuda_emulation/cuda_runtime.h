@@ -116,9 +116,17 @@ enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   return *value = std::stoi(emulation::property("MULTIPROCESSORS", "2")), cudaSuccess;
 }
-inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = emulation::make_stream(emulation::order_of_device(emulation::visible_devices()[emulation::current_device]));
+/// Lower numbers come first.
+inline cudaError_t cudaDeviceGetStreamPriorityRange(int* lowest, int* highest) {
+  return *lowest = 0, *highest = emulation::highest_priority, cudaSuccess;
+}
+inline cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int priority) {
+  *stream = emulation::make_stream(emulation::order_of_device(emulation::visible_devices()[emulation::current_device]),
+                                   priority);
   return cudaSuccess;
+}
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+  return cudaStreamCreateWithPriority(stream, flags, 0);
 }
 inline cudaError_t cudaStreamDestroy(cudaStream_t stream) { return emulation::destroy(stream), cudaSuccess; }
 

@@ -62,6 +62,7 @@ struct Group {
 
 ncclResult_t add(Nccl* comm, cudaStream_t stream, Nccl::Call call) {
   if (open_group != nullptr && open_group != comm) return ncclInvalidArgument;
+  if (stream->priority != highest_priority) fail("a collective is in a stream that has not the highest priority");
   open_group = comm;
   comm->stream = stream;
   comm->group.push_back(std::move(call));

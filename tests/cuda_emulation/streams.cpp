@@ -26,7 +26,7 @@ bool is_pinned(const void* address) {
 
 const std::vector<std::unique_ptr<Stream>>& streams() { return all; }
 
-Stream* make_stream(Order order) { return all.emplace_back(new Stream{order, {}}).get(); }
+Stream* make_stream(Order order, int priority) { return all.emplace_back(new Stream{order, priority, {}}).get(); }
 
 void destroy(Stream* stream) {
   if (stream->queue.empty()) std::erase_if(all, [&](const auto& one) { return one.get() == stream; });

@@ -18,6 +18,7 @@ enum class Order;
 
 struct Stream {
   Order order;
+  int priority = 0;
   std::deque<std::function<bool()>> queue;  // each tries to happen, and says whether it has
 };
 struct Event {
@@ -26,8 +27,10 @@ struct Event {
   std::shared_ptr<double> milliseconds = std::make_shared<double>(0);  // when it has
 };
 
+inline constexpr int highest_priority = -5;
+
 const std::vector<std::unique_ptr<Stream>>& streams();
-Stream* make_stream(Order order);
+Stream* make_stream(Order order, int priority);
 /// What it has been given still happens.
 void destroy(Stream* stream);
 

@@ -69,7 +69,7 @@ TEST_P(ConnectionTest, TensorsComeFromTheRanksTheyWereSentBy) {
   const Tensor sent = device.from_host(slices, {ranks * n});
   communicator.gather(device.from_host(mine, {n}), whole, 2, "a test");
   communicator.exchange(sent, received, 3, "a test");
-  communicator.reduce_scatter(sent, sum, "a test");
+  communicator.transport().reduce_scatter(sent, sum, "a test").finish();
   const std::vector<float> gathered = values_of(device, whole), exchanged = values_of(device, received),
                            summed = values_of(device, sum);
   for (std::int64_t i = 0; i < n; ++i) {

@@ -86,8 +86,6 @@ class Communicator {
   void gather(const Tensor& shard, const Tensor& whole, std::int64_t block, std::string_view what) const;
   /// Moves slice q of every rank to rank q: received = slice `rank` of rank 0, 1, …   both [size · n]
   void exchange(const Tensor& slices, const Tensor& received, std::int64_t block, std::string_view what) const;
-  /// sum = Σ over ranks of their slice `rank`, in an order that MPI chooses.   slices [size · n], sum [n] fp32
-  void reduce_scatter(const Tensor& slices, const Tensor& sum, std::string_view what) const;
 
   /// Sends list q to rank q; result[r] came from rank r.
   virtual std::vector<std::vector<std::int64_t>> exchange(const std::vector<std::vector<std::int64_t>>& to_each,

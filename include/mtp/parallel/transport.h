@@ -54,6 +54,8 @@ class Transport {
   };
   [[nodiscard]] virtual Transfer exchange(const Tensor& slices, const Tensor& received, std::int64_t block,
                                           const Peers& peers, std::string_view what) = 0;
+  /// sum = Σ over ranks of their slice `rank`, in an order that the transport chooses.
+  /// slices [size · n], sum [n] fp32
   [[nodiscard]] virtual Transfer reduce_scatter(const Tensor& slices, const Tensor& sum, std::string_view what) = 0;
   /// Counts of rows by rank.
   [[nodiscard]] virtual Transfer exchange_rows(const Tensor& sent, const std::vector<std::int64_t>& to_each,

@@ -29,9 +29,10 @@ struct Queued {
 };
 
 /// What a transport and those of its groups share: one stream, so that all ranks' GPUs come to collectives of several
-/// groups in the same order.
+/// groups in the same order. A collective needs few blocks of threads, but all ranks': what computes must not keep them
+/// waiting on one.
 struct NcclStream {
-  CudaStream stream;
+  CudaStream stream{CudaStream::Priority::highest};
   CudaEvent computed;
   std::deque<std::shared_ptr<Queued>> queued;  // in the stream's order; those that the host knows to be done are gone
   std::vector<ncclComm_t> communicators;
