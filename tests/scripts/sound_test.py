@@ -22,7 +22,7 @@ from transformers import Gemma4UnifiedAudioFeatureExtractor, Gemma4VideoProcesso
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from prepare_data_test import MediaCase, make_media_model
+from prepare_data_test import SCRIPTS, MediaCase, make_media_model
 
 AUDIO, BEGIN, END = 311, 316, 305
 TEXT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
@@ -237,6 +237,12 @@ class LeftOut(SoundCase):
         result = self.prepare(source, "--tokenizer", self.model, "--out", self.out)
         said = "its feature extractor gives frames of 128 numbers of type float32, config.json asks for 64 of type float32"
         self.assertIn(said, result.stderr)
+
+
+class WithoutLibrariesTest(unittest.TestCase):
+    def test_a_model_that_does_not_hear_needs_none_of_them(self):
+        script = "import sys; sys.modules |= {'soundfile': None, 'soxr': None}; import mtp_tools.data.chat_tokenizer"
+        subprocess.run([sys.executable, "-c", script], check=True, cwd=SCRIPTS)
 
 
 if __name__ == "__main__":

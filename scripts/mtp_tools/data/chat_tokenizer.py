@@ -11,7 +11,6 @@ import numpy as np
 from mtp_tools.data.chat_template import ChatTemplate, Rendered, Rendering
 from transformers import AutoTokenizer
 
-from mtp_tools.data.clips import ClipReader
 from mtp_tools.data.conversation import Conversation, Kind, Medium, Refused
 from mtp_tools.data.images import ImageReader
 from mtp_tools.data.model_directory import fingerprint_of, read_by, read_json, sizes_of
@@ -32,7 +31,10 @@ class ChatTokenizer:
         sizes = sizes_of(directory)
         self.vocab_size, self.pad_token_id = sizes.vocab_size, sizes.pad_token_id
         readers = [ImageReader(directory, sizes.vision)] if sizes.vision else []
-        readers += [ClipReader(directory, sizes.audio)] if sizes.audio else []
+        if sizes.audio:
+            from mtp_tools.data.clips import ClipReader  # needs libraries that nothing else does
+
+            readers.append(ClipReader(directory, sizes.audio))
         self.readers = {reader.kind: reader for reader in readers}
         self.fingerprint = fingerprint_of(directory)
         self.directory = directory
