@@ -40,13 +40,15 @@ def directory_of(export: Path, part: str) -> Path:
     return export / part / "model" / "consolidated"
 
 
-def load(directory: Path) -> tuple[PreTrainedModel | None, list[str]]:
+def load(directory: Path, device: str | None = None) -> tuple[PreTrainedModel | None, list[str]]:
     """The model, and what is wrong with it."""
     if not directory.is_dir():
         return None, [f"{directory} is no directory"]
     try:
         model_type = AutoConfig.from_pretrained(directory, local_files_only=True).model_type
-        model, info = MODELS[model_type].from_pretrained(directory, output_loading_info=True, local_files_only=True)
+        model, info = MODELS[model_type].from_pretrained(
+            directory, output_loading_info=True, local_files_only=True, device_map=device
+        )
     except Exception as error:
         return None, [str(error)]
     faults = []
@@ -59,10 +61,11 @@ def load(directory: Path) -> tuple[PreTrainedModel | None, list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("export", type=Path, metavar="EXPORT_DIR", help="what mtp-export-hf wrote")
+    parser.add_argument("--shapes-only", action="store_true", help="no values, for pairs larger than memory")
     args = parser.parse_args()
     failed = False
     for part in ("base", "drafter"):
-        model, faults = load(directory_of(args.export, part))
+        model, faults = load(directory_of(args.export, part), "meta" if args.shapes_only else None)
         for fault in faults:
             print(f"{part}: failed: {fault}")
         if not faults:

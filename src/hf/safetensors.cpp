@@ -84,11 +84,10 @@ std::uint16_t to_f16(float value) {
 }
 
 template <typename Stored, typename Convert>
-void read_as(std::span<const std::byte> bytes, std::int64_t begin, std::span<float> values, const Convert& convert) {
-  const std::byte* from = bytes.data() + begin * static_cast<std::int64_t>(sizeof(Stored));
+void convert_all(std::span<const std::byte> bytes, std::span<float> values, const Convert& convert) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     Stored stored;
-    std::memcpy(&stored, from + i * sizeof(Stored), sizeof(Stored));
+    std::memcpy(&stored, bytes.data() + i * sizeof(Stored), sizeof(Stored));
     values[i] = convert(stored);
   }
 }
@@ -284,24 +283,34 @@ const TensorFiles::Tensor& TensorFiles::find(const std::string& name) const {
 void TensorFiles::copy_bytes(const std::string& name, std::uint64_t begin, std::span<std::byte> to) const {
   const Tensor& tensor = find(name);
   MTP_ASSERT(begin + to.size() <= tensor.bytes.size());
-  tensor.file->copy(tensor.bytes.subspan(begin, to.size()), to);
+  const std::span<const std::byte> bytes = tensor.bytes.subspan(begin, to.size());
+  if (tensor.file != nullptr)
+    tensor.file->copy(bytes, to);
+  else
+    std::ranges::copy(bytes, to.begin());
 }
 
 void TensorFiles::read(const std::string& name, std::int64_t begin, std::span<float> values) const {
-  const Tensor& tensor = find(name);
-  const std::string& dtype = tensor.entry.dtype;
-  MTP_ASSERT(!tensor.bytes.empty() || values.empty());
-  MTP_ASSERT(begin >= 0 && begin + static_cast<std::int64_t>(values.size()) <= num_elements(tensor.entry.shape));
-  if (dtype == "F32")
-    read_as<float>(tensor.bytes, begin, values, [](float v) { return v; });
-  else if (dtype == "F64")
-    read_as<double>(tensor.bytes, begin, values, [](double v) { return static_cast<float>(v); });
-  else if (dtype == "BF16")
-    read_as<BFloat16>(tensor.bytes, begin, values, [](float v) { return v; });
-  else if (dtype == "F16")
-    read_as<std::uint16_t>(tensor.bytes, begin, values, from_f16);
-  else
+  const std::string& dtype = find(name).entry.dtype;
+  if (dtype != "F32" && dtype != "F64" && dtype != "BF16" && dtype != "F16")
     throw Error("{}: tensor {} has type {}; F32, BF16, F16 or F64 is needed", where_, name, dtype);
+  MTP_ASSERT(begin >= 0);
+  constexpr std::size_t most = std::size_t{1} << 20;  // elements that are in memory in both types
+  const std::size_t size = size_of(dtype);
+  std::vector<std::byte> bytes;
+  for (std::size_t done = 0; done < values.size(); done += most) {
+    const std::span<float> some = values.subspan(done, std::min(most, values.size() - done));
+    bytes.resize(some.size() * size);
+    copy_bytes(name, (static_cast<std::uint64_t>(begin) + done) * size, bytes);
+    if (dtype == "F32")
+      convert_all<float>(bytes, some, [](float v) { return v; });
+    else if (dtype == "F64")
+      convert_all<double>(bytes, some, [](double v) { return static_cast<float>(v); });
+    else if (dtype == "BF16")
+      convert_all<BFloat16>(bytes, some, [](float v) { return v; });
+    else
+      convert_all<std::uint16_t>(bytes, some, from_f16);
+  }
 }
 
 std::vector<std::int64_t> TensorFiles::read_int64(const std::string& name) const {

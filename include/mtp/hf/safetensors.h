@@ -51,7 +51,7 @@ class TensorFiles {
   std::span<const std::byte> bytes(const std::string& name) const { return find(name).bytes; }
   /// A copy of a tensor's bytes from byte `begin` on; unlike `bytes`, it leaves nothing of the file in memory.
   void copy_bytes(const std::string& name, std::uint64_t begin, std::span<std::byte> to) const;
-  /// Elements begin … of an F32, BF16, F16 or F64 tensor.
+  /// Elements begin … of an F32, BF16, F16 or F64 tensor; leaves nothing of the file in memory either.
   void read(const std::string& name, std::int64_t begin, std::span<float> values) const;
   std::vector<std::int64_t> read_int64(const std::string& name) const;
   /// "DIR" or "FILE", for messages.
