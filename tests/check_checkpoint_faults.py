@@ -20,6 +20,7 @@ import h5py
 
 from job import (
     Job,
+    comparable_lines,
     complete_checkpoints,
     expect,
     expect_same,
@@ -158,9 +159,21 @@ def a_directory_left_half_written(job: Job) -> None:
     with (run / "metrics.jsonl").open("a") as metrics:
         metrics.write('{"step": 9, "los')  # as a kill leaves it
     result = job.resume(2, run)
-    assert result.code == 0 and "resumed after step 6" in result.text and "damaged" not in result.text, result.text
+    assert result.code == 0 and "resumed after step 6" in result.text, result.text
+    assert "damaged" not in result.text and "cannot be read" not in result.text, result.text
     assert not [*run.glob("checkpoints/.*")], "what was half-written is still there"
     expect_same(run, whole)
+
+
+def metrics_that_cannot_be_read(job: Job) -> None:
+    run = train_whole(job)
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join([lines[0], "\0\0\0\n", *lines[2:]]))
+    result = job.resume(1, run, "--train.max_steps", "10")
+    assert result.code == 0, result.text
+    assert "metrics.jsonl: what follows step 1 cannot be read and is cut off" in result.text, result.text
+    kept = [line["step"] for line in comparable_lines(run / "metrics.jsonl")]
+    assert kept == [1, 9, 10], kept
 
 
 # Files that changed, and what may change freely
@@ -343,6 +356,7 @@ CASES: list[Callable[[Job], None]] = [
     what_cannot_be_read_now,
     a_checkpoint_of_another_version,
     a_directory_left_half_written,
+    metrics_that_cannot_be_read,
     changed_files,
     a_moved_run_without_its_source_pair,
     a_disk_that_fills_up,

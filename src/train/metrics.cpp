@@ -63,14 +63,15 @@ void StepMetrics::set_losses(const std::vector<double>& sums, const Settings::Dr
   }
 }
 
-std::uintmax_t bytes_up_to(const std::filesystem::path& path, std::int64_t last_step) {
-  std::uintmax_t bytes = 0;
+KeptLines kept_lines(const std::filesystem::path& path, std::int64_t last_step) {
+  KeptLines kept;
   read_json_lines(path, [&](const std::string& line, const Json& json) {
-    if (json.value("step", std::int64_t{0}) > last_step) return false;
-    bytes += line.size() + 1;
+    const auto step = json.value("step", std::int64_t{0});
+    if (step > last_step) return false;
+    kept = {kept.bytes + line.size() + 1, step};
     return true;
   });
-  return bytes;
+  return kept;
 }
 
 std::string json_text(double value) { return fmt::format("{:.16e}", value); }

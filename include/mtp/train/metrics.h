@@ -51,8 +51,13 @@ std::string json_text(const std::vector<double>& values);
 /// As one line of JSON; floats have 17 digits, so that they read back to the same bits.
 std::string to_json_line(const StepMetrics& metrics);
 
-/// The length of the lines of metrics.jsonl or validation.jsonl up to a step, after which a resumed run continues.
-std::uintmax_t bytes_up_to(const std::filesystem::path& path, std::int64_t last_step);
+/// What a resumed run keeps of metrics.jsonl or validation.jsonl.
+struct KeptLines {
+  std::uintmax_t bytes = 0;
+  std::int64_t last_step = 0;
+};
+/// The lines up to a step.
+KeptLines kept_lines(const std::filesystem::path& path, std::int64_t last_step);
 
 /// The line that the screen and the log show, with the time left at the mean pace so far.
 class Pace {
