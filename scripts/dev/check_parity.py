@@ -2,7 +2,7 @@
 """Compares mtp-train with the PyTorch reference on pairs that neither has seen: random sizes, weights, data and recipe.
 
     .venv-hf/bin/python scripts/dev/check_parity.py build/release/bin [--pairs 10] [--seed 0] [--ranks 1] [--images]
-        [--experts]
+        [--experts] [--adapters]
 
 A pair passes where
     every loss of the first step      differs by at most 1e-5 of itself,
@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "referenc
 import joint_reference
 from joint_reference import Recipe
 from make_fixtures import router_margins
-from variants import FULL, SLIDING, Variant, settings_text, write_data
+from variants import ALL_LINEAR, FULL, SLIDING, Variant, settings_text, write_data
 
 STEPS = 5
 LOSS_LIMIT, GRADIENT_LIMIT, WEIGHT_LIMIT = 1e-5, 1e-4, 2e-4
@@ -47,6 +47,15 @@ Tensors = dict[str, torch.Tensor]
 
 
 # ---------------------------------------------------------------- random pairs
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """What pairs have."""
+
+    images: bool
+    experts: bool
+    adapters: bool
 
 
 def random_variant(rng: np.random.Generator) -> Variant:
@@ -231,6 +240,27 @@ def with_experts(variant: Variant, rng: np.random.Generator) -> Variant:
     return replace(variant, base=variant.base | {"text_config": variant.base["text_config"] | experts})
 
 
+def with_adapters(variant: Variant, rng: np.random.Generator) -> Variant:
+    def pick(*choices: object) -> object:
+        return choices[rng.integers(len(choices))]
+
+    r = variant.recipe
+    rank, on, all_linear = int(pick(1, 3, 8)), str(pick("base", "both")), bool(pick(False, True))
+    has_per_layer_inputs = variant.base["text_config"]["hidden_size_per_layer_input"] > 0
+    # A drafter whose own weights stay as they are cannot begin as a copy of something else.
+    share = r.share_embedding_with_base and on == "base"
+    adapted = replace(
+        r,
+        lora_rank=rank,
+        lora_alpha=float(rank * pick(1, 2)),
+        lora_on=on,
+        lora_targets=ALL_LINEAR if all_linear and has_per_layer_inputs else r.lora_targets,
+        freeze_base=False,
+        share_embedding_with_base=share,
+    )
+    return replace(variant, recipe=adapted)
+
+
 def describe(variant: Variant) -> str:
     text, r = variant.base["text_config"], variant.recipe
     parts = [
@@ -248,6 +278,7 @@ def describe(variant: Variant) -> str:
         f"weights{r.round_weights}": r.round_weights != 1,
         "detached": r.detach,
         "frozen-base": r.freeze_base,
+        f"lora{r.lora_rank}-on-{r.lora_on}": r.lora_rank,
         "frozen-emb": r.freeze_embeddings,
         "copied-emb": r.share_embedding_with_base,
     }
@@ -295,13 +326,24 @@ def run_trainer(variant: Variant, where: Path, bin_dir: Path, ranks: int) -> Out
     )  # fmt: skip
     call(bin_dir / "mtp-export-hf", "--from", run, "--out", export)
     record = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
-    weights = {
-        f"{part}.{name}": tensor
-        for part in ("base", "drafter")
-        for file in (export / part / "model" / "consolidated").glob("*.safetensors")
-        for name, tensor in load_file(file).items()
-    }
+    if variant.recipe.lora_rank > 0:  # which the export merges
+        with h5py.File(run / "checkpoints" / "latest" / "state.h5") as state:
+            weights = {name: torch.from_numpy(item[()]) for name, item in datasets(state["parameters"]).items()}
+    else:
+        weights = {
+            f"{part}.{name}": tensor
+            for part in ("base", "drafter")
+            for file in (export / part / "model" / "consolidated").glob("*.safetensors")
+            for name, tensor in load_file(file).items()
+        }
     return Outcome(first_losses(record), load_file(where / "gradients.safetensors"), weights)
+
+
+def datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
+    """By their names within the group."""
+    found = {}
+    group.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+    return found
 
 
 def call(*command: object) -> None:
@@ -375,14 +417,16 @@ def is_well_conditioned(variant: Variant, where: Path, want: Outcome, start: Ten
     return all(difference <= limit / 3 for _, difference, limit, _ in compare(moved, want, start))
 
 
-def check_pair(index: int, seed: int, bin_dir: Path, ranks: int, sees: bool, has_experts: bool) -> bool:
+def check_pair(index: int, seed: int, bin_dir: Path, ranks: int, kinds: Kinds) -> bool:
     for attempt in itertools.count():
         rng = np.random.default_rng([seed, index, attempt])
         variant = random_variant(rng)
-        if sees:
+        if kinds.images:
             variant = (unified if index % 2 else seeing)(variant, rng)
-        if has_experts:
+        if kinds.experts:
             variant = with_experts(variant, rng)
+        if kinds.adapters:
+            variant = with_adapters(variant, rng)
         with tempfile.TemporaryDirectory() as scratch:
             where = Path(scratch)
             make_pair_and_data(variant, where, int(rng.integers(2**31)), rng)
@@ -414,12 +458,13 @@ def main() -> int:
     parser.add_argument("--ranks", type=int, default=1, help="MPI ranks of mtp-train, at most 2")
     parser.add_argument("--images", action="store_true", help="pairs that see and hear, with images and sound in their data; every second one is of the unified family")
     parser.add_argument("--experts", action="store_true", help="bases with experts")
+    parser.add_argument("--adapters", action="store_true", help="PEFT's adapters in the base, or in both models")
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    wanted = args.seed, args.bin_dir, args.ranks, args.images, args.experts
-    passed = sum(check_pair(i, *wanted) for i in range(args.pairs))
+    kinds = Kinds(args.images, args.experts, args.adapters)
+    passed = sum(check_pair(i, args.seed, args.bin_dir, args.ranks, kinds) for i in range(args.pairs))
     print(f"{passed} passed, {args.pairs - passed} failed")
     return 0 if passed == args.pairs else 1
 
