@@ -3,10 +3,10 @@
 
     .venv-hf/bin/python scripts/dev/full_size.py build/release/bin FOLDER [--tune lora|drafter] [--preset e2b]
 
-makes the pair in FOLDER (bf16, unless it is there), trains three steps of one sequence in bf16, by adapters of the base
-or of the drafter alone, and again with kill -9 after the first checkpoint and mtp-resume: the same bits. Then exports and
-has Hugging Face load both models without their values. Says seconds a step, the share of this machine's matrix rate, and
-the most memory that a process held. Needs 30 GB of disk for E2B and 12 GB of memory.
+makes the pair in FOLDER (bf16, unless it is there), trains three steps of one sequence in bf16, by adapters of the
+base or of the drafter alone, and again with kill -9 after the first checkpoint and mtp-resume: the same bits. Then
+exports, and has Hugging Face load both models without their values. Says seconds a step, the share of this machine's
+matrix rate, and the most memory that a process held. E2B needs 50 GB of disk and 14 GB of memory.
 """
 
 from __future__ import annotations
