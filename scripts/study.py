@@ -3,7 +3,7 @@
 
     .venv/bin/python scripts/study.py build/release/bin FOLDER [--results FILE] [--seeds 3] [--only KIND …]
 
-A small pair learns Python's documentation until its drafter is good. Then it is fine-tuned on other text, the King James
+A small pair learns Python's documentation with its drafter. Then it is fine-tuned on other text, the King James
 Bible of Debian's package bible-kjv, in each of KINDS, and decodes held-out questions of both. Each result is a line of
 JSON; what is there already is not done again, so that a study that was stopped goes on. About two hours on two cores.
 """
@@ -61,8 +61,9 @@ class Study:
         pair = self.folder / "pair"
         if (self.folder / "trained").exists():
             return
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        if self.folder.exists() and any(self.folder.iterdir()):
+            raise SystemExit(f"study: {self.folder} has files but no trained pair; name a new folder, or empty it")
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.call(self.programs / "mtp-make-pair", "--preset", "small", "--out", pair)
         bible = self.folder / "bible.jsonl"
         bible.write_text("".join(json.dumps(line) + "\n" for line in bible_conversations()))
@@ -99,12 +100,16 @@ class Study:
 
     def export(self, run: Path, to: Path) -> None:
         """A directory with base/ and drafter/."""
-        shutil.rmtree(to, ignore_errors=True)
-        self.call(self.programs / "mtp-export-hf", "--from", run, "--out", to / "export")
+        exported, whole = to.with_name("exported"), to.with_name("whole")
+        for folder in (exported, whole, to):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.call(self.programs / "mtp-export-hf", "--from", run, "--out", exported)
+        whole.mkdir()
         for part in ("base", "drafter"):
-            (to / "export" / part / "model" / "consolidated").rename(to / part)
-        shutil.rmtree(to / "export")
-        give_tokenizer(to)
+            (exported / part / "model" / "consolidated").rename(whole / part)
+        shutil.rmtree(exported)
+        give_tokenizer(whole)
+        whole.rename(to)  # at once: what is there is whole
 
     def run(self, kind: str, seed: int) -> None:
         if (kind, seed) in self.done:
@@ -206,7 +211,7 @@ def plot(results: Path, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("programs", type=Path)
-    parser.add_argument("folder", type=Path, help="of data, pairs and runs; made anew where it has no trained pair")
+    parser.add_argument("folder", type=Path, help="of data, pairs and runs: empty, or of a study before")
     parser.add_argument("--results", type=Path, default=ROOT / "docs/study.jsonl", help="(%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="of the order of the samples (%(default)s)")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND", help="of the kinds")
